@@ -1,0 +1,12 @@
+"""Structural re-parameterization on the ONNX IR."""
+
+from __future__ import annotations
+
+from flatfold.passes.compose_convs import ComposeConvs
+from flatfold.passes.fold_batchnorm import FoldBatchNorm
+from flatfold.passes.merge_branches import MergeBranches
+from flatfold.passes.rewrite import Change, Pipeline, Remark, Rewrite
+
+PIPELINE: tuple[type[Rewrite], ...] = (FoldBatchNorm, MergeBranches, ComposeConvs)
+
+__all__ = ["PIPELINE", "Change", "Pipeline", "Remark", "Rewrite"]

@@ -1,0 +1,244 @@
+"""Nodes to stencils: read a linear region back from its last node to the values it reads.
+
+A region is grown from its root towards the inputs through values that only the region reads, so it
+can be replaced as a whole and its weights are rounded once. Where growing stops at a linear
+operator, the boundary keeps the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes import affine, cost
+from flatfold.passes.affine import Affine, Term
+from flatfold.passes.cost import Profile
+from flatfold.passes.geometry import Decline, Sizes, unknown_sizes
+from flatfold.passes.operators import Applied, Summed, meaning
+from flatfold.passes.reading import channels, spatial
+from flatfold.passes.stencil import diagonal
+
+MERGE, COMPOSE, FOLD = "merge", "compose", "fold"
+
+
+@dataclass(frozen=True)
+class Region:
+    """A linear region: `root` computes `form` from its sources through `nodes` (root first)."""
+
+    root: ir.Node
+    form: Affine
+    nodes: tuple[ir.Node, ...]
+    kind: str
+    boundaries: tuple[tuple[ir.Value, Decline], ...]
+
+    @property
+    def output(self) -> ir.Value:
+        return self.root.outputs[0]
+
+
+class Lifter:
+    """Lifts regions of one graph; remembers what it learned, so each node is read once.
+
+    `allowed` holds the kinds of region that may be built: with "merge" missing, no sum is entered.
+    """
+
+    def __init__(self, allowed: frozenset[str], profile: Profile) -> None:
+        self.allowed = allowed
+        self.profile = profile
+        self._meanings: dict[ir.Node, Applied | Summed | Decline] = {}
+        self._cuts: dict[ir.Value, Decline] = {}
+        self._refusals: dict[ir.Node, Decline] = {}
+        self._regions: dict[ir.Node, Region] = {}
+
+    def lift(self, root: ir.Node) -> Region:
+        """The region that ends in `root`. Raises Decline if the node itself is not linear."""
+        if root not in self._regions:
+            self.linear(root)
+            self._regions[root] = self._lift(root)
+        return self._regions[root]
+
+    def release(self, root: ir.Node) -> None:
+        """Let go of the arrays of a region that has been dealt with."""
+        self._regions.pop(root, None)
+
+    def linear(self, node: ir.Node) -> Applied | Summed:
+        """`meaning`, remembered; a sum only where merging is allowed."""
+        if node not in self._meanings:
+            try:
+                self._meanings[node] = self._checked(node)
+            except Decline as reason:
+                self._meanings[node] = reason
+        known = self._meanings[node]
+        if isinstance(known, Decline):
+            raise known
+        return known
+
+    def _checked(self, node: ir.Node) -> Applied | Summed:
+        found = meaning(node)
+        if isinstance(found, Summed) and MERGE not in self.allowed:
+            raise Decline("OFF", "merging is switched off")
+        return found
+
+    def _lift(self, root: ir.Node) -> Region:
+        forms: dict[ir.Value, Affine] = {}
+        for node in reversed(self._reachable(root)):
+            output = node.outputs[0]
+            try:
+                forms[output] = self._form(node, forms)
+            except Decline as reason:
+                self._meanings[node] = reason
+                if node is root:
+                    raise
+                self._cuts[output] = reason
+        nodes, boundaries = self._inside(root)
+        kind = self._kind(nodes)
+        return Region(root, forms[root.outputs[0]], nodes, kind, tuple(boundaries.items()))
+
+    def _reachable(self, root: ir.Node) -> list[ir.Node]:
+        """Nodes that could belong to the region, every node before the nodes it reads."""
+        order, stack = [], [root]
+        while stack:
+            node = stack.pop()
+            order.append(node)
+            for value in _operands(self.linear(node)):
+                if self._open(value):
+                    stack.append(_producer(value))
+        return order
+
+    def _open(self, value: ir.Value) -> bool:
+        """Whether growing may go through `value`; if not, `_cuts` has the reason."""
+        if value in self._cuts:
+            return False
+        try:
+            self._require_private(value)
+        except Decline as reason:
+            self._cuts[value] = reason
+            return False
+        return True
+
+    def _require_private(self, value: ir.Value) -> None:
+        producer = _producer(value)
+        self.linear(producer)
+        if value.is_graph_output():
+            raise Decline("OUTPUT", f"{value.name} is an output of the graph")
+        uses = value.uses()
+        if len(uses) > 1:
+            raise Decline("SHARED", f"{value.name} is read {len(uses)} times")
+        reader = next(iter(uses)).node
+        if reader.graph is not producer.graph:
+            raise Decline("SHARED", f"{value.name} is read inside a subgraph")
+
+    def _form(self, node: ir.Node, forms: dict[ir.Value, Affine]) -> Affine:
+        linear = self.linear(node)
+        if isinstance(linear, Summed):
+            parts = [(s, v, forms.pop(v) if v in forms else opaque(v)) for s, v in linear.operands]
+            _require_equal_sizes([(value, form) for _, value, form in parts])
+            form, refusal = affine.total([(s, f) for s, _, f in parts], self.profile)
+            if refusal is not None:
+                self._refusals[node] = refusal
+            return form
+        inner = forms.pop(linear.source, None)
+        pixels = cost.positions(_sizes(node.outputs[0], linear.stencil.geometry.axes))
+        if inner is not None:
+            try:
+                return self._composed(linear, inner, pixels)
+            except Decline as reason:
+                self._cuts[linear.source] = reason
+        return Affine((_bare_term(linear),), linear.stencil.bias, pixels)
+
+    def _composed(self, linear: Applied, inner: Affine, pixels: int) -> Affine:
+        layers = not linear.stencil.geometry.is_diagonal and any(
+            not term.stencil.geometry.is_diagonal for term in inner.terms
+        )
+        if layers and COMPOSE not in self.allowed:
+            raise Decline("OFF", "composing layers is switched off")
+        return affine.apply(linear.stencil, inner, pixels, self.profile)
+
+    def _inside(self, root: ir.Node) -> tuple[tuple[ir.Node, ...], dict[ir.Value, Decline]]:
+        """Nodes of the region as it turned out, and the boundary values with their reasons."""
+        nodes, boundaries = [], {}
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            nodes.append(node)
+            if node in self._refusals:
+                boundaries[node.outputs[0]] = self._refusals[node]
+            for value in _operands(self.linear(node)):
+                if value in self._cuts:
+                    boundaries[value] = self._cuts[value]
+                else:
+                    stack.append(_producer(value))
+        return tuple(nodes), boundaries
+
+    def _kind(self, nodes: tuple[ir.Node, ...]) -> str:
+        found = [self.linear(node) for node in nodes]
+        if any(isinstance(linear, Summed) for linear in found):
+            return MERGE
+        layers = sum(
+            isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal
+            for linear in found
+        )
+        return COMPOSE if layers > 1 else FOLD
+
+
+def _producer(value: ir.Value) -> ir.Node:
+    producer = value.producer()
+    if producer is None:
+        raise Decline("INPUT", f"{value.name} is an input of the graph")
+    return producer
+
+
+def _operands(linear: Applied | Summed) -> tuple[ir.Value, ...]:
+    if isinstance(linear, Applied):
+        return (linear.source,)
+    return tuple(value for _, value in linear.operands)
+
+
+def _sizes(value: ir.Value, axes: int) -> Sizes:
+    return unknown_sizes(axes) if value.shape is None else spatial(value)
+
+
+def _bare_term(linear: Applied) -> Term:
+    """The operator as a term over its own source, bias left out."""
+    form = linear.stencil
+    bare = type(form)(form.geometry, form.weight)
+    return Term(linear.source, bare, _sizes(linear.source, form.geometry.axes))
+
+
+def opaque(value: ir.Value) -> Affine:
+    """A value that is not looked into: the identity of itself."""
+    sizes = spatial(value)
+    one = diagonal(np.ones(channels(value)), None, len(sizes))
+    return Affine((Term(value, one, sizes),), None, cost.positions(sizes))
+
+
+def _require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
+    """Decline a sum that might broadcast: every axis of every operand must be known to agree."""
+    first, form = operands[0]
+    for value, other in operands[1:]:
+        mine, its = form.geometry, other.geometry
+        if (mine.outputs, mine.axes) != (its.outputs, its.axes):
+            raise Decline("BROADCAST", f"{first.name} and {value.name} differ in rank or channels")
+        agree = _equal_dims(first, value)
+        for one in form.terms:
+            for two in other.terms:
+                if one.source is two.source:
+                    agree |= _equal_axes(one, two)
+        if agree != set(range(mine.axes + 2)) - {1}:
+            raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
+
+
+def _equal_dims(one: ir.Value, two: ir.Value) -> set[int]:
+    if one.shape is None or two.shape is None or len(one.shape) != len(two.shape):
+        return set()
+    pairs = enumerate(zip(one.shape, two.shape, strict=True))
+    return {axis for axis, (a, b) in pairs if axis != 1 and a == b and str(a) != "None"}
+
+
+def _equal_axes(one: Term, two: Term) -> set[int]:
+    """Axes on which two stencils over one source have equal sizes whatever the source's are."""
+    f, g = one.stencil.geometry, two.stencil.geometry
+    same = {i for i in range(f.axes) if (f.strides[i], f.growth[i]) == (g.strides[i], g.growth[i])}
+    return {0} | {axis + 2 for axis in same}

@@ -1,0 +1,181 @@
+"""Stencils to nodes: write an affine form as Conv, Gemm, Mul and Add.
+
+Weights are cast once, to the dtype of the value computed, and named after it, never after an old
+weight, which may be shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.passes.affine import Affine, Term
+from flatfold.passes.geometry import Decline
+from flatfold.passes.kernels import Array, Weight
+from flatfold.passes.operators import FLOATS
+from flatfold.passes.stencil import Stencil, uncrop
+
+# Smallest normal number and unit roundoff, by type.
+TINY = {
+    ir.DataType.DOUBLE: 2.0**-1022,
+    ir.DataType.FLOAT: 2.0**-126,
+    ir.DataType.BFLOAT16: 2.0**-126,
+    ir.DataType.FLOAT16: 2.0**-14,
+}
+ROUNDOFF = {
+    ir.DataType.DOUBLE: 2.0**-53,
+    ir.DataType.FLOAT: 2.0**-24,
+    ir.DataType.BFLOAT16: 2.0**-8,
+    ir.DataType.FLOAT16: 2.0**-11,
+}
+
+
+@dataclass
+class Lowered:
+    """New nodes and initializers, not yet part of a graph; `output` stands for the old value."""
+
+    output: ir.Value
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: list[ir.Value] = field(default_factory=list)
+
+
+class Names:
+    """Names that no value of the graph has."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self._taken = taken
+
+    def fresh(self, base: str) -> str:
+        name, number = base, 1
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
+
+
+def lower(form: Affine, output: ir.Value, names: Names) -> Lowered:
+    """Nodes that compute `form`. Raises Decline if a weight does not fit the output's dtype."""
+    writer = _Writer(output, names)
+    host = next((i for i, t in enumerate(form.terms) if not _is_diagonal(t)), 0)
+    values = [
+        writer.term(term, form.bias if index == host else None)
+        for index, term in enumerate(form.terms)
+    ]
+    value = values[0]
+    for other in values[1:]:
+        value = writer.node("Add", [value, other])
+    if value is form.terms[0].source and output.is_graph_output():
+        value = writer.node("Identity", [value])  # an output keeps its name
+    writer.done.output = value
+    return writer.done
+
+
+def _is_diagonal(term: Term) -> bool:
+    return term.stencil.geometry.is_diagonal
+
+
+class _Writer:
+    def __init__(self, output: ir.Value, names: Names) -> None:
+        if output.dtype is None or output.dtype not in FLOATS:
+            raise Decline("DTYPE", f"the type of {output.name} is unknown")
+        self.output = output
+        self.dtype = output.dtype
+        self.base = output.name or "value"
+        self.names = names
+        self.done = Lowered(output)
+
+    def node(
+        self, op_type: str, inputs: Sequence[ir.Value], attributes: dict[str, object] | None = None
+    ) -> ir.Value:
+        """Add a node and return its output."""
+        node = ir.node(op_type, inputs, attributes or {})  # type: ignore[arg-type]
+        value = node.outputs[0]
+        value.name = self.names.fresh(f"{self.base}.{op_type.lower()}")
+        node.name = value.name
+        value.dtype = self.dtype
+        value.shape = self.output.shape  # every term has the size of the sum
+        self.done.nodes.append(node)
+        return value
+
+    def constant(self, array: Weight, what: str) -> ir.Value:
+        name = self.names.fresh(f"{self.base}.{what}")
+        tensor = ir.Tensor(cast(array, self.dtype), dtype=self.dtype, name=name)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(self.dtype),
+            const_value=tensor,
+        )
+        self.done.initializers.append(value)
+        return value
+
+    def term(self, term: Term, bias: Array | None) -> ir.Value:
+        form = term.stencil
+        if form.geometry.is_diagonal:
+            return self.elementwise(term, bias)
+        inputs = [term.source]
+        if form.geometry.axes == 0:
+            inputs.append(self.constant(form.weight, "weight"))
+            inputs += [] if bias is None else [self.constant(bias, "bias")]
+            return self.node("Gemm", inputs, {"transB": 1})
+        whole = uncrop(form)
+        inputs.append(self.constant(whole.weight, "weight"))
+        inputs += [] if bias is None else [self.constant(bias, "bias")]
+        return self.node("Conv", inputs, conv_attributes(whole))
+
+    def elementwise(self, term: Term, bias: Array | None) -> ir.Value:
+        value, form = term.source, term.stencil
+        column = (-1, *(1,) * form.geometry.axes)
+        if not form.is_identity:
+            factor = self.constant(form.weight.reshape(column), "scale")
+            value = self.node("Mul", [value, factor])
+        if bias is not None:
+            value = self.node("Add", [value, self.constant(bias.reshape(column), "shift")])
+        return value
+
+
+def conv_attributes(f: Stencil) -> dict[str, object]:
+    shape = f.geometry
+    return {
+        "kernel_shape": shape.kernel,
+        "strides": shape.strides,
+        "dilations": shape.dilations,
+        "pads": (*shape.begin, *shape.end),
+        "group": shape.groups,
+    }
+
+
+def cast(array: Weight, dtype: ir.DataType) -> npt.NDArray[np.generic]:
+    """One rounding from float64; Decline if a weight overflows or is lost to underflow."""
+    target = dtype.numpy()
+    if array.dtype == target:
+        return array
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = array.astype(target)
+    if not np.all(np.isfinite(rounded)):
+        if not np.all(np.isfinite(array)):
+            raise Decline("NONFINITE", "a weight is infinite or not a number")
+        worst = float(np.max(np.abs(array)))
+        raise Decline("OVERFLOW", f"a folded weight of {worst:.3g} overflows {dtype.name}")
+    _require_no_underflow(array, rounded, dtype)
+    return rounded
+
+
+def _require_no_underflow(
+    array: Weight, rounded: npt.NDArray[np.generic], dtype: ir.DataType
+) -> None:
+    """Weights below the smallest normal number lose digits; that matters if they carry weight."""
+    size = np.abs(array)
+    small = (size < TINY[dtype]) & (size > 0)
+    if not np.any(small):
+        return
+    rows = tuple(range(1, array.ndim))
+    lost = np.sum(np.where(small, np.abs(array - rounded.astype(np.float64)), 0.0), axis=rows)
+    if np.any(lost > ROUNDOFF[dtype] * np.sum(size, axis=rows)):
+        least = float(np.min(size[small]))
+        raise Decline("UNDERFLOW", f"a folded weight of {least:.3g} underflows {dtype.name}")

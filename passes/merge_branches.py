@@ -1,0 +1,29 @@
+"""Merge parallel linear branches into one layer."""
+
+from __future__ import annotations
+
+from flatfold.passes.geometry import Decline
+from flatfold.passes.lift import MERGE, Region
+from flatfold.passes.rewrite import Rewrite
+
+
+class MergeBranches(Rewrite):
+    """f(x) + g(x) - h(x) + .. = (f + g - h + ..)(x), for linear branches (RepVGG, 2021).
+
+    *Given* any nesting of Add, Sub and Sum over values that are linear in some sources. *Result*
+    for each source the fewest layers that cost least, and an Add for each remaining source. Kernels
+    are aligned by where their taps look, so size, parity, dilation and padding are free; identity
+    is a kernel of one tap, an average pool one of equal taps.
+
+    *Declines when* the branches read different values; strides or sizes differ; the sum may
+    broadcast; one kernel for both would cost more than two.
+    """
+
+    name = "merge-branches"
+    kind = MERGE
+
+    def accept(self, region: Region) -> None:
+        if len(region.nodes) > 1:
+            return
+        sources = ", ".join(term.source.name or "?" for term in region.form.terms)
+        raise Decline("SOURCES", f"its terms read different values: {sources}")

@@ -1,0 +1,240 @@
+"""What each ONNX operator means as a stencil: one small function per operator.
+
+`meaning(node)` gives `Applied(source, stencil)` for an operator with one data input, or
+`Summed(((sign, value), ...))` for a sum of several, and raises Decline where the operator is not
+linear with constant weights, saying why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes.geometry import Decline
+from flatfold.passes.reading import (
+    channels,
+    constant,
+    data_and_constant,
+    ints,
+    number,
+    optional,
+    per_channel,
+    source,
+    spatial,
+    weights,
+    window,
+)
+from flatfold.passes.stencil import Stencil, diagonal, moved, stencil
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """stencil(source)."""
+
+    source: ir.Value
+    stencil: Stencil
+
+
+@dataclass(frozen=True)
+class Summed:
+    """sum of sign * value."""
+
+    operands: tuple[tuple[int, ir.Value], ...]
+
+
+def meaning(node: ir.Node) -> Applied | Summed:
+    """The linear meaning of a node; raises Decline with the reason if it has none."""
+    reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if reader is None:
+        raise Decline("NONLINEAR", f"{node.op_type} is not linear")
+    if node.outputs[0].dtype is not None and node.outputs[0].dtype not in FLOATS:
+        raise Decline("DTYPE", f"{node.outputs[0].dtype.name} is not a floating-point type")
+    return reader(node)
+
+
+def read_conv(node: ir.Node) -> Applied:
+    weight = weights(node, 1, "weight")
+    groups = int(number(node, "group", 1))
+    strides, dilations, begin, end = window(node, weight.shape[2:])
+    bias = optional(node, 2, "bias")
+    form = stencil(
+        weight, bias, groups=groups, strides=strides, dilations=dilations, begin=begin, end=end
+    )
+    return Applied(source(node), form)
+
+
+def read_batch_norm(node: ir.Node) -> Applied:
+    """s * x + t with s = gamma / sqrt(var + eps), t = beta - mean * s (Ioffe & Szegedy 2015)."""
+    if number(node, "training_mode", 0) != 0 or len(node.outputs) > 1:
+        raise Decline(
+            "TRAINING-MODE",
+            "the normalisation uses the statistics of the batch",
+            "export the model in eval mode",
+        )
+    names = ("scale", "bias", "mean", "variance")
+    parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
+    gamma, beta, mean, variance = parts
+    spread = variance + number(node, "epsilon", 1e-5)
+    if not np.all(spread > 0) or not all(np.all(np.isfinite(part)) for part in parts):
+        worst = int(np.argmin(np.where(np.isfinite(spread), spread, -np.inf)))
+        raise Decline("NONFINITE", f"variance + epsilon is {spread[worst]:g} in channel {worst}")
+    scale = gamma / np.sqrt(spread)
+    return Applied(source(node), diagonal(scale, beta - mean * scale, len(spatial(source(node)))))
+
+
+def read_product(node: ir.Node) -> Applied:
+    data, operand, swapped = data_and_constant(node)
+    if node.op_type == "Div" and swapped:
+        raise Decline("NONLINEAR", "a constant is divided by data")
+    factor = per_channel(operand, data)
+    if node.op_type == "Div":
+        if not np.all(factor != 0):
+            raise Decline("NONFINITE", "division by zero")
+        factor = 1.0 / factor
+    return Applied(data, diagonal(factor, None, len(spatial(data))))
+
+
+def read_sum(node: ir.Node) -> Applied | Summed:
+    signs = [-1 if node.op_type == "Sub" and i == 1 else 1 for i in range(len(node.inputs))]
+    arrays = [constant(value) for value in node.inputs]
+    if all(array is None for array in arrays):
+        return Summed(tuple((s, source(node, i)) for i, s in enumerate(signs)))
+    if len(arrays) != 2:
+        raise Decline("CONSTANT", "a sum of more than two with constants among them")
+    data, operand, swapped = data_and_constant(node)
+    sign_data, sign_constant = (signs[1], signs[0]) if swapped else (signs[0], signs[1])
+    offset = sign_constant * per_channel(operand, data)
+    ones = np.full(len(offset), float(sign_data))
+    return Applied(data, diagonal(ones, offset if np.any(offset) else None, len(spatial(data))))
+
+
+def read_same(node: ir.Node) -> Applied:
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        raise Decline("OUTPUT", "the mask is used")
+    if constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else False:
+        raise Decline("TRAINING-MODE", "Dropout is in training mode")
+    if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
+        raise Decline("TRAINING-MODE", "the training mode of Dropout is not a constant")
+    sign = -1.0 if node.op_type == "Neg" else 1.0
+    data = source(node)
+    return Applied(data, diagonal(np.full(channels(data), sign), None, len(spatial(data))))
+
+
+def read_average_pool(node: ir.Node) -> Applied:
+    kernel = ints(node, "kernel_shape", ())
+    strides, dilations, begin, end = window(node, kernel)
+    if number(node, "ceil_mode", 0) != 0:
+        raise Decline("CEIL-MODE", "the last window may hang over the edge")
+    if any((*begin, *end)) and number(node, "count_include_pad", 0) == 0:
+        raise Decline("COUNT-PAD", "the mean leaves the padding out, so its weights vary")
+    count = channels(source(node))
+    mean = np.full((count, 1, *kernel), 1.0 / np.prod(kernel))
+    form = stencil(mean, groups=count, strides=strides, dilations=dilations, begin=begin, end=end)
+    return Applied(source(node), form)
+
+
+def read_slice(node: ir.Node) -> Applied:
+    """A crop on spatial axes: negative padding."""
+    arrays = [constant(value) for value in node.inputs[1:] if value is not None]
+    if any(array is None for array in arrays) or len(arrays) < 2:
+        raise Decline("NOT-CONSTANT", "the range is not constant")
+    data = source(node)
+    sizes = spatial(data)
+    starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
+    axes, steps = _axes_and_steps(node, len(starts))
+    begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
+    for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
+        at = axis % (len(sizes) + 2) - 2
+        if at < 0 or step < 1:
+            raise Decline("SLICE", "the range is on the batch or channel axis or runs backwards")
+        begin[at], end[at] = _cut(int(first), int(last), sizes[at])
+        strides[at] = int(step)
+    return Applied(data, moved(channels(data), tuple(begin), tuple(end), tuple(strides)))
+
+
+def _axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
+    given = [constant(value) for value in node.inputs[3:]] + [None, None]
+    axes = list(range(count)) if given[0] is None else given[0].reshape(-1).tolist()
+    steps = [1] * count if given[1] is None else given[1].reshape(-1).tolist()
+    return axes, steps
+
+
+def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
+    """(begin, end) padding, both at most 0, of x[first:last]."""
+    if size is not None:
+        low, high, _ = slice(first, last).indices(size)
+        return -low, high - size
+    if first < 0 or 0 <= last < 2**31 - 1:
+        raise Decline("SHAPE", "the range depends on a size that is not known")
+    return -first, min(last, 0) if last < 0 else 0
+
+
+def read_pad(node: ir.Node) -> Applied:
+    mode = node.attributes.get("mode")
+    if mode is not None and mode.as_string() != "constant":
+        raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
+    pads = constant(node.inputs[1])
+    fill = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(1)
+    if pads is None or fill is None:
+        raise Decline("NOT-CONSTANT", "the padding is not constant")
+    if np.any(fill != 0):
+        raise Decline("PAD-MODE", f"padding by {fill.item():g} is not padding by zero")
+    data = source(node)
+    rank = len(spatial(data)) + 2
+    axes = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else np.arange(rank)
+    if axes is None:
+        raise Decline("NOT-CONSTANT", "the padded axes are not constant")
+    both = np.zeros((2, rank), dtype=np.int64)
+    both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
+    if np.any(both[:, :2]):
+        raise Decline("PAD-MODE", "the batch or channel axis is padded")
+    begin, end = (tuple(int(n) for n in side[2:]) for side in both)
+    return Applied(data, moved(channels(data), begin, end))
+
+
+def read_gemm(node: ir.Node) -> Applied:
+    """alpha * x W + beta * c, W read through transB."""
+    if number(node, "transA", 0) != 0:
+        raise Decline("TRANSPOSED", "the data operand is transposed")
+    weight = weights(node, 1, "weight")
+    matrix = weight if number(node, "transB", 0) else weight.T
+    alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
+    offset = optional(node, 2, "bias")
+    bias = None
+    if offset is not None:
+        if offset.ndim == 2 and offset.shape[0] != 1:
+            raise Decline("NOT-PER-CHANNEL", "the bias differs between rows of the batch")
+        bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
+    return Applied(source(node), stencil(matrix if alpha == 1 else alpha * matrix, bias))
+
+
+def read_matmul(node: ir.Node) -> Applied:
+    data = source(node)
+    weight = weights(node, 1, "weight")
+    if weight.ndim != 2 or len(spatial(data)) != 0:
+        raise Decline("MATMUL", "only a matrix product of a matrix by a constant matrix is read")
+    return Applied(data, stencil(weight.T))
+
+
+READERS: dict[str, Callable[[ir.Node], Applied | Summed]] = {
+    "Add": read_sum,
+    "AveragePool": read_average_pool,
+    "BatchNormalization": read_batch_norm,
+    "Conv": read_conv,
+    "Div": read_product,
+    "Dropout": read_same,
+    "Gemm": read_gemm,
+    "Identity": read_same,
+    "MatMul": read_matmul,
+    "Mul": read_product,
+    "Neg": read_same,
+    "Pad": read_pad,
+    "Slice": read_slice,
+    "Sub": read_sum,
+    "Sum": read_sum,
+}

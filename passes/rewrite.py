@@ -1,0 +1,234 @@
+"""Rewrites, what becomes of them (remarks), and the driver that applies them to a fixed point.
+
+A rewrite describes: it accepts a linear region or declines with a reason. Only the driver edits
+the graph. It walks each graph from its outputs to its inputs, so the largest region around a node
+comes first and its weights are rounded once; a region is replaced if its cheapest exact form costs
+less than the nodes it has.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from flatfold.passes import cost
+from flatfold.passes.affine import cost_of
+from flatfold.passes.cost import Cost, Profile
+from flatfold.passes.geometry import Decline
+from flatfold.passes.lift import Lifter, Region
+from flatfold.passes.lower import Lowered, Names, lower
+from flatfold.passes.operators import Applied, Summed
+
+REWRITE_KEY, REPLACED_KEY, SCOPE_KEY = "flatfold.rewrite", "flatfold.replaced", "flatfold.scope"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One decision: a rewrite applied at a node, or missed and why, with the cost on both sides."""
+
+    rewrite: str
+    node: str
+    applied: bool
+    code: str
+    reason: str
+    before: Cost = field(default_factory=Cost)
+    after: Cost = field(default_factory=Cost)
+    replaced: tuple[str, ...] = ()
+    hint: str = ""
+
+
+class Rewrite(ABC):
+    """A named kind of linear region, and the conditions under which there is work in it."""
+
+    name: str
+    kind: str
+
+    @abstractmethod
+    def accept(self, region: Region) -> None:
+        """Raise Decline, with a reason a user understands, if the region holds nothing to do."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A replacement that is about to be made, for whoever wants to check it first."""
+
+    rewrite: str
+    region: Region
+    lowered: Lowered
+
+
+Check = Callable[[Change], None]
+
+
+@dataclass
+class Pipeline:
+    """Applies rewrites until nothing changes. `check` sees every change before it is made."""
+
+    rewrites: Sequence[Rewrite]
+    profile: Profile = field(default_factory=lambda: cost.PROFILES["default"])
+    check: Check | None = None
+
+    def run(self, model: ir.Model) -> list[Remark]:
+        """Rewrite `model` in place; the remarks say what was done and what was left and why."""
+        applied: list[Remark] = []
+        missed: list[Remark] = []
+        for graph in model.graphs():
+            done = True
+            while done:
+                sweep = _Sweep(self, graph)
+                done = sweep.run()
+                applied += sweep.applied
+            missed += sweep.missed
+        return applied + missed
+
+
+class _Sweep:
+    """One walk over one graph."""
+
+    def __init__(self, pipeline: Pipeline, graph: ir.Graph) -> None:
+        self.pipeline = pipeline
+        self.graph = graph
+        self.lifter = Lifter(frozenset(r.kind for r in pipeline.rewrites), pipeline.profile)
+        self.by_kind = {rewrite.kind: rewrite for rewrite in pipeline.rewrites}
+        self.default = pipeline.rewrites[0].name if pipeline.rewrites else ""
+        self.names = Names(_names(graph))
+        self.applied: list[Remark] = []
+        self.missed: list[Remark] = []
+
+    def run(self) -> bool:
+        """Visit every node, last one first; whether anything changed."""
+        for node in list(reversed(self.graph)):
+            if node.graph is not None:
+                self._visit(node)
+        _drop_unused(self.graph)
+        return bool(self.applied)
+
+    def _visit(self, node: ir.Node) -> None:
+        missed = Remark(self.default, node.name or "", False, "", "")
+        try:
+            region = self.lifter.lift(node)
+            rewrite = self._rewrite_for(region)
+            before, after = self._costs(region)
+            missed = replace(missed, rewrite=rewrite.name, before=before, after=after)
+            self._note_boundaries(region, missed)
+            rewrite.accept(region)
+            if after.seconds >= before.seconds:
+                raise _no_gain(before, after)
+            self._apply(rewrite, region, before, after)
+        except Decline as why:
+            self._note(missed, why)
+        finally:
+            self.lifter.release(node)
+
+    def _rewrite_for(self, region: Region) -> Rewrite:
+        if region.kind not in self.by_kind:
+            raise Decline("OFF", f"{region.kind} is switched off")
+        return self.by_kind[region.kind]
+
+    def _apply(self, rewrite: Rewrite, region: Region, before: Cost, after: Cost) -> None:
+        lowered = lower(region.form, region.output, self.names)
+        change = Change(rewrite.name, region, lowered)
+        if self.pipeline.check is not None:
+            self.pipeline.check(change)
+        message = f"{_census(region.nodes)} -> {_census(lowered.nodes) or 'nothing'}"
+        names, node = _origins(region.nodes), region.root.name or ""
+        self._replace(change, names)
+        remark = Remark(rewrite.name, node, True, "APPLIED", message, before, after, names)
+        self.applied.append(remark)
+
+    def _note_boundaries(self, region: Region, missed: Remark) -> None:
+        """Why the region ends where it does, where that is a near miss."""
+        for value, why in region.boundaries:
+            self._note(replace(missed, before=Cost(), after=Cost()), why, f"{value.name}: ")
+
+    def _note(self, missed: Remark, why: Decline, where: str = "") -> None:
+        if why.code not in _ENDS:
+            remark = replace(missed, code=why.code, reason=where + why.reason, hint=why.hint)
+            self.missed.append(remark)
+
+    def _costs(self, region: Region) -> tuple[Cost, Cost]:
+        profile = self.pipeline.profile
+        before = Cost()
+        for node in region.nodes:
+            before += self._cost_of(self.lifter.linear(node), node)
+        return before, region.form.cost(profile)
+
+    def _cost_of(self, linear: Applied | Summed, node: ir.Node) -> Cost:
+        profile, value = self.pipeline.profile, node.outputs[0]
+        if node.op_type == "Identity":
+            return Cost()
+        shape = value.shape
+        known = () if shape is None else shape.dims[2:]
+        pixels = cost.positions(tuple(d if isinstance(d, int) else None for d in known))
+        if isinstance(linear, Summed):
+            width = shape[1] if shape is not None and isinstance(shape[1], int) else 1
+            one = cost.of_elementwise(width, pixels, profile, reads=len(linear.operands))
+            return one
+        form = linear.stencil
+        if form.geometry.is_diagonal:  # one node, however it is written
+            one = cost.of_elementwise(form.geometry.outputs, pixels, profile)
+            constants = len(node.inputs) - 1
+            return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
+        return cost_of([(form.geometry, False)], form.bias is not None, pixels, profile)
+
+    def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:
+        region, new = change.region, change.lowered
+        scope = region.root.metadata_props.get(SCOPE_KEY)
+        for node in new.nodes:
+            node.metadata_props[REWRITE_KEY] = change.rewrite
+            node.metadata_props[REPLACED_KEY] = json.dumps(replaced)
+            if scope is not None:
+                node.metadata_props[SCOPE_KEY] = scope
+        for value in new.initializers:
+            self.graph.register_initializer(value)
+        if new.nodes:
+            ir.convenience.replace_nodes_and_values(
+                self.graph, region.root, region.nodes, new.nodes, [region.output], [new.output]
+            )
+        else:
+            ir.convenience.replace_all_uses_with(region.output, new.output)
+            self.graph.remove(region.nodes, safe=True)
+
+
+# Reasons that only say where linearity ends or that all is well; nobody needs to be told.
+_ENDS = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
+
+
+def _no_gain(before: Cost, after: Cost) -> Decline:
+    if after.seconds == before.seconds:
+        return Decline("TRIVIAL", "it already has its cheapest form")
+    return Decline("COST", f"exact, but {after.seconds / before.seconds:.2f}x the time")
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    names = {value.name for value in graph.initializers.values() if value.name}
+    names |= {value.name for value in graph.inputs if value.name}
+    for node in graph:
+        names |= {value.name for value in node.outputs if value.name}
+    return names
+
+
+def _census(nodes: Sequence[ir.Node]) -> str:
+    """Operator counts, most frequent first: "Conv x2, Add"."""
+    counts = Counter(node.op_type for node in nodes)
+    return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.most_common())
+
+
+def _origins(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
+    """Names of the nodes of the original graph that these stand for."""
+    names: list[str] = []
+    for node in nodes:
+        earlier = node.metadata_props.get(REPLACED_KEY)
+        names += json.loads(earlier) if earlier else [node.name or ""]
+    return tuple(names)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            del graph.initializers[name]

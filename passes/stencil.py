@@ -1,0 +1,228 @@
+"""The affine stencil and its algebra; NumPy only, knows no ONNX.
+
+    y[n, o, p] = b[o] + sum over i, k of  W[o, i, k] * x~[n, i, s * p - begin + d * k]
+
+x~ is x, and 0 outside it. Groups make W block-diagonal: `weight` is [outputs, inputs / groups,
+*kernel]. Any number of spatial axes; with none it is a matrix (Gemm). Convolution, BatchNorm in
+inference, scales, identity, average pooling, zero padding, crops and shifts all are stencils, so
+
+    f + g, add([f, g, ..])  parallel branches      g @ f  one after the other      d * f  scale
+
+are all the arithmetic a pass needs. Arithmetic is float64 whatever the weights' dtype, and runs by
+structure: a diagonal factor costs O(weights), a 1x1 factor is one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from flatfold.passes import geometry as geo
+from flatfold.passes import kernels
+from flatfold.passes.geometry import Decline, Geometry, Ints, Sizes
+from flatfold.passes.kernels import Array, Weight
+
+
+@dataclass(frozen=True, eq=False)
+class Stencil:
+    """An affine operator; `weight` keeps the dtype it came in until arithmetic promotes it."""
+
+    geometry: Geometry
+    weight: Weight
+    bias: Array | None = None
+    __array_ufunc__ = None  # d * f is ours also when d is an array
+
+    def __post_init__(self) -> None:
+        g = self.geometry
+        expected = (g.outputs, g.inputs // g.groups, *g.kernel)
+        if self.weight.shape != expected:
+            raise ValueError(f"weight has shape {self.weight.shape}, expected {expected}")
+        if self.bias is not None and self.bias.shape != (g.outputs,):
+            raise ValueError(f"bias has shape {self.bias.shape}, expected {(g.outputs,)}")
+
+    @property
+    def is_identity(self) -> bool:
+        """Exactly x -> x."""
+        ones = self.geometry.is_diagonal and bool(np.all(self.weight == 1))
+        return ones and self.bias is None
+
+    def __matmul__(self, inner: Stencil) -> Stencil:
+        return compose(self, inner)
+
+    def __add__(self, other: Stencil) -> Stencil:
+        return add([self, other])
+
+    def __neg__(self) -> Stencil:
+        return -1.0 * self
+
+    def __sub__(self, other: Stencil) -> Stencil:
+        return add([self, -other])
+
+    def __rmul__(self, factor: float | Array) -> Stencil:
+        """factor[o] * f(x)[o], or one factor for all channels."""
+        column = np.broadcast_to(np.asarray(factor, np.float64), (self.geometry.outputs,))
+        bias = None if self.bias is None else self.bias * column
+        return Stencil(self.geometry, kernels.scale_outputs(column, self.weight), bias)
+
+
+def stencil(
+    weight: Weight,
+    bias: Weight | None = None,
+    *,
+    groups: int = 1,
+    strides: Ints | None = None,
+    dilations: Ints | None = None,
+    begin: Ints | None = None,
+    end: Ints | None = None,
+) -> Stencil:
+    """A stencil from a convolution's weight [outputs, inputs / groups, *kernel] and attributes.
+
+    `end` defaults to `begin`, everything else to one or none.
+    """
+    none, one = (0,) * (weight.ndim - 2), (1,) * (weight.ndim - 2)
+    begin = begin or none
+    shape = Geometry(
+        outputs=weight.shape[0],
+        inputs=weight.shape[1] * groups,
+        groups=groups,
+        kernel=weight.shape[2:],
+        strides=strides or one,
+        dilations=dilations or one,
+        begin=begin,
+        end=begin if end is None else end,
+    )
+    return Stencil(shape, weight, None if bias is None else present(bias.astype(np.float64)))
+
+
+def diagonal(scale: Weight, bias: Weight | None, axes: int) -> Stencil:
+    """scale[c] * x[c] + bias[c]."""
+    return stencil(scale.reshape(-1, 1, *(1,) * axes), bias, groups=len(scale))
+
+
+def moved(channels: int, begin: Ints, end: Ints, strides: Ints | None = None) -> Stencil:
+    """Identity with zero padding (positive) or cropping (negative), every `strides`-th pixel."""
+    one = np.ones((channels, 1, *(1,) * len(begin)))
+    return stencil(one, groups=channels, begin=begin, end=end, strides=strides)
+
+
+def present(bias: Array | None) -> Array | None:
+    """A bias of nothing but zeros is none: the border rule asks only for that."""
+    return bias if bias is not None and np.any(bias) else None
+
+
+def plus(one: Array | None, two: Array | None) -> Array | None:
+    """Sum of two biases that may be missing."""
+    if one is None or two is None:
+        return two if one is None else one
+    return present(one + two)
+
+
+def add(parts: Sequence[Stencil], sizes: Sizes | None = None) -> Stencil:
+    """f(x) + g(x) + .. = (f + g + ..)(x), for stencils over one input of spatial `sizes`.
+
+    Raises Decline if strides or output sizes differ.
+    """
+    shapes = [part.geometry for part in parts]
+    shape = geo.union(shapes, sizes or geo.unknown_sizes(shapes[0].axes))
+    total = kernels.zeros(shape)
+    bias: Array | None = None
+    for part in parts:
+        kernels.accumulate(total, shape, part.weight, part.geometry)
+        bias = plus(bias, part.bias)
+    return Stencil(shape, total, bias)
+
+
+def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stencil:
+    """outer(inner(x)) = (outer @ inner)(x), x of spatial `sizes`.
+
+    Raises Decline where the border would be wrong: exact when `outer` reads nothing outside
+    `inner`'s output, or when `inner`, evaluated there, gives the 0 that `outer` reads.
+    """
+    f, g = inner.geometry, outer.geometry
+    require_exact(g, f, inner.bias is not None, sizes or geo.unknown_sizes(g.axes))
+    shape = geo.compose(g, f)
+    bias = outer.bias
+    if inner.bias is not None:
+        bias = plus(bias, kernels.apply_to_constant(outer.weight, g, inner.bias))
+    if g.is_diagonal:
+        weight = kernels.scale_outputs(outer.weight.reshape(-1), inner.weight)
+    elif f.is_depthwise:
+        weight = kernels.after_depthwise(outer.weight, g, inner.weight, f, shape)
+    else:
+        weight = kernels.after_dense(outer.weight, g, inner.weight, f, shape)
+    return Stencil(shape, weight, bias)
+
+
+def require_exact(outer: Geometry, inner: Geometry, biased: bool, sizes: Sizes) -> None:
+    """Raise Decline unless outer @ inner is exact on the border too."""
+    if not geo.reads_outside(outer, inner, sizes):
+        return
+    if biased:
+        raise Decline("BORDER-BIAS", "a bias in front of zero padding is wrong on the border")
+    fault = geo.border_fault(outer, inner, sizes)
+    if fault:
+        raise Decline("BORDER", fault)
+
+
+def regroup(f: Stencil, groups: int) -> Stencil:
+    """The same operator written with another number of groups.
+
+    Fewer groups fill the missing blocks with zeros; more groups need those blocks to be zero.
+    """
+    shape = f.geometry
+    target = replace(shape, groups=groups)
+    if shape.groups % groups == 0:
+        return Stencil(target, kernels.coarsen(f.weight, shape, groups), f.bias)
+    if groups % shape.groups or shape.inputs % groups or shape.outputs % groups:
+        raise ValueError(f"cannot regroup from {shape.groups} to {groups} groups")
+    weight = kernels.refine(f.weight, shape, groups)
+    if weight is None:
+        raise Decline("GROUPS", f"weights outside the {groups} diagonal blocks are not zero")
+    return Stencil(target, weight, f.bias)
+
+
+def crop(f: Stencil, begin: Ints, end: Ints) -> Stencil:
+    """f without its first `begin` and last `end` outputs: the output range moves, taps stay."""
+    shape = f.geometry
+    low = tuple(b - s * c for b, s, c in zip(shape.begin, shape.strides, begin, strict=True))
+    high = tuple(e - s * c for e, s, c in zip(shape.end, shape.strides, end, strict=True))
+    return replace(f, geometry=replace(shape, begin=low, end=high))
+
+
+def trim(f: Stencil) -> Stencil:
+    """Drop kernel rims that are all zero, as far as padding allows (never down to a crop)."""
+    shape = f.geometry
+    index: list[slice] = [slice(None), slice(None)]
+    begin, end, kernel = list(shape.begin), list(shape.end), list(shape.kernel)
+    for axis, d in enumerate(shape.dilations):
+        others = tuple(a for a in range(f.weight.ndim) if a != axis + 2)
+        live = np.flatnonzero(np.any(f.weight != 0, axis=others))
+        first, last = (int(live[0]), int(live[-1])) if len(live) else (0, 0)
+        low = min(first, max(begin[axis], 0) // d)
+        high = min(kernel[axis] - 1 - last, max(end[axis], 0) // d)
+        index.append(slice(low, kernel[axis] - high))
+        begin[axis] -= low * d
+        end[axis] -= high * d
+        kernel[axis] -= low + high
+    if tuple(kernel) == shape.kernel:
+        return f
+    cut = replace(shape, begin=tuple(begin), end=tuple(end), kernel=tuple(kernel))
+    return Stencil(cut, f.weight[tuple(index)], f.bias)
+
+
+def uncrop(f: Stencil) -> Stencil:
+    """Write crops (negative padding, which no Conv has) as zero taps in front of and behind f."""
+    shape = f.geometry
+    if min((*shape.begin, *shape.end), default=0) >= 0:
+        return f
+    spans = zip(shape.span, shape.begin, shape.end, strict=True)
+    frame = replace(
+        shape,
+        kernel=tuple(span + max(-begin, 0) + max(-end, 0) for span, begin, end in spans),
+        dilations=(1,) * shape.axes,
+        begin=tuple(max(begin, 0) for begin in shape.begin),
+        end=tuple(max(end, 0) for end in shape.end),
+    )
+    return add([f, Stencil(frame, kernels.zeros(frame))])

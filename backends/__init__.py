@@ -1,0 +1,50 @@
+"""Engines: what runs a model. `TARGETS` names them; nothing here loads an SDK.
+
+To add one: write `backends/<name>.py` with a `Backend` and an `Engine` (see `base.py`), and add one
+line to `TARGETS`, best target first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from flatfold.errors import TargetUnavailable, UnknownName
+
+if TYPE_CHECKING:
+    from flatfold.backends.base import Availability, Backend
+
+# In order of preference: `best_target` takes the first that is available.
+TARGETS: dict[str, str] = {
+    "ort-cpu": "flatfold.backends.ort:OrtCpu",
+}
+
+
+def load_backend(name: str) -> Backend:
+    """The backend called `name`. Raises UnknownName, with near names, when there is none."""
+    if name not in TARGETS:
+        raise UnknownName("target", name, TARGETS, hint="`flatfold targets` lists them")
+    module, _, attribute = TARGETS[name].partition(":")
+    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    return backend
+
+
+def availability_table() -> dict[str, Availability]:
+    """Each target, in order of preference, with whether it can be used here and why not."""
+    return {name: load_backend(name).availability() for name in TARGETS}
+
+
+def best_target() -> str:
+    """The most preferred target that is available; what target "auto" means.
+
+    Raises TargetUnavailable when there is none.
+    """
+    table = availability_table()
+    for name, availability in table.items():
+        if availability.available:
+            return name
+    raise TargetUnavailable(
+        "no target is available here",
+        where="; ".join(f"{name}: {entry.reason}" for name, entry in table.items()),
+        hint="; ".join(dict.fromkeys(entry.hint for entry in table.values() if entry.hint)),
+    )

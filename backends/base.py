@@ -1,0 +1,201 @@
+"""What every backend and every engine promises.
+
+A `Backend` turns an `onnx_ir.Model` into an `Engine`; an `Engine` runs it on arrays. Nothing here
+knows an SDK, and torch is touched only when the caller already passes torch tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
+from flatfold.errors import TargetError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can be used on this machine; if not, why, and what would change that."""
+
+    available: bool
+    reason: str
+    hint: str = ""
+
+
+class Backend(Protocol):
+    """Builds engines for one target."""
+
+    @property
+    def name(self) -> str: ...
+
+    def availability(self) -> Availability:
+        """Looks for the package and the device without importing the SDK."""
+        ...
+
+    def build(self, model: ir.Model, options: Mapping[str, object]) -> Engine:
+        """An engine for `model`, which is left as it was.
+
+        Raises TargetUnavailable, InputError for an option that does not exist or has a wrong
+        value, and BuildError when the SDK refuses the model.
+        """
+        ...
+
+    def load(self, folder: Path, manifest: Mapping[str, Any]) -> Engine:
+        """The engine saved in `folder`, whose files `bundle.load` has checked already."""
+        ...
+
+
+class Engine(ABC):
+    """A model ready to run.
+
+    `manifest` is free for the caller (model name, proof, remarks, ...): JSON values only, saved
+    and loaded with the engine. `run` may be called from several threads at once.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions a saved engine records."""
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        precision: str,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        model: Callable[[], ir.Model],
+        optional_inputs: tuple[TensorSpec, ...] = (),
+    ) -> None:
+        self.target = target
+        self.precision = precision
+        self.inputs = inputs
+        self.outputs = outputs
+        self.optional_inputs = optional_inputs
+        self.manifest: dict[str, Any] = {}
+        self._model = model
+        self._closed = False
+
+    @property
+    def model(self) -> ir.Model:
+        """The graph this engine was built from. Treat it as read-only."""
+        return self._model()
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name, for inputs by name.
+
+        Raises InputError when a name, dtype, rank or fixed size differs from `inputs`; nothing is
+        converted silently.
+        """
+        return self.execute(self.checked(feeds))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Inputs in order, or by name; a single output comes back bare, several as a tuple.
+
+        NumPy in, NumPy out. If any input is a torch tensor, the outputs are torch tensors on the
+        device of the first one, outside autograd.
+        """
+        values = named_feeds(args, kwargs, self.inputs)
+        torch = sys.modules.get("torch")
+        tensors = [v for v in values.values() if torch and isinstance(v, torch.Tensor)]
+        if torch is None or not tensors:
+            return _bare(tuple(self.run(values).values()))
+        feeds = {
+            name: numpy_of(name, value) if isinstance(value, torch.Tensor) else value
+            for name, value in values.items()
+        }
+        device = tensors[0].device
+        return _bare(tuple(torch.from_numpy(y).to(device) for y in self.run(feeds).values()))
+
+    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+        """A call that runs on the memory of `feeds` each time, checked once, here.
+
+        For timing. An engine may let it overwrite the same outputs each time. Write into the fed
+        arrays to change the input. Use one bound call from one thread at a time.
+        """
+        checked = self.checked(feeds)
+        return lambda: self.execute(checked)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the engine to `folder`, all or nothing; see `bundle.save`."""
+        from flatfold.backends import bundle
+
+        self._check_open()
+        bundle.save(self, folder)
+
+    def close(self) -> None:
+        """Frees what the engine holds. A second call does nothing; outputs stay valid."""
+        self._closed = True
+        self.release()
+
+    def __enter__(self) -> Engine:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("an engine cannot be pickled; use save(folder) and flatfold.load(folder)")
+
+    def checked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """`feeds` after every check, contiguous; copied only where they were not."""
+        self._check_open()
+        return checked_feeds(feeds, self.inputs, self.optional_inputs)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TargetError(
+                f"this {self.target} engine is closed",
+                hint="keep the `with` block open for as long as the engine is used",
+            )
+
+    @abstractmethod
+    def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Runs on feeds that `checked` let through; outputs in the order of `outputs`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """JSON values that `Backend.load` needs to bring the engine back: options, device."""
+
+    @abstractmethod
+    def write_files(self, folder: Path) -> None:
+        """Writes the engine's own files into `folder`, the same bytes each time."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Frees what the SDK holds; may be called twice."""
+
+
+def precision_of(model: ir.Model) -> str:
+    """The number format of the weights: "fp32", "fp16", ... or "fp16+fp32" when mixed.
+
+    With no floating-point weight, that of the inputs. A graph that quantises adds "int8".
+    """
+    weights = {value.dtype for graph in model.graphs() for value in graph.initializers.values()}
+    inputs = {value.dtype for value in model.graph.inputs}
+    floats = {d for d in weights if d and d.is_floating_point()} or {
+        d for d in inputs if d and d.is_floating_point()
+    }
+    names = {f"bf{d.bitwidth}" if d.name == "BFLOAT16" else f"fp{d.bitwidth}" for d in floats}
+    quantised = any("Quant" in n.op_type or "QLinear" in n.op_type for n in model.graph)
+    return "+".join(sorted(names | ({"int8"} if quantised else set()))) or "integer"
+
+
+def _bare(outputs: tuple[Any, ...]) -> Any:
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+__all__ = ["Array", "Availability", "Backend", "Engine", "TensorSpec", "precision_of"]

@@ -1,0 +1,240 @@
+"""A saved engine: a folder that is either complete or not there.
+
+    manifest.json      what it is, and the SHA-256 of every other file and of itself
+    model.onnx         the graph the engine was built from
+    model.onnx.data    its weights, only when they exceed 1 GiB
+    engine...          what the engine writes for itself
+
+Equal engines give equal bytes. The hashes find damage and mix-ups; whoever can write the folder can
+write matching hashes too, so load only folders from a source you trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from flatfold.backends.environment import versions
+from flatfold.backends.model_file import write_model
+from flatfold.backends.staging import probe_writable, staged
+from flatfold.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.backends.base import Engine
+
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+KIND = "flatfold-bundle"
+SCHEMA = 1
+_PACKAGES = ("numpy", "onnx", "onnx-ir")
+_FIELDS = {
+    "target": str,
+    "precision": str,
+    "inputs": list,
+    "outputs": list,
+    "versions": dict,
+    "engine": dict,
+    "files": dict,
+    "record": dict,
+}
+
+
+def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
+    """Writes `engine` to `folder`, replacing a bundle that is there.
+
+    Raises OutputError when the place cannot be written, or holds anything flatfold did not write.
+    On any exception, Ctrl-C too, what was there before is still there and nothing else is.
+    """
+    destination = Path(folder).resolve()
+    with _os_errors_as_ours(destination):
+        _refuse_foreign(destination)
+        with staged(destination) as staging:
+            write_model(engine.model, staging / MODEL)
+            engine.write_files(staging)
+            manifest = _manifest(engine, staging)
+            (staging / MANIFEST).write_bytes(_render(_sealed(manifest)))
+
+
+def load(folder: str | os.PathLike[str]) -> Engine:
+    """The engine saved in `folder`. Raises InputError when any file is not as it was saved."""
+    from flatfold.backends import load_backend
+
+    place = Path(folder)
+    manifest = read_manifest(place)
+    for name in sorted(manifest["files"]):
+        _verify(place, name, manifest)
+    engine = load_backend(manifest["target"]).load(place, manifest)
+    engine.manifest = dict(manifest["record"])
+    for key, found in (("inputs", engine.inputs), ("outputs", engine.outputs)):
+        if [spec.to_json() for spec in found] != manifest[key]:
+            raise _damaged(place, MANIFEST, f"its {key} are not those of the engine")
+    return engine
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Raises OutputError if `save` to `folder` would fail now. Leaves nothing behind.
+
+    Meant to be called before long work, so that its result is not lost.
+    """
+    destination = Path(folder).resolve()
+    with _os_errors_as_ours(destination):
+        _refuse_foreign(destination)
+        probe_writable(destination)
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The checked manifest of a bundle, without touching its other files."""
+    place = Path(folder)
+    if not place.is_dir():
+        raise InputError(
+            "expected the folder of a saved engine, found "
+            + ("a file" if place.exists() else "nothing"),
+            where=str(place),
+            hint="engine.save(folder) or `flatfold compile` writes one",
+        )
+    with _open_regular(place / MANIFEST) as file:
+        raw = file.read()
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        raise _damaged(place, MANIFEST, f"it is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise _damaged(place, MANIFEST, "it does not describe a flatfold engine")
+    if manifest.get("schema") != SCHEMA:
+        raise InputError(
+            f"expected bundle schema {SCHEMA}, found {manifest.get('schema')!r}",
+            where=str(place / MANIFEST),
+            hint="another version of flatfold wrote it; compile again",
+        )
+    # Byte for byte: a changed space would not change the meaning, but it is not what was saved.
+    if raw != _render(_sealed(manifest)):
+        raise _damaged(place, MANIFEST, "its checksum does not match its content")
+    _check_fields(place, manifest)
+    return manifest
+
+
+def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:
+    """The graph of a bundle, checked again, with external data only from the bundle's own files."""
+    import onnx_ir as ir
+
+    for name in (MODEL, f"{MODEL}.data"):
+        if name in manifest["files"]:
+            _verify(folder, name, manifest)
+    if MODEL not in manifest["files"]:
+        raise _damaged(folder, MODEL, "the manifest does not list it")
+    model = ir.load(folder / MODEL)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.location not in manifest["files"]:
+                raise _damaged(folder, MODEL, f"it reads a foreign file, {tensor.location!r}")
+    return model
+
+
+def _manifest(engine: Engine, staging: Path) -> dict[str, Any]:
+    names = sorted(entry.name for entry in staging.iterdir())
+    return {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "target": engine.target,
+        "precision": engine.precision,
+        "inputs": [spec.to_json() for spec in engine.inputs],
+        "outputs": [spec.to_json() for spec in engine.outputs],
+        "versions": versions((*_PACKAGES, *engine.packages)),
+        "engine": engine.describe(),
+        "files": {name: _sha256(staging / name) for name in names},
+        "record": engine.manifest,
+    }
+
+
+def _sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """With the hash of everything else in it under "sha256"."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**content, "sha256": hashlib.sha256(_render(content)).hexdigest()}
+
+
+def _render(manifest: Mapping[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _check_fields(folder: Path, manifest: Mapping[str, Any]) -> None:
+    for key, kind in _FIELDS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise _damaged(folder, MANIFEST, f"it has no {key!r} of type {kind.__name__}")
+    for name in manifest["files"]:
+        # A bundle is flat, so a name with any folder in it can only lead out of it.
+        if name in ("", ".", "..", MANIFEST) or "/" in name or "\\" in name or "\0" in name:
+            raise _damaged(folder, MANIFEST, f"it lists a file outside the folder, {name!r}")
+
+
+def _verify(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+    found = _sha256(folder / name)
+    if found != manifest["files"][name]:
+        raise _damaged(folder, name, "its SHA-256 is not the one in the manifest")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with _open_regular(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file; neither follows a link nor waits for a pipe."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise _damaged(path.parent, path.name, error.strerror or str(error)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _damaged(path.parent, path.name, "it is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def _os_errors_as_ours(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write here: {error.strerror or error}",
+            where=str(destination),
+            hint="choose a folder that you may write to, on a disk with space",
+        ) from error
+
+
+def _refuse_foreign(destination: Path) -> None:
+    """Saving replaces the folder, so it must hold nothing but what flatfold wrote."""
+    if destination.exists() and not destination.is_dir():
+        raise OutputError("expected a folder, found a file", where=str(destination))
+    if not destination.is_dir() or not any(destination.iterdir()):
+        return
+    hint = "choose another folder, or move these files away"
+    try:
+        known = {MANIFEST, *read_manifest(destination)["files"]}
+    except InputError as error:
+        cause = "the folder is not empty and holds no flatfold engine"
+        raise OutputError(cause, where=str(destination), hint=hint) from error
+    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in known)
+    if foreign:
+        cause = f"the folder holds files that flatfold did not write: {', '.join(foreign[:5])}"
+        raise OutputError(cause, where=str(destination), hint=hint)
+
+
+def _damaged(folder: Path, name: str, what: str) -> InputError:
+    return InputError(
+        f"the saved engine is damaged: {name}: {what}",
+        where=str(folder),
+        hint="compile the model again, or copy the folder again",
+    )

@@ -1,0 +1,204 @@
+"""The options of ONNX Runtime and the calls into it, each with its errors turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flatfold.backends.base import Array, TensorSpec
+from flatfold.backends.model_file import serialized
+from flatfold.errors import BuildError, InputError, OutputError, TargetError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+TARGET = "ort-cpu"
+LEVELS = ("disable", "basic", "extended", "all")
+_FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
+_TAIL = 600  # characters of a message of ONNX Runtime worth showing: the cause is at its end
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bool": "bool",
+    **{name: name for name in ("int8", "int16", "int32", "int64")},
+    **{name: name for name in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+
+@dataclass(frozen=True)
+class OrtOptions:
+    """How ONNX Runtime runs a model.
+
+    `intra_threads`: threads inside one operator; 0 lets ONNX Runtime take one per physical core.
+    `inter_threads`: operators run at once; above 1 ONNX Runtime runs independent nodes in parallel.
+    `graph_optimization`: "disable", "basic", "extended" or "all" (includes layouts that fit only
+    this processor). `spinning`: idle threads wait actively: faster, at the price of a busy core.
+    `arena`: keep freed memory for the next run.
+    """
+
+    intra_threads: int = 0
+    inter_threads: int = 1
+    graph_optimization: str = "all"
+    spinning: bool = True
+    arena: bool = True
+
+    def __post_init__(self) -> None:
+        if self.graph_optimization not in LEVELS:
+            raise InputError(
+                f"option 'graph_optimization': expected one of {', '.join(LEVELS)}, "
+                f"found {self.graph_optimization!r}",
+                where=f"target {TARGET}",
+            )
+        for name in ("intra_threads", "inter_threads"):
+            if getattr(self, name) < 0:
+                raise InputError(
+                    f"option {name!r}: expected 0 or more, found {getattr(self, name)}",
+                    where=f"target {TARGET}",
+                )
+
+
+def open_session(
+    source: bytes | str, options: OrtOptions, *, level: str = "", save_to: str = ""
+) -> onnxruntime.InferenceSession:
+    """A CPU session of the model in `source` (content or path); optimises as `options` says.
+
+    `level` overrides that. With `save_to`, the optimised graph is written there. Raises BuildError
+    with the end of ONNX Runtime's message.
+    """
+    import onnxruntime
+
+    settings = _settings(options, level or options.graph_optimization)
+    if save_to:
+        settings.optimized_model_filepath = save_to
+    try:
+        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exception types share no base of their own
+        raise BuildError(
+            f"onnxruntime {onnxruntime.__version__} refused the model: {_tail(error)}",
+            where=f"target {TARGET}",
+            hint="onnx.checker.check_model tells whether the model itself is valid",
+        ) from error
+
+
+def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> bytes:
+    """The graph as ONNX Runtime optimises it, as ONNX, the same bytes each time.
+
+    ONNX and not ORT format: that one is written in the order of a randomised hash table, and loads
+    no faster. `scratch` is a folder for a file that is gone afterwards.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    from flatfold.backends.canonical import canonicalise
+
+    path = scratch / "optimized.tmp"
+    try:
+        open_session(model, options, save_to=str(path))
+        optimized = ir.from_proto(onnx.load_model_from_string(path.read_bytes()))
+        canonicalise(optimized)
+        content = serialized(optimized)
+        # A full disk may truncate what ONNX Runtime writes without a word, so prove that it loads.
+        open_session(content, options, level="disable")
+        return content
+    except OSError:
+        raise
+    except Exception as error:  # this model built before, so only writing it can have failed
+        cause = f"cannot write the optimised graph: {_tail(error)}"
+        raise OutputError(cause, where=str(scratch.parent)) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, names: list[str], feeds: dict[str, Array]
+) -> list[Array]:
+    """The outputs `names` in that order."""
+    try:
+        outputs: list[Array] = session.run(names, feeds)
+    except Exception as error:
+        raise _run_error(error) from error
+    return outputs
+
+
+def bound_run(
+    session: onnxruntime.InferenceSession, names: list[str], feeds: dict[str, Array]
+) -> Callable[[], dict[str, Array]]:
+    """A call with inputs and outputs bound; the first run, here, tells the sizes of the outputs."""
+    import onnxruntime
+
+    from_numpy = onnxruntime.OrtValue.ortvalue_from_numpy
+    first = run_session(session, names, feeds)
+    outputs = {name: np.empty_like(array) for name, array in zip(names, first, strict=True)}
+    # A binding keeps neither arrays nor values alive in every version: the closure does.
+    inputs = {name: from_numpy(array) for name, array in feeds.items()}
+    buffers = {name: from_numpy(array) for name, array in outputs.items()}
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        binding.bind_ortvalue_input(name, value)
+    for name, value in buffers.items():
+        binding.bind_ortvalue_output(name, value)
+
+    def run(_alive: tuple[object, ...] = (feeds, inputs, buffers)) -> dict[str, Array]:
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:
+            raise _run_error(error) from error
+        return outputs
+
+    return run
+
+
+def specs(arguments: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    """What ONNX Runtime says of its inputs or outputs. BuildError where NumPy cannot hold them."""
+    return tuple(TensorSpec(a.name, _dtype(a.name, a.type), tuple(a.shape)) for a in arguments)
+
+
+def _dtype(name: str, kind: str) -> str:
+    dtype = _DTYPES.get(kind.removeprefix("tensor(").removesuffix(")"))
+    if dtype is None or not kind.startswith("tensor("):
+        raise BuildError(
+            f"expected tensors that NumPy can hold, found {kind} for {name!r}",
+            where=f"target {TARGET}",
+            hint="cast it inside the model, or cut the model there",
+        )
+    return dtype
+
+
+def _settings(options: OrtOptions, level: str) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = _FATAL
+    settings.intra_op_num_threads = options.intra_threads
+    settings.inter_op_num_threads = options.inter_threads
+    if options.inter_threads > 1:
+        settings.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    settings.graph_optimization_level = {
+        "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }[level]
+    settings.enable_cpu_mem_arena = options.arena
+    for pool in ("intra_op", "inter_op"):
+        settings.add_session_config_entry(
+            f"session.{pool}.allow_spinning", "1" if options.spinning else "0"
+        )
+    return settings
+
+
+def _run_error(error: Exception) -> TargetError:
+    return TargetError(
+        f"onnxruntime could not run the model on these inputs: {_tail(error)}",
+        where=f"target {TARGET}",
+        hint="compile with dynamic_batch=True if only the batch size differs",
+    )
+
+
+def _tail(error: Exception) -> str:
+    return " ".join(str(error).split())[-_TAIL:]

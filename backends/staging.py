@@ -1,0 +1,80 @@
+"""Folders that appear complete or not at all: written aside, then renamed into place."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+
+@contextmanager
+def staged(destination: Path) -> Iterator[Path]:
+    """An empty folder beside `destination` that takes its place when the block ends well.
+
+    On any exception the staging folder is removed, with the parents made for it, and `destination`
+    is as it was. A process killed outright may leave a `.flatfold-*` folder, never half a
+    destination.
+    """
+    made = [p for p in (destination.parent, *destination.parent.parents) if not p.exists()]
+    token = secrets.token_hex(8)
+    staging = destination.with_name(f".flatfold-{token}.new")
+    aside = destination.with_name(f".flatfold-{token}.old")
+    done = False
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        yield staging
+        _flush(staging)
+        _swap(staging, destination, aside)
+        done = True
+    finally:
+        if aside.exists() and not destination.exists():
+            os.rename(aside, destination)
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        if not done:
+            _remove_empty(made)
+
+
+def probe_writable(destination: Path) -> None:
+    """Raises OSError unless a folder can be made beside `destination`. Leaves nothing behind."""
+    parents = (destination.parent, *destination.parent.parents)
+    existing = next(parent for parent in parents if parent.exists())
+    probe = existing / f".flatfold-{secrets.token_hex(8)}.probe"
+    probe.mkdir()
+    probe.rmdir()
+
+
+def _swap(staging: Path, destination: Path, aside: Path) -> None:
+    if destination.exists():
+        os.rename(destination, aside)
+    os.rename(staging, destination)
+    _flush_entry(destination.parent)
+
+
+def _flush(folder: Path) -> None:
+    """Makes the content durable first: a rename that outlives its content is a torn write."""
+    for entry in (*folder.iterdir(), folder):
+        _flush_entry(entry)
+
+
+def _flush_entry(path: Path) -> None:
+    # Not every system can open or flush a folder; there its entries reach the disk in their time.
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Innermost first; one that somebody else has used meanwhile stays."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,1 @@
+"""Proof that a rewritten graph computes what the original computed."""

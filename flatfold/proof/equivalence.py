@@ -1,0 +1,52 @@
+"""The verdict on two graphs, and the numbers behind it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PASSING = ("identical", "certified", "bounded", "sampled")
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """How a rewritten graph compares with the original.
+
+    verdict: `identical` (same bytes), `bounded` (every change within its rounding bound, and both
+    graphs run), `sampled` (both graphs run on the inputs listed), `refuted`, or `unknown` (not
+    checked). Errors are largest absolute differences from a float64 reference divided by the
+    largest absolute output; `bound` is the most that `error` may be.
+    """
+
+    verdict: str
+    error: float = 0.0
+    original_error: float = 0.0
+    bound: float = 0.0
+    worst_input: str = ""
+    inputs: tuple[str, ...] = ()
+    reference: str = ""
+    regions: int = 0
+    region_ratio: float = 0.0
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict in PASSING
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.verdict in ("identical", "unknown"):
+            return f"{self.verdict}{': ' + self.reason if self.reason else ''}"
+        text = (
+            f"{self.verdict}: worst error {self.error:.2e} of the output's range"
+            f" (original {self.original_error:.2e}, allowed {self.bound:.2e})"
+            f" on {len(self.inputs)} inputs against {self.reference}"
+        )
+        if self.regions:
+            text += f"; {self.regions} changes, worst {self.region_ratio:.2f} of 1.01 u*M"
+        return f"{text}; {self.reason}" if self.reason else text

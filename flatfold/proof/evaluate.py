@@ -1,0 +1,248 @@
+"""A float64 interpreter for the operators that a linear region may hold, with its error bound.
+
+Every value is carried twice: y, and its magnitude companion M, the same computation on absolute
+parameters and inputs. Rounding errors of a computation are bounded by a multiple of u * M
+(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3). Shares no code with `passes`: this
+is the second opinion on what the operators mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value and its magnitude companion."""
+
+    y: Array
+    m: Array
+
+
+class Unsupported(Exception):
+    """The interpreter does not know the operator."""
+
+
+def evaluate(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> dict[ir.Value, Pair]:
+    """Run `nodes`, given in topological order; constants are read off the graph."""
+    known: dict[ir.Value, Pair] = dict(feeds)
+    for node in nodes:
+        rule = RULES.get(node.op_type)
+        if rule is None:
+            raise Unsupported(node.op_type)
+        arguments = [None if v is None else known.get(v) or _constant(v) for v in node.inputs]
+        known[node.outputs[0]] = rule(node, arguments)
+    return known
+
+
+def _constant(value: ir.Value) -> Pair:
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None:
+        raise Unsupported(f"{value.name} is neither computed nor constant")
+    array = tensor.numpy().astype(np.float64)
+    return Pair(array, np.abs(array))
+
+
+def _attribute(node: ir.Node, name: str, default: Any) -> Any:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def _axes(parameter: Array, like: Array) -> Array:
+    return parameter.reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def convolve(
+    x: Array, weight: Array, strides: Any, dilations: Any, pads: Any, groups: int
+) -> Array:
+    """Cross-correlation by the definition: one matrix product for each tap."""
+    kernel = weight.shape[2:]
+    axes = len(kernel)
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    out = [(n - a) // s + 1 for n, a, s in zip(padded.shape[2:], spans, strides, strict=True)]
+    batch, outputs = len(x), len(weight)
+    taps = np.moveaxis(weight.reshape(groups, outputs // groups, weight.shape[1], -1), 3, 0)
+    y = np.zeros((batch, groups, outputs // groups, int(np.prod(out))))
+    for matrix, tap in zip(np.ascontiguousarray(taps), np.ndindex(*kernel), strict=True):
+        window: Any = [slice(None), slice(None)]
+        for t, d, o, s in zip(tap, dilations, out, strides, strict=True):
+            window.append(slice(t * d, t * d + (o - 1) * s + 1, s))
+        columns = padded[tuple(window)].reshape(batch, groups, -1, y.shape[3])
+        # depthwise: a product of 1 x 1 matrices would cost a call for each channel
+        y += matrix * columns if matrix.shape[1:] == (1, 1) else matrix @ columns
+    return y.reshape(batch, outputs, *out)
+
+
+def same_pads(sizes: Any, kernel: Any, strides: Any, dilations: Any, mode: str) -> list[int]:
+    """Pads of auto_pad SAME_UPPER or SAME_LOWER: the output has ceil(size / stride) values."""
+    begin, end = [], []
+    for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        begin.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
+        end.append(total - begin[-1])
+    return begin + end
+
+
+def _window(node: ir.Node, x: Array, kernel: tuple[int, ...]) -> tuple[Any, Any, list[int]]:
+    none = [0] * 2 * len(kernel)
+    strides = _attribute(node, "strides", [1] * len(kernel))
+    dilations = _attribute(node, "dilations", [1] * len(kernel))
+    mode = _attribute(node, "auto_pad", "NOTSET")
+    if mode.startswith("SAME"):
+        return strides, dilations, same_pads(x.shape[2:], kernel, strides, dilations, mode)
+    return strides, dilations, list(_attribute(node, "pads", none)) if mode == "NOTSET" else none
+
+
+def _conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, w = _given(arguments[0]), _given(arguments[1])
+    strides, dilations, pads = _window(node, x.y, w.y.shape[2:])
+    groups = _attribute(node, "group", 1)
+    y = convolve(x.y, w.y, strides, dilations, pads, groups)
+    m = convolve(x.m, w.m, strides, dilations, pads, groups)
+    bias = arguments[2] if len(arguments) > 2 else None
+    return Pair(y, m) if bias is None else Pair(y + _axes(bias.y, y), m + _axes(bias.m, m))
+
+
+def _batch_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    if _attribute(node, "training_mode", 0):
+        raise Unsupported("BatchNormalization in training mode")
+    x, gamma, beta, mean, variance = (_given(a) for a in arguments)
+    scale = gamma.y / np.sqrt(variance.y + _attribute(node, "epsilon", 1e-5))
+    y = _axes(scale, x.y) * (x.y - _axes(mean.y, x.y)) + _axes(beta.y, x.y)
+    m = _axes(np.abs(scale), x.m) * (x.m + _axes(mean.m, x.m)) + _axes(beta.m, x.m)
+    return Pair(y, m)
+
+
+def _gemm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    a, b = _given(arguments[0]), _given(arguments[1])
+    if _attribute(node, "transA", 0):
+        a = Pair(a.y.T, a.m.T)
+    if _attribute(node, "transB", 0):
+        b = Pair(b.y.T, b.m.T)
+    alpha, beta = _attribute(node, "alpha", 1.0), _attribute(node, "beta", 1.0)
+    y, m = alpha * (a.y @ b.y), abs(alpha) * (a.m @ b.m)
+    c = arguments[2] if len(arguments) > 2 else None
+    return Pair(y, m) if c is None else Pair(y + beta * c.y, m + abs(beta) * c.m)
+
+
+def _average_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = _given(arguments[0])
+    kernel = tuple(_attribute(node, "kernel_shape", ()))
+    strides, dilations, pads = _window(node, x.y, kernel)
+    if _attribute(node, "ceil_mode", 0):
+        raise Unsupported("AveragePool with ceil_mode")
+    ones = np.ones((x.y.shape[1], 1, *kernel))
+    groups = len(ones)
+    counted = np.ones_like(x.y[:1])
+    if _attribute(node, "count_include_pad", 0):
+        size: Any = float(np.prod(kernel))
+    else:
+        size = convolve(counted, ones, strides, dilations, pads, groups)
+    y = convolve(x.y, ones, strides, dilations, pads, groups) / size
+    return Pair(y, convolve(x.m, ones, strides, dilations, pads, groups) / size)
+
+
+def _pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, pads = _given(arguments[0]), _given(arguments[1]).y.astype(np.int64)
+    fill = arguments[2] if len(arguments) > 2 else None
+    if _attribute(node, "mode", "constant") != "constant" or (fill is not None and np.any(fill.y)):
+        raise Unsupported("Pad by anything but zero")
+    axes = np.arange(x.y.ndim)
+    if len(arguments) > 3:
+        axes = _given(arguments[3]).y.astype(np.int64)
+    y, m = x.y, x.m
+    for axis, begin, end in zip(axes, *pads.reshape(2, -1), strict=True):
+        shape = list(y.shape)
+        cut = slice(max(-begin, 0), shape[axis] - max(-end, 0))
+        width = [(0, 0)] * y.ndim
+        width[axis] = (max(begin, 0), max(end, 0))
+        index = tuple(cut if a == axis else slice(None) for a in range(y.ndim))
+        y, m = np.pad(y[index], width), np.pad(m[index], width)
+    return Pair(y, m)
+
+
+def _slice(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = _given(arguments[0])
+    starts, ends = (_given(a).y.astype(np.int64) for a in arguments[1:3])
+    rest = [None if a is None else a.y.astype(np.int64) for a in arguments[3:]]
+    axes = rest[0] if rest and rest[0] is not None else np.arange(len(starts))
+    steps = rest[1] if len(rest) > 1 and rest[1] is not None else np.ones_like(starts)
+    index = [slice(None)] * x.y.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index[axis] = slice(int(start), int(end), int(step))
+    return Pair(x.y[tuple(index)], x.m[tuple(index)])
+
+
+def _given(argument: Pair | None) -> Pair:
+    if argument is None:
+        raise Unsupported("a missing operand")
+    return argument
+
+
+def _sum(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    pairs = [_given(a) for a in arguments]
+    return Pair(_total([p.y for p in pairs]), _total([p.m for p in pairs]))
+
+
+def _total(arrays: list[Array]) -> Array:
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total + array
+    return total
+
+
+def _sub(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    a, b = _given(arguments[0]), _given(arguments[1])
+    return Pair(a.y - b.y, a.m + b.m)
+
+
+def _mul(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    a, b = _given(arguments[0]), _given(arguments[1])
+    return Pair(a.y * b.y, a.m * b.m)
+
+
+def _div(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    a, b = _given(arguments[0]), _given(arguments[1])
+    return Pair(a.y / b.y, a.m / b.m)
+
+
+def _matmul(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    a, b = _given(arguments[0]), _given(arguments[1])
+    return Pair(a.y @ b.y, a.m @ b.m)
+
+
+def _neg(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = _given(arguments[0])
+    return Pair(-x.y, x.m)
+
+
+def _same(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    return _given(arguments[0])
+
+
+RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
+    "Add": _sum,
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Conv": _conv,
+    "Div": _div,
+    "Dropout": _same,
+    "Gemm": _gemm,
+    "Identity": _same,
+    "MatMul": _matmul,
+    "Mul": _mul,
+    "Neg": _neg,
+    "Pad": _pad,
+    "Slice": _slice,
+    "Sub": _sub,
+    "Sum": _sum,
+}

@@ -1,0 +1,153 @@
+"""Run two graphs with ONNX Runtime, optimisation off, against a float64 reference.
+
+With optimisation on, ONNX Runtime would fold the original for us and the comparison would prove
+nothing. Accepted: max-norm error at most 8 times, and rms error at most 2 times, that of the
+original or of one rounding of the output, whichever is more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.errors import BuildError, InputError
+from flatfold.proof.equivalence import Equivalence
+from flatfold.proof.inputs import Feeds, InputSpec, draw, settings
+from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
+from flatfold.proof.region import ROUNDOFF
+from flatfold.proof.runtime import PlainSession
+
+Array = npt.NDArray[Any]
+
+MAX_FACTOR, RMS_FACTOR = 8.0, 2.0
+
+# Above this many multiply-accumulates an input, only the first inputs are run.
+HEAVY_MACS, HEAVY_INPUTS = 6_000_000_000, 3
+
+
+@dataclass
+class Comparison:
+    """Two graphs, a reference, and the worst that was seen so far."""
+
+    before: Callable[[Feeds], Outputs]
+    after: Callable[[Feeds], Outputs]
+    reference: Reference
+    roundoff: float
+    tried: list[str] = field(default_factory=list)
+    worst: Equivalence | None = None
+    excess: float = -1.0
+
+    def try_input(self, label: str, feeds: Feeds) -> None:
+        """Run all three on `feeds`; keep the numbers if they are the worst so far."""
+        exact = self.reference(feeds)
+        original, rewritten = self.before(feeds), self.after(feeds)
+        self.tried.append(label)
+        for y, a, b in zip(exact, original, rewritten, strict=True):
+            self._judge(label, np.asarray(y), np.asarray(a), np.asarray(b))
+
+    def _judge(self, label: str, exact: Array, original: Array, rewritten: Array) -> None:
+        if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
+            reason = f"output is {rewritten.shape} {rewritten.dtype}, was {original.shape}"
+            self._keep(np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason))
+            return
+        if exact.dtype.kind not in "f":
+            same = bool(np.array_equal(original, rewritten))
+            verdict = "sampled" if same else "refuted"
+            self._keep(0.0 if same else np.inf, Equivalence(verdict, worst_input=label))
+            return
+        scale = float(np.max(np.abs(exact), initial=0.0)) or 1.0
+        old, new = _distance(original, exact, scale), _distance(rewritten, exact, scale)
+        floor = self.roundoff
+        bounds = (MAX_FACTOR * max(old[0], floor), RMS_FACTOR * max(old[1], floor))
+        excess = max(new[0] / bounds[0], new[1] / bounds[1])
+        verdict = "sampled" if excess <= 1 else "refuted"
+        self._keep(excess, Equivalence(verdict, new[0], old[0], bounds[0], label))
+
+    def _keep(self, excess: float, result: Equivalence) -> None:
+        if excess > self.excess:
+            self.excess, self.worst = excess, result
+
+
+def _distance(y: Array, exact: Array, scale: float) -> tuple[float, float]:
+    """(largest, root mean square) error relative to `scale`; where both are not finite, none."""
+    same = (y == exact) | (np.isnan(y) & np.isnan(exact))
+    error = np.where(same, 0.0, np.abs(y.astype(np.float64) - exact)) / scale
+    if error.size == 0:
+        return 0.0, 0.0
+    if not np.all(np.isfinite(error)):
+        return np.inf, np.inf
+    return float(error.max()), float(np.sqrt(np.mean(error**2)))
+
+
+def specs_of(model: ir.Model) -> list[InputSpec]:
+    """The inputs a caller feeds. Raises InputError where type or rank is unknown."""
+    specs = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        if value.shape is None or value.dtype is None:
+            raise InputError(f"input {value.name} has no type or rank", hint="give its shape")
+        dims = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+        specs.append(InputSpec(value.name or "", value.dtype.numpy().name, dims))
+    return specs
+
+
+def compare(
+    original: ir.Model,
+    rewritten: ir.Model,
+    *,
+    reference: Reference | None = None,
+    macs: int = 0,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Equivalence:
+    """Verdict `sampled` or `refuted`; a difference is never an exception.
+
+    `reference` computes the original in float64 (a PyTorch module, say); without one the ONNX
+    reference evaluator does. `macs`, for one input, limits how many inputs are run.
+    """
+    specs = specs_of(original)
+    before, after = PlainSession(original), PlainSession(rewritten)
+    judge, name = _judge_of(original, before, reference)
+    dtype = original.graph.outputs[0].dtype
+    roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
+    comparison = Comparison(before, after, judge, roundoff)
+    for number, shapes in enumerate(settings(specs)):
+        for count, (kind, feeds) in enumerate(draw(specs, shapes, seed + number)):
+            if macs > HEAVY_MACS and count >= HEAVY_INPUTS:
+                break
+            label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
+            progress(label)
+            if not _runs(before, feeds):
+                break  # the original does not accept this size
+            comparison.try_input(label, feeds)
+    if comparison.worst is None:
+        raise InputError(
+            "the original graph could not be run on any input tried",
+            hint="check the model with ONNX Runtime, or give --input-shape",
+        )
+    return replace(comparison.worst, inputs=tuple(comparison.tried), reference=name)
+
+
+def _runs(session: PlainSession, feeds: Feeds) -> bool:
+    try:
+        session(feeds)
+    except BuildError:
+        return False
+    return True
+
+
+def _judge_of(
+    original: ir.Model, before: PlainSession, reference: Reference | None
+) -> tuple[Reference, str]:
+    if reference is not None:
+        return reference, "the module in float64"
+    try:
+        return onnx_reference(original), "the ONNX reference in float64"
+    except NoReference:
+        return before, "the original in its own precision"

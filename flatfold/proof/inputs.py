@@ -1,0 +1,86 @@
+"""Inputs on which two graphs are compared: random, constant, impulses, the rim alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A graph input: a dim is an int, or None where the graph leaves it open."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+Feeds = dict[str, npt.NDArray[np.generic]]
+
+# Sizes tried on open axes: batch above one, and maps that are odd, even and not square.
+BATCHES = (2, 1)
+EXTENTS = ((64, 48, 32), (65, 49, 33))
+
+
+def settings(specs: Sequence[InputSpec]) -> list[dict[str, tuple[int, ...]]]:
+    """Concrete shapes to try: one setting for a static graph, two where an axis is open."""
+    dynamic = any(dim is None for spec in specs for dim in spec.shape)
+    return [
+        {spec.name: _shape(spec, BATCHES[i], EXTENTS[i]) for spec in specs}
+        for i in range(2 if dynamic else 1)
+    ]
+
+
+def _shape(spec: InputSpec, batch: int, extents: tuple[int, ...]) -> tuple[int, ...]:
+    spatial = iter(extents)
+    return tuple(
+        dim if dim is not None else batch if axis == 0 else next(spatial, extents[-1])
+        for axis, dim in enumerate(spec.shape)
+    )
+
+
+def draw(
+    specs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]], seed: int
+) -> Iterator[tuple[str, Feeds]]:
+    """Named feeds of these shapes, the most telling first."""
+    for name in KINDS:
+        feeds: Feeds = {}
+        for index, spec in enumerate(specs):
+            rng = np.random.default_rng([seed, index, KINDS.index(name)])
+            array = _fill(name, shapes[spec.name], rng)
+            feeds[spec.name] = _as_type(array, spec.dtype)
+        yield name, feeds
+
+
+KINDS = ("normal", "normal 2", "border", "impulses", "checkerboard", "ones", "zeros")
+
+
+def _fill(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    array = np.zeros(shape)
+    if kind.startswith("normal"):
+        array = rng.standard_normal(shape)
+    elif kind == "ones":
+        array = np.ones(shape)
+    elif kind == "checkerboard":
+        array = 1.0 - 2.0 * (np.indices(shape).sum(axis=0) % 2)
+    elif kind == "border":
+        array = rng.standard_normal(shape)
+        if array.ndim > 2:
+            inside: Any = (..., *(slice(1, -1),) * (array.ndim - 2))
+            array[inside] = 0.0
+    elif kind == "impulses":
+        corner: Any = (..., *(0,) * (array.ndim - 2))
+        centre: Any = (..., *(n // 2 for n in shape[2:]))
+        for place in (corner, centre):
+            array[place] = rng.standard_normal(shape[:2])
+    return array
+
+
+def _as_type(array: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.generic]:
+    if np.dtype(dtype).kind == "f":
+        return array.astype(dtype)
+    return (array > 0).astype(dtype)

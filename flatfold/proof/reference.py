@@ -1,0 +1,116 @@
+"""A float64 reference for a graph: the ONNX reference evaluator on the graph promoted to double."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.proof.evaluate import convolve
+
+if TYPE_CHECKING:
+    import onnx
+
+Outputs = list[npt.NDArray[Any]]
+Reference = Callable[[Mapping[str, npt.NDArray[Any]]], Outputs]
+
+SMALL = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+# Operators with operands that the standard fixes to float32; a graph with one is not promoted.
+FIXED = (
+    "Resize",
+    "Upsample",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "QLinearConv",
+    "DynamicQuantizeLinear",
+)
+
+
+class NoReference(Exception):
+    """No float64 reference can be had for this graph; the text says why."""
+
+
+def promoted(model: ir.Model) -> onnx.ModelProto:
+    """The model with every floating-point tensor in double. Raises NoReference."""
+    double = model.clone()
+    for graph in double.graphs():
+        for node in graph:
+            if node.op_type in FIXED or node.domain not in ("", "ai.onnx"):
+                raise NoReference(f"{node.domain or 'ai.onnx'}.{node.op_type} has no double form")
+            _promote_attributes(node)
+            for value in node.outputs:
+                _promote_value(value)
+        for value in (*graph.inputs, *graph.initializers.values()):
+            _promote_value(value)
+    return ir.to_proto(double)
+
+
+def _promote_value(value: ir.Value) -> None:
+    if value.const_value is not None and value.const_value.dtype in SMALL:
+        array = value.const_value.numpy().astype(np.float64)
+        value.const_value = ir.Tensor(array, name=value.name)
+    if value.dtype in SMALL:
+        value.dtype = ir.DataType.DOUBLE
+
+
+def _promote_attributes(node: ir.Node) -> None:
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in SMALL:
+            array = attribute.as_tensor().numpy().astype(np.float64)
+            node.attributes[name] = ir.AttrTensor(name, ir.Tensor(array))
+    to = node.attributes.get("to")
+    if node.op_type == "Cast" and to is not None and ir.DataType(to.as_int()) in SMALL:
+        node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.DOUBLE))
+
+
+def onnx_reference(model: ir.Model) -> Reference:
+    """Outputs of `model` in float64, for inputs given by name. Raises NoReference."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = promoted(model)
+    try:
+        evaluator = ReferenceEvaluator(proto, new_ops=[_fast_conv()])
+    except Exception as why:
+        raise NoReference(f"the ONNX reference evaluator refused the graph: {why}") from None
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+        given = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}
+        try:
+            return [np.asarray(y) for y in evaluator.run(None, given)]
+        except Exception as why:
+            raise NoReference(f"the ONNX reference evaluator failed: {why}") from None
+
+    return run
+
+
+def _fast_conv() -> Any:
+    """The reference evaluator's own Conv is a Python loop over pixels."""
+    from onnx.reference.op_run import OpRun
+
+    class Conv(OpRun):
+        def _run(
+            self,
+            x: Any,
+            w: Any,
+            b: Any = None,
+            auto_pad: str | None = None,
+            dilations: Any = None,
+            group: int | None = None,
+            kernel_shape: Any = None,
+            pads: Any = None,
+            strides: Any = None,
+        ) -> tuple[Any]:
+            axes = w.ndim - 2
+            one = [1] * axes
+            if auto_pad not in (None, "NOTSET", "VALID"):
+                pads = _same_pads(
+                    x.shape[2:], w.shape[2:], strides or one, dilations or one, auto_pad
+                )
+            y = convolve(x, w, strides or one, dilations or one, pads or [0] * 2 * axes, group or 1)
+            return (y if b is None else y + b.reshape(-1, *one),)
+
+    return Conv

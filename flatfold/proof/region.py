@@ -1,0 +1,181 @@
+"""Check one change before it is made: both sides in float64 on the same random data.
+
+With weights rounded once from float64, |y' - y| <= u * M elementwise (u the unit roundoff of the
+graph's type, M the magnitude companion of the original region). Anything beyond 1.01 u M is a wrong
+rewrite, not rounding. The data is the smallest extent that holds every border class: the outputs
+that see the padding at the start, at the end, and some that see none, for every stride residue.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.errors import NotEquivalent
+from flatfold.passes import Change
+from flatfold.passes.affine import Term
+from flatfold.passes.geometry import Decline
+from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
+
+ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT16": 2.0**-8}
+MARGIN = 1.01
+INTERIOR = 3
+
+# Operators whose constants may count pixels of the real input: they are run at its real size.
+SIZED = ("Slice",)
+
+
+@dataclass
+class RegionChecks:
+    """Checks changes and keeps the worst ratio |y' - y| / (u M) seen so far."""
+
+    seed: int = 0
+    regions: int = 0
+    worst: float = 0.0
+    where: str = ""
+    ratios: list[float] = field(default_factory=list)
+
+    def __call__(self, change: Change) -> None:
+        """Raise NotEquivalent if the change is not the same function within rounding."""
+        name = change.region.output.name or ""
+        rng = np.random.default_rng([self.seed, self.regions])
+        ratio = max(_ratio(change, extent, rng) for extent in extents(change))
+        self.regions += 1
+        self.ratios.append(ratio)
+        if ratio > self.worst:
+            self.worst, self.where = ratio, name
+        if not ratio <= MARGIN:
+            raise NotEquivalent(
+                f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, at most {MARGIN} allowed",
+                where=", ".join(node.name or "?" for node in change.region.nodes),
+                hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
+            )
+
+
+Extent = dict[ir.Value, tuple[int, ...]]
+
+
+def extents(change: Change) -> list[Extent]:
+    """Spatial sizes for every source: for each stride residue the smallest with every border.
+
+    Where the model's sizes are known, only their residue; where an operator counts pixels, or the
+    map is smaller than that extent, the real sizes themselves.
+    """
+    terms = change.region.form.terms
+    real = _real(terms)
+    if real is not None and (_is_sized(change) or _is_small(terms)):
+        return [real]
+    stride = max((s for term in terms for s in term.stencil.geometry.strides), default=1)
+    residues = (None,) if real is not None else tuple(sorted({0, stride - 1}))
+    found = [_consistent(terms, residue) for residue in residues]
+    if None in found:
+        found = [real]
+    sizes = [extent for extent in found if extent is not None]
+    if not sizes:
+        raise Decline("UNPROVED", "no input size is known at which both sides can be compared")
+    return sizes
+
+
+def _real(terms: tuple[Term, ...]) -> Extent | None:
+    """The sizes that the model has, where all are known."""
+    real: Extent = {}
+    for term in terms:
+        known = tuple(size for size in term.sizes if size is not None)
+        if len(known) != len(term.sizes):
+            return None
+        real[term.source] = known
+    return real
+
+
+def _is_sized(change: Change) -> bool:
+    return any(
+        node.op_type in SIZED or ("auto_pad" in node.attributes and _auto(node))
+        for node in change.region.nodes
+    )
+
+
+def _auto(node: ir.Node) -> bool:
+    return node.attributes["auto_pad"].as_string().startswith("SAME")
+
+
+def _is_small(terms: tuple[Term, ...]) -> bool:
+    """Maps smaller than the extent that would hold every border class on its own."""
+    return any(
+        size is not None and size <= (count - 1) * stride - growth
+        for term in terms
+        for size, count, stride, growth in zip(
+            term.sizes,
+            _outputs(terms),
+            term.stencil.geometry.strides,
+            term.stencil.geometry.growth,
+            strict=True,
+        )
+    )
+
+
+def _outputs(terms: tuple[Term, ...]) -> tuple[int, ...]:
+    """Output positions per axis: those that see padding on either side, and some that do not."""
+    counts = []
+    for axis in range(terms[0].stencil.geometry.axes):
+        rims = []
+        for term in terms:
+            g = term.stencil.geometry
+            ends = (max(g.begin[axis], 0), max(g.end[axis], 0))
+            rims.append(sum(math.ceil(end / g.strides[axis]) for end in ends))
+        counts.append(max(rims) + INTERIOR)
+    return tuple(counts)
+
+
+def _consistent(terms: tuple[Term, ...], residue: int | None) -> Extent | None:
+    """Sizes at which every term has the wanted output size; None if one source would need two.
+
+    `residue` None: congruent to the model's own sizes modulo the stride.
+    """
+    counts = _outputs(terms)
+    extent: Extent = {}
+    for term in terms:
+        g = term.stencil.geometry
+        sizes = []
+        for n, s, growth, real in zip(counts, g.strides, g.growth, term.sizes, strict=True):
+            extra = min(residue, s - 1) if residue is not None else ((real or 0) + growth) % s
+            sizes.append((n - 1) * s - growth + extra)
+        if extent.setdefault(term.source, tuple(sizes)) != tuple(sizes):
+            return None
+        if min(sizes, default=1) < 1:
+            return None
+    return extent
+
+
+def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
+    """Worst |y' - y| / (u M + float64 rounding) over all elements."""
+    region, lowered = change.region, change.lowered
+    feeds: dict[ir.Value, Pair] = {}
+    for term in region.form.terms:
+        shape = (1, term.stencil.geometry.inputs, *extent[term.source])
+        x = rng.standard_normal(shape)
+        feeds.setdefault(term.source, Pair(x, np.abs(x)))
+    try:
+        before = evaluate(reversed(region.nodes), feeds)[region.output]
+        after = evaluate(lowered.nodes, feeds)[lowered.output]
+    except Unsupported as what:
+        raise Decline("UNPROVED", f"the check does not know {what}") from None
+    if before.y.shape != after.y.shape:
+        return math.inf
+    return worst_ratio(before, after.y, region.output.dtype, _longest(region.form.terms))
+
+
+def _longest(terms: tuple[Term, ...]) -> int:
+    return sum(t.stencil.geometry.weights // t.stencil.geometry.outputs for t in terms)
+
+
+def worst_ratio(before: Pair, after: Array, dtype: ir.DataType | None, length: int) -> float:
+    """max |after - y| / (u M), float64's own rounding over `length` products allowed for."""
+    u = ROUNDOFF[dtype.name if dtype is not None else "FLOAT"]
+    error = np.abs(after - before.y)
+    bound = (u + (length + 16) * 2.0**-53) * before.m
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(error > 0, error / bound, 0.0)
+    return float(np.max(ratio, initial=0.0)) if np.all(np.isfinite(after)) else math.inf

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.proof.evaluate import convolve
+from flatfold.proof.evaluate import convolve, same_pads
 
 if TYPE_CHECKING:
     import onnx
@@ -104,13 +104,11 @@ def _fast_conv() -> Any:
             pads: Any = None,
             strides: Any = None,
         ) -> tuple[Any]:
-            axes = w.ndim - 2
-            one = [1] * axes
-            if auto_pad not in (None, "NOTSET", "VALID"):
-                pads = _same_pads(
-                    x.shape[2:], w.shape[2:], strides or one, dilations or one, auto_pad
-                )
-            y = convolve(x, w, strides or one, dilations or one, pads or [0] * 2 * axes, group or 1)
+            one = [1] * (w.ndim - 2)
+            steps, spread = strides or one, dilations or one
+            if auto_pad is not None and auto_pad.startswith("SAME"):
+                pads = same_pads(x.shape[2:], w.shape[2:], steps, spread, auto_pad)
+            y = convolve(x, w, steps, spread, pads or [0] * 2 * len(one), group or 1)
             return (y if b is None else y + b.reshape(-1, *one),)
 
     return Conv

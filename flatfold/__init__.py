@@ -1,0 +1,34 @@
+"""Compile training-form convolutional networks into the fastest engine that computes the same.
+
+    engine = flatfold.compile("repvgg_a0")      # or a module, an .onnx file, a ModelProto
+    y = engine(x)
+
+Importing the package loads no framework and no engine.
+"""
+
+from __future__ import annotations
+
+from flatfold.driver import (
+    Optimized,
+    compile,
+    create_model,
+    list_models,
+    load,
+    optimize,
+    verify,
+)
+from flatfold.errors import FlatfoldError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FlatfoldError",
+    "Optimized",
+    "__version__",
+    "compile",
+    "create_model",
+    "list_models",
+    "load",
+    "optimize",
+    "verify",
+]

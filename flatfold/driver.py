@@ -1,0 +1,255 @@
+"""From a model to an engine: export, canonicalise, rewrite, prove, build. Reads top to bottom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from flatfold.errors import NotEquivalent, UnknownName
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    from torch import nn
+
+    from flatfold.backends.base import Backend, Engine
+    from flatfold.frontend.source import Source
+    from flatfold.passes import Remark, Rewrite
+    from flatfold.proof.equivalence import Equivalence
+    from flatfold.summary import Summary
+
+VERIFY = ("off", "sample", "bound")
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """A rewritten graph, every decision on the way to it, and the proof.
+
+    `original` is the graph as it came; `training` the same without the exporter's clutter, which
+    is what "before" means wherever counts and latencies are compared; `graph` the rewritten one.
+    """
+
+    name: str
+    graph: ir.Model
+    original: ir.Model
+    training: ir.Model
+    remarks: tuple[Remark, ...]
+    equivalence: Equivalence
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The rewritten graph as an ONNX model."""
+        import onnx_ir as ir
+
+        return ir.to_proto(self.graph)
+
+    @cached_property
+    def before(self) -> Summary:
+        """Counts of the training form."""
+        from flatfold.summary import summarise
+
+        return summarise(self.training)
+
+    @cached_property
+    def after(self) -> Summary:
+        """Counts of the rewritten graph."""
+        from flatfold.summary import summarise
+
+        return summarise(self.graph)
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest of an engine says about the graph: plain JSON values."""
+        from dataclasses import asdict
+
+        return {
+            "name": self.name,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "equivalence": self.equivalence.to_dict(),
+            "remarks": [asdict(remark) for remark in self.remarks],
+        }
+
+
+def optimize(
+    model: Any,
+    *,
+    name: str = "",
+    input_shape: Sequence[int] | None = None,
+    example_inputs: Any = None,
+    dynamic_batch: bool = False,
+    weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    passes: Iterable[str] | None = None,
+    verify: str = "bound",
+    simplify: bool = False,
+    progress: Progress = _silent,
+) -> Optimized:
+    """Rewrite a model's graph into the cheapest form that computes the same function.
+
+    `model` is an nn.Module, a zoo name, "timm:NAME", "package.module:factory", the path of an
+    .onnx file, an onnx.ModelProto or an onnx_ir.Model; it is never modified. `passes` names the
+    rewrites to use (default all). `verify`: "off"; "sample" runs both graphs against a float64
+    reference; "bound" also checks each change against its rounding bound before it is made.
+    `simplify` runs onnxsim afterwards, under the same proof. Raises NotEquivalent rather than
+    return a graph that differs.
+    """
+    from flatfold.frontend.canonicalise import canonicalise
+    from flatfold.passes import Pipeline
+    from flatfold.proof.region import RegionChecks
+    from flatfold.resolve import resolve
+
+    rewrites = _rewrites(passes)
+    if verify not in VERIFY:
+        raise UnknownName("verification", verify, VERIFY)
+    progress("exporting")
+    source = resolve(
+        model,
+        name=name,
+        input_shape=input_shape,
+        example_inputs=example_inputs,
+        dynamic_batch=dynamic_batch,
+        weights=weights,
+    )
+    original, graph = source.model, source.model.clone()
+    progress("rewriting")
+    canonicalise(graph)
+    training = graph.clone()
+    checks = RegionChecks() if verify == "bound" else None
+    remarks = Pipeline(rewrites, check=checks).run(graph)
+    if simplify:
+        from flatfold.frontend.simplify import simplify as clean
+
+        progress("simplifying")
+        graph = clean(graph)
+    result = Optimized(source.name, graph, original, training, tuple(remarks), _unknown())
+    return result if verify == "off" else _proved(result, source, checks, progress)
+
+
+def _unknown() -> Equivalence:
+    from flatfold.proof.equivalence import Equivalence
+
+    return Equivalence("unknown", reason="verification is off")
+
+
+def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) -> Optimized:
+    from flatfold.proof.execute import compare
+    from flatfold.resolve import reference_of
+
+    progress("proving")
+    found = compare(
+        result.original,
+        result.graph,
+        reference=reference_of(source),
+        macs=result.before.macs or 0,
+        progress=lambda label: progress(f"proving on {label}"),
+    )
+    if not found.passed:
+        raise NotEquivalent(str(found), where=f"input {found.worst_input}")
+    if checks is not None and checks.regions:
+        found = replace(found, verdict="bounded", regions=checks.regions, region_ratio=checks.worst)
+    return replace(result, equivalence=found)
+
+
+def _rewrites(passes: Iterable[str] | None) -> list[Rewrite]:
+    from flatfold.passes import PIPELINE
+
+    known = {rewrite.name: rewrite for rewrite in PIPELINE}
+    wanted = list(known) if passes is None else list(passes)
+    for name in wanted:
+        if name not in known:
+            raise UnknownName("pass", name, known)
+    return [known[name]() for name in known if name in wanted]
+
+
+def compile(
+    model: Any,
+    target: str = "auto",
+    *,
+    engine_options: Mapping[str, object] | None = None,
+    **options: Any,
+) -> Engine:
+    """Optimize a model and build an engine for `target`; "auto" takes the best one present.
+
+    `options` are those of `optimize`, `engine_options` those of the target. The engine's manifest
+    holds the proof, the remarks and the counts. Raises what `optimize` raises, and
+    TargetUnavailable or BuildError.
+    """
+    backend = _available(target)
+    result = optimize(model, **options)
+    return build(result, backend.name, engine_options, options.get("progress", _silent))
+
+
+def build(
+    result: Optimized,
+    target: str = "auto",
+    engine_options: Mapping[str, object] | None = None,
+    progress: Progress = _silent,
+) -> Engine:
+    """An engine for a graph that has been optimized already."""
+    backend = _available(target)
+    progress(f"building for {backend.name}")
+    engine = backend.build(result.graph, engine_options or {})
+    engine.manifest.update(result.record())
+    return engine
+
+
+def _available(target: str) -> Backend:
+    from flatfold.backends import best_target, load_backend
+    from flatfold.errors import TargetUnavailable
+
+    backend = load_backend(best_target() if target == "auto" else target)
+    state = backend.availability()
+    if not state.available:
+        raise TargetUnavailable(f"target {target}: {state.reason}", hint=state.hint)
+    return backend
+
+
+def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
+    """Whether two models with the same inputs and outputs compute the same function.
+
+    Runs both on random, constant, impulse and border inputs against model_a in float64; the
+    verdict is `identical`, `sampled` or `refuted`. A difference is a verdict, not an exception.
+    """
+    import onnx_ir as ir
+
+    from flatfold.proof.equivalence import Equivalence
+    from flatfold.proof.execute import compare
+    from flatfold.resolve import reference_of, require_same_interface, resolve
+    from flatfold.summary import summarise
+
+    a, b = resolve(model_a, **options), resolve(model_b, **options)
+    require_same_interface(a.model, b.model)
+    if ir.to_proto(a.model).SerializeToString() == ir.to_proto(b.model).SerializeToString():
+        return Equivalence("identical", reason="the two graphs have the same bytes")
+    macs = summarise(a.model).macs or 0
+    return compare(a.model, b.model, reference=reference_of(a), macs=macs)
+
+
+def load(folder: str | os.PathLike[str]) -> Engine:
+    """The engine saved in `folder`, after checking every file against the manifest."""
+    from pathlib import Path
+
+    from flatfold.backends import bundle
+
+    return bundle.load(Path(folder))
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """A model of the zoo in its training form, in eval mode, with seeded weights."""
+    from flatfold.models import create_model as create
+
+    return create(name, **options)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names in the zoo that match a shell pattern."""
+    from flatfold.models import list_models as names
+
+    return names(pattern)

@@ -1,0 +1,56 @@
+"""What a caller names -> a source: the frontend's forms and the names of the zoo."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.frontend.source import Source
+    from flatfold.proof.reference import Reference
+
+
+def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
+    """`frontend.source.resolve`, which knows files, modules and factories, and the zoo's names."""
+    from flatfold.frontend.source import resolve as resolve_source
+    from flatfold.models import ZOO, create_model
+
+    if not isinstance(model, str) or ":" in model or os.sep in model or model.endswith(".onnx"):
+        return resolve_source(model, name=name, **options)
+    if model not in ZOO and os.path.exists(model):
+        return resolve_source(model, name=name, **options)
+    module = create_model(model)
+    if options.get("input_shape") is None and options.get("example_inputs") is None:
+        options["input_shape"] = ZOO[model].input_shape
+    return resolve_source(module, name=name or model, **options)
+
+
+def reference_of(source: Source) -> Reference | None:
+    """The module behind the graph in float64, if there is a module."""
+    from flatfold.frontend.reference import float64_reference
+    from flatfold.proof.execute import specs_of
+
+    if source.module is None:
+        return None
+    return float64_reference(source.module, [spec.name for spec in specs_of(source.model)])
+
+
+def require_same_interface(a: ir.Model, b: ir.Model) -> None:
+    for what in ("inputs", "outputs"):
+        mine, other = (
+            [(v.name, v.dtype and v.dtype.name) for v in getattr(m.graph, what) if _is_fed(v)]
+            for m in (a, b)
+        )
+        if mine != other:
+            raise InputError(
+                f"the two models have different {what}: {mine} and {other}",
+                hint="compare two models with the same input and output names and types",
+            )
+
+
+def _is_fed(value: ir.Value) -> bool:
+    return not value.is_initializer()

@@ -1,0 +1,234 @@
+"""One form for the graphs of every exporter, so that the rewrites meet only that.
+
+Afterwards the main graph of a model has these properties, the entry invariants of the rewrites:
+
+- constants are initializers; nothing that depends on constants alone is left to compute;
+- no Identity, except where an output is an input, a constant or another output; no Dropout;
+- nothing unused; every node and value has a name of its own, and a shape and type if inferable;
+- calls of model-local functions are inlined where their opsets allow it.
+
+Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
+may be overridden by the caller, so it is never taken for a constant. Bodies of If and Loop are
+left as they are, and so is a BatchNormalization in training mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.errors import ExportError
+from flatfold.frontend.interface import Interface
+
+__all__ = ["canonicalise"]
+
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
+_OUTPUT_LIMIT = 512 * 512  # elements by which folding one node may make the model larger
+
+
+def canonicalise(model: ir.Model) -> None:
+    """Bring `model` into the form above, in place; doing it twice changes nothing more.
+
+    Never folds a BatchNormalization into a convolution. Weights are shared, not copied. Raises
+    `ExportError` when the graph is so malformed that its constants cannot be evaluated.
+    """
+    interface = Interface.of(model.graph)
+    with _quiet():
+        _inline_functions(model)
+        _clean(model, interface)
+        if _lacks_shapes(model.graph):
+            _infer_shapes(model)
+            _clean(model, interface)  # shapes newly known may make more of the graph constant
+
+
+def _clean(model: ir.Model, interface: Interface) -> None:
+    from onnx_ir.passes import common
+
+    graph = model.graph
+    _drop_dropouts(model)
+    with _overridable_hidden(graph), _bodies_detached(graph):
+        _fold_constants(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _drop_identities(graph)
+    _settle_reshapes(graph)
+    common.RemoveUnusedNodesPass()(model)
+    common.NameFixPass(_Names())(model)
+    interface.restore(graph)
+    for value in [*graph.initializers.values(), *_results(graph)]:
+        value.metadata_props.pop("pkg.onnxscript.optimizer.folded_from", None)
+
+
+def _fold_constants(model: ir.Model) -> None:
+    from onnxscript import optimizer
+
+    graph = model.graph
+
+    def should_fold(node: ir.Node) -> bool | None:
+        if node.graph is not graph or any(value.is_graph_output() for value in node.outputs):
+            return False
+        return True if node.op_type == "ConstantOfShape" and node.domain == "" else None
+
+    try:
+        with np.errstate(all="ignore"):
+            optimizer.fold_constants(
+                model,
+                onnx_shape_inference=True,
+                input_size_limit=_UNLIMITED,
+                output_size_limit=_OUTPUT_LIMIT,
+                should_fold=should_fold,
+            )
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise ExportError(
+            f"cannot evaluate the constants of the graph: {type(cause).__name__}: {cause}",
+            where=str(error).splitlines()[0],
+            hint="check the model with onnx.checker.check_model(..., full_check=True)",
+        ) from error
+
+
+def _inline_functions(model: ir.Model) -> None:
+    from onnx_ir.passes import PreconditionError, common
+
+    def compatible(function: ir.Function) -> bool:
+        imports = model.opset_imports
+        opsets = function.opset_imports.items()
+        return all(imports.get(domain, version) == version for domain, version in opsets)
+
+    if not model.functions:
+        return
+    with contextlib.suppress(PreconditionError):  # functions that call each other in a circle
+        common.InlinePass(criteria=compatible)(model)
+
+
+def _drop_dropouts(model: ir.Model) -> None:
+    """Before opset 12 Dropout has no training mode; later ones are for constant folding."""
+    if model.opset_imports.get("", 0) >= 12:
+        return
+    for node in model.graph:
+        if node.op_type == "Dropout" and node.domain == "" and len(node.outputs) == 1:
+            identity = ir.node("Identity", [node.inputs[0]], name=node.name)
+            identity.outputs[0].shape = node.outputs[0].shape
+            ir.convenience.replace_nodes_and_values(
+                model.graph, node, [node], [identity], node.outputs, identity.outputs
+            )
+
+
+def _drop_identities(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.op_type != "Identity" or node.domain != "" or node.inputs[0] is None:
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if result.is_graph_output() and not _can_be_output(source, result, graph):
+            continue
+        if source.type is None:
+            source.type = result.type
+        if source.shape is None:
+            source.shape = result.shape
+        ir.convenience.replace_all_uses_with(result, source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+
+
+def _can_be_output(source: ir.Value, result: ir.Value, graph: ir.Graph) -> bool:
+    producer = source.producer()
+    made_here = producer is not None and producer.graph is graph
+    return made_here and not source.is_graph_output() and result in graph.outputs
+
+
+def _settle_reshapes(graph: ir.Graph) -> None:
+    """A target shape that is computed, but has one unknown size, becomes a constant with -1."""
+    for node in graph:
+        if node.op_type != "Reshape" or node.domain != "" or len(node.inputs) != 2:
+            continue
+        shape, target = node.outputs[0].shape, node.inputs[1]
+        if shape is None or target is None or target.is_initializer() or target.is_graph_input():
+            continue
+        sizes = [size if isinstance(size, int) else -1 for size in shape]
+        if sizes.count(-1) != 1 or 0 in sizes:
+            continue
+        name = f"{node.outputs[0].name}_shape"
+        while name in graph.initializers:
+            name += "_"
+        tensor = ir.tensor(np.array(sizes, dtype=np.int64), name=name)
+        constant = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype))
+        constant.shape = ir.Shape([len(sizes)])
+        graph.register_initializer(constant)
+        node.replace_input_with(1, constant)
+
+
+@contextlib.contextmanager
+def _overridable_hidden(graph: ir.Graph) -> Iterator[None]:
+    """An initializer that is also an input is only a default; folding must not see its value."""
+    defaults = [(v, v.const_value) for v in graph.inputs if v.const_value is not None]
+    try:
+        for value, _ in defaults:
+            value.const_value = None
+        yield
+    finally:
+        for value, default in defaults:
+            value.const_value = default
+
+
+@contextlib.contextmanager
+def _bodies_detached(graph: ir.Graph) -> Iterator[None]:
+    """Take the bodies off If, Loop and Scan, so that folding neither enters nor inlines them."""
+    bodies = [
+        (node, name, attribute)
+        for node in graph
+        for name, attribute in node.attributes.items()
+        if attribute.type in _GRAPHS
+    ]
+    try:
+        for node, name, _ in bodies:
+            del node.attributes[name]
+        yield
+    finally:
+        for node, name, attribute in bodies:
+            node.attributes[name] = attribute
+
+
+def _results(graph: ir.Graph) -> Iterator[ir.Value]:
+    return (value for node in graph for value in node.outputs)
+
+
+def _lacks_shapes(graph: ir.Graph) -> bool:
+    return any(value.shape is None or value.type is None for value in _results(graph))
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    from onnx_ir.passes import common
+
+    # the pass sets weights above 1 KB aside while it runs, and puts them back
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+class _Names:
+    """Names for what has none: the operator's own."""
+
+    def generate_node_name(self, node: ir.Node) -> str:
+        return node.name or node.op_type
+
+    def generate_value_name(self, value: ir.Value) -> str:
+        producer = value.producer()
+        return value.name or (f"{producer.name or producer.op_type}_out" if producer else "value")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the folding library logs about nodes that it leaves alone."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

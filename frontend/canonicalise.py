@@ -4,6 +4,7 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 
 - constants are initializers; nothing that depends on constants alone is left to compute;
 - no Identity, except where an output is an input, a constant or another output; no Dropout;
+- a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
 - nothing unused; every node and value has a name of its own, and a shape and type if inferable;
 - calls of model-local functions are inlined where their opsets allow it.
 
@@ -57,6 +58,7 @@ def _clean(model: ir.Model, interface: Interface) -> None:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(graph)
     _settle_reshapes(graph)
+    _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass(_Names())(model)
     interface.restore(graph)
@@ -159,6 +161,17 @@ def _settle_reshapes(graph: ir.Graph) -> None:
         constant.shape = ir.Shape([len(sizes)])
         graph.register_initializer(constant)
         node.replace_input_with(1, constant)
+
+
+def _drop_zero_biases(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.op_type not in ("Conv", "ConvTranspose") or node.domain != "":
+            continue
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is None or bias.is_graph_input() or not bias.is_initializer():
+            continue
+        if bias.const_value is not None and not np.any(bias.const_value.numpy()):
+            node.resize_inputs(2)
 
 
 @contextlib.contextmanager

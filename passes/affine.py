@@ -115,9 +115,9 @@ class _Bundle:
     shape: Geometry
     members: list[Term]
 
-    def cost(self, pixels: int, profile: Profile) -> float:
+    def cost(self, pixels: int, profile: Profile) -> Cost:
         identity = len(self.members) == 1 and self.members[0].stencil.is_identity
-        return cost.of_stencil(self.shape, False, identity, pixels, profile).seconds
+        return cost.of_stencil(self.shape, False, identity, pixels, profile)
 
 
 def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term], Decline | None]:
@@ -165,7 +165,7 @@ def _gain(
 ) -> tuple[Geometry, float]:
     shape = geo.union([one.shape, two.shape], sizes)
     joined = cost.of_stencil(shape, False, False, pixels, profile)
-    apart = Cost(seconds=one.cost(pixels, profile) + two.cost(pixels, profile))
+    apart = one.cost(pixels, profile) + two.cost(pixels, profile)
     apart += cost.of_elementwise(shape.outputs, pixels, profile, reads=2)
     if joined.seconds >= apart.seconds:
         raise too_dear(apart, joined, "one kernel for both branches would cost")

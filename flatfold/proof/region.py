@@ -50,7 +50,7 @@ class RegionChecks:
         if not ratio <= MARGIN:
             raise NotEquivalent(
                 f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, at most {MARGIN} allowed",
-                where=", ".join(node.name or "?" for node in change.region.nodes),
+                where=_named(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
 
@@ -164,11 +164,19 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
     if before.y.shape != after.y.shape:
         return math.inf
-    return worst_ratio(before, after.y, region.output.dtype, _longest(region.form.terms))
+    return worst_ratio(before, after.y, region.output.dtype, _operations(change))
 
 
-def _longest(terms: tuple[Term, ...]) -> int:
-    return sum(t.stencil.geometry.weights // t.stencil.geometry.outputs for t in terms)
+def _operations(change: Change) -> int:
+    """Roundings that a value may go through in float64: products summed, and nodes passed."""
+    shapes = [term.stencil.geometry for term in change.region.form.terms]
+    return sum(g.weights // g.outputs for g in shapes) + 4 * len(change.region.nodes)
+
+
+def _named(change: Change, most: int = 5) -> str:
+    names = [node.name or "?" for node in change.region.nodes]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def worst_ratio(before: Pair, after: Array, dtype: ir.DataType | None, length: int) -> float:

@@ -1,0 +1,216 @@
+"""Folding affine maps per channel into the layer beside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.nets import Net, assert_same, assert_untouched, rewrite, run
+
+KERNELS = [(3, 3), (2, 5), (1, 1)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batchnorm_after_conv(kernel, groups, bias):
+    net = Net()
+    out = net.bn(net.conv(net.x, 8, 4, kernel, bias, groups, strides=[2, 1]), 8, eps=1e-3)
+    done = rewrite(net.model(net.op("Relu", out)))
+    assert done.ops == {"Conv": 1, "Relu": 1}
+    assert done.applied == ["fold-batchnorm"]
+    assert_same(done)
+
+
+@pytest.mark.parametrize(("shape", "kernel"), [((2, 4, 9), (3,)), ((1, 4, 5, 6, 7), (3, 1, 2))])
+def test_one_and_three_spatial_axes(shape, kernel):
+    net = Net(shape)
+    done = rewrite(net.model(net.op("Relu", net.bn(net.conv(net.x, 6, 4, kernel), 6))))
+    assert done.ops == {"Conv": 1, "Relu": 1}
+    assert_same(done)
+
+
+def test_batchnorm_after_and_before_gemm():
+    net = Net((3, 4))
+    wide = net.op("Gemm", net.bn(net.x, 4), net.const(net.rng.standard_normal((4, 6))), alpha=0.5)
+    done = rewrite(net.model(net.op("Relu", net.bn(wide, 6))))
+    assert done.ops == {"Gemm": 1, "Relu": 1}
+    assert_same(done)
+
+
+def test_several_maps_in_a_row_are_rounded_once():
+    net = Net(dtype=np.float32)
+    y = net.conv(net.x, 4, 4, (3, 3))
+    for _ in range(3):
+        y = net.op("Mul", net.bn(y, 4), net.const(net.rng.standard_normal((4, 1, 1))))
+    y = net.op("Sub", net.const(net.rng.standard_normal((1, 4, 1, 1))), y)
+    done = rewrite(net.model(net.op("Relu", net.op("Div", y, net.const(np.full(1, 3.0))))))
+    assert done.ops == {"Conv": 1, "Relu": 1}
+    assert done.applied == ["fold-batchnorm"]
+    assert done.checks.worst <= 1.01
+
+
+def test_batchnorm_before_conv_without_padding():
+    net = Net()
+    done = rewrite(net.model(net.conv(net.bn(net.x, 4), 6, 4, (3, 3), pads=[0, 0, 0, 0])))
+    assert done.ops == {"Conv": 1}
+    assert_same(done)
+
+
+def test_batchnorm_before_padded_conv_is_left_because_the_rim_would_be_wrong():
+    net = Net()
+    done = rewrite(net.model(net.conv(net.bn(net.x, 4), 6, 4, (3, 3))))
+    assert_untouched(done)
+    assert "BORDER-BIAS" in done.codes
+
+
+def test_a_pure_scale_before_a_padded_conv_is_folded():
+    net = Net()
+    scaled = net.op("Mul", net.const(net.rng.standard_normal((4, 1, 1))), net.x)
+    done = rewrite(net.model(net.conv(scaled, 6, 4, (3, 3))))
+    assert done.ops == {"Conv": 1}
+    assert_same(done)
+
+
+def test_adding_zero_and_multiplying_by_one_vanish():
+    net = Net()
+    y = net.op("Add", net.op("Relu", net.x), net.const(np.zeros(())))
+    y = net.op("Mul", net.op("Relu", y), net.const(np.ones((4, 1, 1))))
+    done = rewrite(net.model(net.op("Sigmoid", y)))
+    assert done.ops == {"Relu": 2, "Sigmoid": 1}
+    assert_same(done)
+
+
+def test_the_name_of_an_output_is_kept():
+    net = Net()
+    model = net.model(net.bn(net.conv(net.x, 4, 4, (3, 3)), 4))
+    done = rewrite(model)
+    assert done.after.graph.output[0].name == model.graph.output[0].name
+    assert_same(done)
+
+
+def test_gamma_zero_leaves_the_bias():
+    net = Net()
+    y = net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)
+    net.constants["c2"][:2] = 0.0
+    done = rewrite(net.model(y))
+    assert done.ops == {"Conv": 1}
+    assert_same(done)
+
+
+def test_half_precision_is_folded_in_double_and_rounded_once():
+    net = Net(dtype=np.float16)
+    model = net.model(net.bn(net.conv(net.x, 4, 4, (3, 3), bias=False), 4))
+    done = rewrite(model)
+    arrays = {v.name: v.const_value.numpy() for v in done.graph.graph.initializers.values()}
+    weight = next(a for name, a in arrays.items() if name.endswith("weight"))
+    gamma, _, _, var = (net.constants[f"c{i}"].astype(np.float64) for i in range(1, 5))
+    exact = net.constants["c0"] * (gamma / np.sqrt(var + np.float32(1e-5))).reshape(-1, 1, 1, 1)
+    assert weight.dtype == np.float16
+    assert np.array_equal(weight, exact.astype(np.float16))
+
+
+DECLINES = {
+    "TRAINING-MODE": lambda net, y: net.bn(y, 4, training_mode=1, outputs=3),
+    "SHARED": lambda net, y: net.op("Add", net.op("Relu", y), net.op("Relu", net.bn(y, 4))),
+    "NOT-PER-CHANNEL": lambda net, y: net.op("Mul", y, net.const(np.arange(8.0))),
+    "NONFINITE": lambda net, y: net.op("Div", y, net.const(np.zeros((4, 1, 1)))),
+}
+
+
+@pytest.mark.parametrize("code", DECLINES)
+def test_declines_and_leaves_the_graph_as_it_was(code):
+    net = Net()
+    y = DECLINES[code](net, net.conv(net.x, 4, 4, (3, 3)))
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert_untouched(done)
+    assert code in done.codes
+
+
+def test_a_value_that_is_an_output_stays():
+    net = Net()
+    y = net.conv(net.x, 4, 4, (3, 3))
+    done = rewrite(net.model(y, net.bn(y, 4)))
+    assert_untouched(done)
+    assert "OUTPUT" in done.codes
+
+
+def test_a_weight_that_is_also_an_input_is_not_a_constant():
+    net = Net()
+    y = net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)
+    done = rewrite(net.model(y, extra_inputs=["c0"]))
+    assert_untouched(done)
+    assert "NOT-CONSTANT" in done.codes
+
+
+def test_a_batchnorm_whose_variance_is_too_negative_stays():
+    net = Net()
+    y = net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)
+    net.constants["c5"][1] = -1.0
+    done = rewrite(net.model(y))
+    assert_untouched(done)
+    assert "NONFINITE" in done.codes
+
+
+@pytest.mark.parametrize(
+    ("weight", "gamma", "code"), [(1e25, 1e15, "OVERFLOW"), (1e-30, 1e-15, "UNDERFLOW")]
+)
+def test_a_finite_network_stays_finite(weight, gamma, code):
+    net = Net(dtype=np.float32)
+    y = net.bn(net.conv(net.x, 4, 4, (3, 3), bias=False), 4)
+    net.constants["c0"] *= np.float32(weight)
+    net.constants["c1"] *= np.float32(gamma)
+    done = rewrite(net.model(y))
+    assert_untouched(done)
+    assert code in done.codes
+
+
+def test_shared_weights_are_not_edited():
+    net = Net()
+    first = net.op("Relu", net.bn(net.conv(net.x, 4, 4, (3, 3), bias=False), 4))
+    second = net.op("Conv", first, "c0", pads=[1, 1, 1, 1])
+    done = rewrite(net.model(net.op("Relu", second)))
+    assert done.ops == {"Conv": 2, "Relu": 2}
+    assert_same(done)
+
+
+def test_a_lone_batchnorm_says_that_there_is_no_layer():
+    net = Net()
+    done = rewrite(net.model(net.op("Relu", net.bn(net.op("Relu", net.x), 4))))
+    assert_untouched(done)
+    assert "ALONE" in done.codes
+
+
+def test_dynamic_batch_and_size():
+    net = Net(("n", 4, "h", "w"))
+    y = net.bn(net.conv(net.x, 4, 4, (3, 3), strides=[2, 2]), 4)
+    done = rewrite(net.model(y))
+    assert done.ops == {"Conv": 1}
+    for shape in [(1, 4, 7, 7), (3, 4, 8, 5)]:
+        assert_same(done, shape)
+
+
+def test_provenance_names_the_nodes_that_were_replaced():
+    net = Net()
+    conv = net.conv(net.x, 4, 4, (3, 3))
+    bn = net.bn(conv, 4)
+    done = rewrite(net.model(bn))
+    node = next(iter(done.graph.graph))
+    assert node.metadata_props["flatfold.rewrite"] == "fold-batchnorm"
+    assert set(json.loads(node.metadata_props["flatfold.replaced"])) == {conv, bn}
+
+
+def test_running_twice_changes_nothing():
+    net = Net()
+    done = rewrite(net.model(net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)))
+    again = rewrite(done.after)
+    assert_untouched(again)
+
+
+def test_switched_off_by_name():
+    net = Net()
+    done = rewrite(net.model(net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)), "merge-branches")
+    assert_untouched(done)
+    assert run(done.after, np.ones((2, 4, 9, 8)))[0].shape == (2, 4, 9, 8)

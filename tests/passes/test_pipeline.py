@@ -1,0 +1,104 @@
+"""The driver: fixed point, order, subgraphs, names, linear time in the size of a region."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from flatfold.passes import PIPELINE, Pipeline
+from tests.nets import Net, assert_same, rewrite
+
+
+def block(net: Net, x: str) -> str:
+    y = net.op("Add", net.bn(net.conv(x, 4, 4, (3, 3), False), 4), net.bn(x, 4))
+    y = net.op("Add", y, net.bn(net.conv(x, 4, 4, (1, 1), False), 4))
+    return net.op("Relu", y)
+
+
+def weights(model: ir.Model) -> list[np.ndarray]:
+    return [v.const_value.numpy() for v in model.graph.initializers.values()]
+
+
+def test_the_order_of_the_passes_changes_nothing():
+    results = []
+    for order in permutations(PIPELINE):
+        net = Net(dtype=np.float32)
+        graph = ir.from_proto(net.model(block(net, block(net, net.x))))
+        Pipeline([kind() for kind in order]).run(graph)
+        results.append(weights(graph))
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_folding_first_and_merging_afterwards_agrees_to_rounding():
+    net = Net(dtype=np.float32)
+    model = net.model(block(net, net.x))
+    at_once, in_steps = ir.from_proto(model), ir.from_proto(model)
+    Pipeline([kind() for kind in PIPELINE]).run(at_once)
+    for kind in PIPELINE:
+        Pipeline([kind()]).run(in_steps)
+    for a, b in zip(weights(at_once), weights(in_steps), strict=True):
+        assert np.max(np.abs(a - b)) <= 4 * 2.0**-24 * np.max(np.abs(a))
+
+
+def test_the_same_model_gives_the_same_bytes():
+    def once() -> bytes:
+        net = Net(dtype=np.float32)
+        return rewrite(net.model(block(net, net.x))).after.SerializeToString()
+
+    assert once() == once()
+
+
+def test_the_bodies_of_if_are_rewritten_inside():
+    net = Net()
+    inner = Net(seed=1)
+    y = inner.bn(inner.op("Conv", "x", inner.const(np.ones((4, 4, 1, 1)), "w")), 4)
+    constants = [onnx.numpy_helper.from_array(a, n) for n, a in inner.constants.items()]
+    out = [helper.make_tensor_value_info(y, 11, [2, 4, 9, 8])]
+    then = helper.make_graph(inner.nodes, "then", [], out, constants)
+    other = [helper.make_node("Identity", ["x"], ["same"])]
+    same = [helper.make_tensor_value_info("same", 11, [2, 4, 9, 8])]
+    both = {"then_branch": then, "else_branch": helper.make_graph(other, "else", [], same)}
+    for choice in (True, False):
+        net = Net()
+        model = net.model(net.op("If", net.const(np.array(choice)), **both))
+        done = rewrite(model)
+        assert done.applied == ["fold-batchnorm"]
+        assert_same(done)
+
+
+def test_new_names_are_new_in_every_graph():
+    net = Net()
+    y = net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)
+    net.const(np.zeros(1), f"{y}.weight")
+    net.const(np.zeros(1), f"{y}.bias_2")
+    done = rewrite(net.model(net.op("Relu", net.op("Add", y, f"{y}.weight"))))
+    assert done.ops == {"Conv": 1, "Relu": 1}
+    names = list(done.graph.graph.initializers)
+    assert len(names) == len(set(names))
+    assert_same(done)
+
+
+def test_a_region_of_thousands_of_nodes_is_no_recursion():
+    net = Net((1, 2, 3, 3))
+    y = net.x
+    factor = net.const(np.array([1.001, 0.999]).reshape(2, 1, 1))
+    for _ in range(3000):
+        y = net.op("Mul", y, factor)
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert done.ops == {"Mul": 1, "Relu": 1}
+
+
+def test_unused_weights_are_dropped_and_inputs_kept():
+    net = Net()
+    model = net.model(block(net, net.x))
+    done = rewrite(model)
+    assert [v.name for v in done.graph.graph.inputs] == ["x"]
+    assert len(done.graph.graph.initializers) == 2
+    feeds = {"x": np.ones((2, 4, 9, 8))}
+    assert ReferenceEvaluator(done.after).run(None, feeds)[0].shape == (2, 4, 9, 8)

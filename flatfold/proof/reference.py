@@ -54,7 +54,7 @@ def _promote_value(value: ir.Value) -> None:
         array = value.const_value.numpy().astype(np.float64)
         value.const_value = ir.Tensor(array, name=value.name)
     if value.dtype in SMALL:
-        value.dtype = ir.DataType.DOUBLE
+        value.type = ir.TensorType(ir.DataType.DOUBLE)  # a clone shares its type object
 
 
 def _promote_attributes(node: ir.Node) -> None:

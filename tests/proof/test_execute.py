@@ -1,0 +1,120 @@
+"""Whole graphs, run with optimisation off against a float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import flatfold
+from flatfold.errors import InputError
+from flatfold.proof.execute import compare, specs_of
+from flatfold.proof.inputs import KINDS, draw, settings
+from flatfold.proof.reference import NoReference, onnx_reference
+from tests.nets import Net, rewrite, run
+
+
+def small(seed: int = 0, shape=(1, 4, 9, 8), dtype=np.float32) -> Net:
+    net = Net(shape, seed=seed, dtype=dtype)
+    y = net.op("Relu", net.bn(net.conv(net.x, 6, 4, (3, 3)), 6))
+    net.y = net.op("GlobalAveragePool", net.conv(y, 5, 6, (1, 1)))
+    return net
+
+
+def both(net: Net) -> tuple[ir.Model, ir.Model]:
+    done = rewrite(net.model(net.y))
+    return ir.from_proto(done.before), done.graph
+
+
+def test_a_right_rewrite_is_sampled_on_every_kind_of_input():
+    found = compare(*both(small()))
+    assert found.verdict == "sampled"
+    assert len(found.inputs) == len(KINDS)
+    assert found.error <= found.bound < 1e-5
+    assert found.reference == "the ONNX reference in float64"
+
+
+def test_open_sizes_are_tried_at_two_settings():
+    found = compare(*both(small(shape=("n", 4, "h", "w"))))
+    assert found.verdict == "sampled"
+    assert {label.rpartition(" ")[2] for label in found.inputs} == {"2x4x64x48", "1x4x65x49"}
+
+
+@pytest.mark.parametrize("what", ["weight", "bias"])
+def test_a_wrong_weight_is_refuted(what):
+    before, after = both(small())
+    name = next(n for n in after.graph.initializers if n.endswith(what))
+    array = after.graph.initializers[name].const_value.numpy().copy()
+    array.flat[1] += 1e-3
+    after.graph.initializers[name].const_value = ir.Tensor(array, name=name)
+    found = compare(before, after)
+    assert found.verdict == "refuted"
+    assert found.error > found.bound
+
+
+def test_a_lost_nan_is_refuted():
+    net = small()
+    before = ir.from_proto(net.model(net.y))
+    net.constants["c1"][0] = np.nan
+    wrong = ir.from_proto(net.model(net.y))
+    assert compare(before, wrong).verdict == "refuted"
+    assert compare(wrong, before).verdict == "refuted"
+
+
+def test_another_output_shape_is_refuted():
+    one, two = small(), small()
+    flat = two.op("Flatten", two.y)
+    a, b = ir.from_proto(one.model(one.y)), ir.from_proto(two.model(flat))
+    assert compare(a, b).verdict == "refuted"
+
+
+def test_the_reference_is_double_precision():
+    net = small(dtype=np.float32)
+    model = net.model(net.y)
+    x = np.random.default_rng(0).standard_normal((1, 4, 9, 8)).astype(np.float32)
+    exact = onnx_reference(ir.from_proto(model))({"x": x})[0]
+    for name, array in net.constants.items():
+        net.constants[name] = array.astype(np.float64)
+    net.dtype = np.float64
+    double = run(net.model(net.y), x.astype(np.float64))[0]
+    assert exact.dtype == np.float64
+    assert np.allclose(exact, double, rtol=1e-6, atol=1e-9)  # epsilon is a float32 in both
+    assert np.max(np.abs(exact - double)) < 1e-12 * np.max(np.abs(double)) + 1e-12
+
+
+def test_a_graph_without_a_double_form_is_judged_by_the_original():
+    net = Net((1, 4, 8, 8), dtype=np.float32)
+    up = net.op("Resize", net.x, "", net.const(np.array([1, 1, 2, 2], np.float32)))
+    net.y = net.bn(net.conv(up, 4, 4, (3, 3)), 4)
+    before, after = both(net)
+    with pytest.raises(NoReference, match="Resize"):
+        onnx_reference(before)
+    found = compare(before, after)
+    assert found.verdict == "sampled"
+    assert found.reference == "the original in its own precision"
+
+
+def test_inputs_are_seeded_and_cover_rim_and_centre():
+    specs = specs_of(ir.from_proto(small().model("relu2")))
+    (shapes,) = settings(specs)
+    first, second = (dict(draw(specs, shapes, 0)) for _ in range(2))
+    for kind in KINDS:
+        assert np.array_equal(first[kind]["x"], second[kind]["x"])
+    assert not first["border"]["x"][..., 1:-1, 1:-1].any()
+    assert first["border"]["x"][..., 0, :].all()
+    assert np.count_nonzero(first["impulses"]["x"]) == 2 * 4
+
+
+def test_verify_says_identical_sampled_or_refuted():
+    model = small().model("globalaveragepool4")
+    assert flatfold.verify(model, model).verdict == "identical"
+    assert flatfold.verify(model, rewrite(model).after).verdict == "sampled"
+    other = small(seed=1)
+    assert not flatfold.verify(model, other.model(other.y))
+
+
+def test_verify_refuses_models_with_other_inputs():
+    net = small()
+    model = net.model(net.y)
+    with pytest.raises(InputError, match="different outputs"):
+        flatfold.verify(model, net.model("relu2"))

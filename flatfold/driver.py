@@ -181,7 +181,7 @@ def compile(
     holds the proof, the remarks and the counts. Raises what `optimize` raises, and
     TargetUnavailable or BuildError.
     """
-    backend = _available(target)
+    backend = backend_for(target)
     result = optimize(model, **options)
     return build(result, backend.name, engine_options, options.get("progress", _silent))
 
@@ -193,14 +193,15 @@ def build(
     progress: Progress = _silent,
 ) -> Engine:
     """An engine for a graph that has been optimized already."""
-    backend = _available(target)
+    backend = backend_for(target)
     progress(f"building for {backend.name}")
     engine = backend.build(result.graph, engine_options or {})
     engine.manifest.update(result.record())
     return engine
 
 
-def _available(target: str) -> Backend:
+def backend_for(target: str) -> Backend:
+    """The backend of `target`, "auto" being the best one here. Raises TargetUnavailable."""
     from flatfold.backends import best_target, load_backend
     from flatfold.errors import TargetUnavailable
 
@@ -216,15 +217,19 @@ def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
 
     Runs both on random, constant, impulse and border inputs against model_a in float64; the
     verdict is `identical`, `sampled` or `refuted`. A difference is a verdict, not an exception.
+    `options` are those of `optimize` that say how to export a module; an ONNX model beside a module
+    has its own.
     """
     import onnx_ir as ir
 
     from flatfold.proof.equivalence import Equivalence
     from flatfold.proof.execute import compare
-    from flatfold.resolve import reference_of, require_same_interface, resolve
+    from flatfold.resolve import is_graph, reference_of, require_same_interface, resolve
     from flatfold.summary import summarise
 
-    a, b = resolve(model_a, **options), resolve(model_b, **options)
+    models = (model_a, model_b)
+    both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
+    a, b = (resolve(m, **({} if is_graph(m) and not both else options)) for m in models)
     require_same_interface(a.model, b.model)
     if ir.to_proto(a.model).SerializeToString() == ir.to_proto(b.model).SerializeToString():
         return Equivalence("identical", reason="the two graphs have the same bytes")

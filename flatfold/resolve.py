@@ -29,6 +29,16 @@ def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
     return resolve_source(module, name=name or model, **options)
 
 
+def is_graph(model: Any) -> bool:
+    """Whether `model` is ONNX already, in memory or in a file, and not something to export."""
+    from flatfold.models import ZOO
+
+    if isinstance(model, str | os.PathLike):
+        path = str(model)
+        return path.lower().endswith(".onnx") or (path not in ZOO and os.path.isfile(path))
+    return not callable(model)
+
+
 def reference_of(source: Source) -> Reference | None:
     """The module behind the graph in float64, if there is a module."""
     from flatfold.frontend.reference import float64_reference

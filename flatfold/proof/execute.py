@@ -62,7 +62,8 @@ class Comparison:
             verdict = "sampled" if same else "refuted"
             self._keep(0.0 if same else np.inf, Equivalence(verdict, worst_input=label))
             return
-        scale = float(np.max(np.abs(exact), initial=0.0)) or 1.0
+        finite = np.abs(exact[np.isfinite(exact)])
+        scale = float(np.max(finite, initial=0.0)) or 1.0
         old, new = _distance(original, exact, scale), _distance(rewritten, exact, scale)
         floor = self.roundoff
         bounds = (MAX_FACTOR * max(old[0], floor), RMS_FACTOR * max(old[1], floor))
@@ -76,9 +77,10 @@ class Comparison:
 
 
 def _distance(y: Array, exact: Array, scale: float) -> tuple[float, float]:
-    """(largest, root mean square) error relative to `scale`; where both are not finite, none."""
+    """(largest, root mean square) error relative to `scale`; none where both are the same NaN."""
     same = (y == exact) | (np.isnan(y) & np.isnan(exact))
-    error = np.where(same, 0.0, np.abs(y.astype(np.float64) - exact)) / scale
+    with np.errstate(invalid="ignore"):
+        error = np.where(same, 0.0, np.abs(y.astype(np.float64) - exact) / scale)
     if error.size == 0:
         return 0.0, 0.0
     if not np.all(np.isfinite(error)):

@@ -131,7 +131,7 @@ def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term],
     result = []
     for bundle in bundles:
         parts = [term.stencil for term in bundle.members]
-        form = parts[0] if len(parts) == 1 else add(parts, sizes)
+        form = parts[0] if len(parts) == 1 else add(parts, sizes, consume=True)
         result.append(Term(source, form, sizes))
     return result, refusal
 

@@ -27,11 +27,15 @@ from flatfold.passes.kernels import Array, Weight
 
 @dataclass(frozen=True, eq=False)
 class Stencil:
-    """An affine operator; `weight` keeps the dtype it came in until arithmetic promotes it."""
+    """An affine operator; `weight` keeps the dtype it came in until arithmetic promotes it.
+
+    `fresh`: the weight was computed for this stencil, so nobody else can be holding it.
+    """
 
     geometry: Geometry
     weight: Weight
     bias: Array | None = None
+    fresh: bool = False
     __array_ufunc__ = None  # d * f is ours also when d is an array
 
     def __post_init__(self) -> None:
@@ -64,7 +68,7 @@ class Stencil:
         """factor[o] * f(x)[o], or one factor for all channels."""
         column = np.broadcast_to(np.asarray(factor, np.float64), (self.geometry.outputs,))
         bias = None if self.bias is None else self.bias * column
-        return Stencil(self.geometry, kernels.scale_outputs(column, self.weight), bias)
+        return Stencil(self.geometry, kernels.scale_outputs(column, self.weight), bias, True)
 
 
 def stencil(
@@ -119,19 +123,26 @@ def plus(one: Array | None, two: Array | None) -> Array | None:
     return present(one + two)
 
 
-def add(parts: Sequence[Stencil], sizes: Sizes | None = None) -> Stencil:
+def add(parts: Sequence[Stencil], sizes: Sizes | None = None, *, consume: bool = False) -> Stencil:
     """f(x) + g(x) + .. = (f + g + ..)(x), for stencils over one input of spatial `sizes`.
 
-    Raises Decline if strides or output sizes differ.
+    `consume`: the parts are not needed afterwards, so a fresh weight may be summed into. Raises
+    Decline if strides or output sizes differ.
     """
     shapes = [part.geometry for part in parts]
     shape = geo.union(shapes, sizes or geo.unknown_sizes(shapes[0].axes))
-    total = kernels.zeros(shape)
+    hosts = [part for part in parts if part.geometry == shape]
+    host = max(hosts, key=lambda part: part.fresh, default=None)
+    if host is None:
+        total = kernels.zeros(shape)
+    else:
+        total = host.weight.astype(np.float64, copy=not (consume and host.fresh))
     bias: Array | None = None
     for part in parts:
-        kernels.accumulate(total, shape, part.weight, part.geometry)
         bias = plus(bias, part.bias)
-    return Stencil(shape, total, bias)
+        if part is not host:
+            kernels.accumulate(total, shape, part.weight, part.geometry)
+    return Stencil(shape, total, bias, True)
 
 
 def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stencil:
@@ -152,7 +163,7 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
         weight = kernels.after_depthwise(outer.weight, g, inner.weight, f, shape)
     else:
         weight = kernels.after_dense(outer.weight, g, inner.weight, f, shape)
-    return Stencil(shape, weight, bias)
+    return Stencil(shape, weight, bias, True)
 
 
 def require_exact(outer: Geometry, inner: Geometry, biased: bool, sizes: Sizes) -> None:

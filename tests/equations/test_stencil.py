@@ -20,19 +20,19 @@ def close(a, b) -> bool:
 
 
 @st.composite
-def stencils(draw, axes: int, channels: tuple[int, int], strides=(1, 2), biased=None) -> Stencil:
+def stencils(draw, axes: int, channels: tuple[int, int], strides=(1, 2), dilations=(1, 2, 3)):
     """A random stencil from channels[0] to channels[1], crops and even kernels included."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     groups = draw(st.sampled_from(GROUPS.get(channels, [1])))
     each = lambda *values: tuple(draw(st.sampled_from(values)) for _ in range(axes))  # noqa: E731
     kernel = each(1, 2, 3)
-    has_bias = draw(st.booleans()) if biased is None else biased
+    has_bias = draw(st.booleans())
     return stencil(
         rng.standard_normal((channels[1], channels[0] // groups, *kernel)),
         rng.standard_normal(channels[1]) if has_bias else None,
         groups=groups,
         strides=each(*strides),
-        dilations=each(1, 2, 3),
+        dilations=each(*dilations),
         begin=each(-1, 0, 1, 2),
         end=each(-1, 0, 1, 2),
     )
@@ -40,7 +40,7 @@ def stencils(draw, axes: int, channels: tuple[int, int], strides=(1, 2), biased=
 
 @st.composite
 def inputs(draw, axes: int, channels: int) -> np.ndarray:
-    sizes = tuple(draw(st.integers(9, 12)) for _ in range(axes))
+    sizes = tuple(draw(st.integers(12, 15)) for _ in range(axes))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return rng.standard_normal((2, channels, *sizes))
 
@@ -67,7 +67,7 @@ def test_composition_equals_one_after_the_other_or_is_declined(data, axes, chann
     f = data.draw(stencils(axes, channels))
     g = data.draw(stencils(axes, (channels[1], 4)))
     middle = direct(f, x)
-    assume(min(middle.shape[2:], default=9) >= 6)
+    assume(min(g.geometry.output_sizes(middle.shape[2:]), default=1) >= 1)
     expected = direct(g, middle)
     for sizes in (None, x.shape[2:]):
         try:
@@ -80,12 +80,16 @@ def test_composition_equals_one_after_the_other_or_is_declined(data, axes, chann
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.integers(1, 2))
 def test_a_declined_composition_really_differs_on_the_border(data, axes):
-    """The border rule is not only safe but tight: with the sizes known, a refusal is needed."""
+    """The border rule is not only safe but tight: with the sizes known, a refusal is needed.
+
+    (An outer stencil with a stride or dilation may happen to skip the one bad pixel.)
+    """
     x = data.draw(inputs(axes, 3))
     f = data.draw(stencils(axes, (3, 4)))
-    g = data.draw(stencils(axes, (4, 4)))
+    g = data.draw(stencils(axes, (4, 4), strides=(1,), dilations=(1,)))
     middle = direct(f, x)
     assume(min(middle.shape[2:]) >= 7)
+    assume(min(g.geometry.output_sizes(middle.shape[2:])) >= 1)
     try:
         sa.require_exact(g.geometry, f.geometry, f.bias is not None, x.shape[2:])
     except Decline:

@@ -29,6 +29,7 @@ from flatfold.passes.reading import (
 )
 from flatfold.passes.stencil import Stencil, diagonal, moved, stencil
 
+EVERYTHING = 2**31 - 1  # exporters write the end of an axis as this or more
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
@@ -149,6 +150,8 @@ def read_slice(node: ir.Node) -> Applied:
     axes, steps = _axes_and_steps(node, len(starts))
     begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
     for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if (first, step) == (0, 1) and last >= EVERYTHING:
+            continue  # the whole of an axis, whichever it is
         at = axis % (len(sizes) + 2) - 2
         if at < 0 or step < 1:
             raise Decline("SLICE", "the range is on the batch or channel axis or runs backwards")
@@ -169,7 +172,7 @@ def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
     if size is not None:
         low, high, _ = slice(first, last).indices(size)
         return -low, high - size
-    if first < 0 or 0 <= last < 2**31 - 1:
+    if first < 0 or 0 <= last < EVERYTHING:
         raise Decline("SHAPE", "the range depends on a size that is not known")
     return -first, min(last, 0) if last < 0 else 0
 

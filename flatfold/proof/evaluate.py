@@ -47,7 +47,10 @@ def _constant(value: ir.Value) -> Pair:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None:
         raise Unsupported(f"{value.name} is neither computed nor constant")
-    array = tensor.numpy().astype(np.float64)
+    array: Any = tensor.numpy()
+    if array.dtype.kind in "iu":  # ranges and pads, which float64 could not hold exactly
+        return Pair(array, array)
+    array = array.astype(np.float64)
     return Pair(array, np.abs(array))
 
 

@@ -9,7 +9,6 @@ Importing the package loads no framework and no engine.
 from __future__ import annotations
 
 from flatfold.driver import (
-    Optimized,
     compile,
     create_model,
     list_models,
@@ -18,6 +17,7 @@ from flatfold.driver import (
     verify,
 )
 from flatfold.errors import FlatfoldError
+from flatfold.result import Optimized
 
 __version__ = "0.1.0"
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import NotEquivalent, UnknownName
+from flatfold.result import Optimized
 
 if TYPE_CHECKING:
-    import onnx
-    import onnx_ir as ir
     from torch import nn
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.frontend.source import Source
-    from flatfold.passes import Remark, Rewrite
+    from flatfold.passes import Rewrite
     from flatfold.proof.equivalence import Equivalence
-    from flatfold.summary import Summary
 
 VERIFY = ("off", "sample", "bound")
 Progress = Callable[[str], None]
@@ -27,55 +24,6 @@ Progress = Callable[[str], None]
 
 def _silent(_: str) -> None:
     """Progress that nobody wants to see."""
-
-
-@dataclass(frozen=True)
-class Optimized:
-    """A rewritten graph, every decision on the way to it, and the proof.
-
-    `original` is the graph as it came; `training` the same without the exporter's clutter, which
-    is what "before" means wherever counts and latencies are compared; `graph` the rewritten one.
-    """
-
-    name: str
-    graph: ir.Model
-    original: ir.Model
-    training: ir.Model
-    remarks: tuple[Remark, ...]
-    equivalence: Equivalence
-
-    @cached_property
-    def model(self) -> onnx.ModelProto:
-        """The rewritten graph as an ONNX model."""
-        import onnx_ir as ir
-
-        return ir.to_proto(self.graph)
-
-    @cached_property
-    def before(self) -> Summary:
-        """Counts of the training form."""
-        from flatfold.summary import summarise
-
-        return summarise(self.training)
-
-    @cached_property
-    def after(self) -> Summary:
-        """Counts of the rewritten graph."""
-        from flatfold.summary import summarise
-
-        return summarise(self.graph)
-
-    def record(self) -> dict[str, Any]:
-        """What the manifest of an engine says about the graph: plain JSON values."""
-        from dataclasses import asdict
-
-        return {
-            "name": self.name,
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "equivalence": self.equivalence.to_dict(),
-            "remarks": [asdict(remark) for remark in self.remarks],
-        }
 
 
 def optimize(

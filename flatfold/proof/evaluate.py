@@ -144,8 +144,7 @@ def _average_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     if _attribute(node, "ceil_mode", 0):
         raise Unsupported("AveragePool with ceil_mode")
     ones = np.ones((x.y.shape[1], 1, *kernel))
-    groups = len(ones)
-    counted = np.ones_like(x.y[:1])
+    groups, counted = len(ones), np.ones_like(x.y[:1])
     if _attribute(node, "count_include_pad", 0):
         size: Any = float(np.prod(kernel))
     else:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from flatfold.passes.collapse_activations import CollapseActivations
 from flatfold.passes.compose_convs import ComposeConvs
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.merge_branches import MergeBranches
 from flatfold.passes.rewrite import Change, Pipeline, Remark, Rewrite
 
-PIPELINE: tuple[type[Rewrite], ...] = (FoldBatchNorm, MergeBranches, ComposeConvs)
+PIPELINE: tuple[type[Rewrite], ...] = (
+    FoldBatchNorm,
+    MergeBranches,
+    ComposeConvs,
+    CollapseActivations,
+)
 
 __all__ = ["PIPELINE", "Change", "Pipeline", "Remark", "Rewrite"]

@@ -13,14 +13,15 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes import affine, cost
+from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline, Sizes, unknown_sizes
-from flatfold.passes.operators import Applied, Summed, meaning
-from flatfold.passes.reading import channels, spatial
+from flatfold.passes.operators import meaning
+from flatfold.passes.reading import Applied, Summed, channels, spatial
 from flatfold.passes.stencil import diagonal
 
-MERGE, COMPOSE, FOLD = "merge", "compose", "fold"
+MERGE, COMPOSE, COLLAPSE, FOLD = "merge", "compose", "collapse", "fold"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Lifter:
         found = meaning(node)
         if isinstance(found, Summed) and MERGE not in self.allowed:
             raise Decline("OFF", "merging is switched off")
+        if node.op_type in ACTIVATIONS and COLLAPSE not in self.allowed:
+            raise Decline("OFF", "collapsing activations is switched off")
         return found
 
     def _lift(self, root: ir.Node) -> Region:
@@ -180,7 +183,9 @@ class Lifter:
             isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal
             for linear in found
         )
-        return COMPOSE if layers > 1 else FOLD
+        if layers > 1:
+            return COMPOSE
+        return COLLAPSE if any(node.op_type in ACTIVATIONS for node in nodes) else FOLD
 
 
 def _producer(value: ir.Value) -> ir.Node:

@@ -8,13 +8,15 @@ linear with constant weights, saying why.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import (
+    Applied,
+    Summed,
     channels,
     constant,
     data_and_constant,
@@ -22,30 +24,16 @@ from flatfold.passes.reading import (
     number,
     optional,
     per_channel,
+    scaled,
     source,
     spatial,
     weights,
     window,
 )
-from flatfold.passes.stencil import Stencil, diagonal, moved, stencil
+from flatfold.passes.stencil import diagonal, moved, stencil
 
 EVERYTHING = 2**31 - 1  # exporters write the end of an axis as this or more
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
-
-
-@dataclass(frozen=True)
-class Applied:
-    """stencil(source)."""
-
-    source: ir.Value
-    stencil: Stencil
-
-
-@dataclass(frozen=True)
-class Summed:
-    """sum of sign * value."""
-
-    operands: tuple[tuple[int, ir.Value], ...]
 
 
 def meaning(node: ir.Node) -> Applied | Summed:
@@ -121,9 +109,7 @@ def read_same(node: ir.Node) -> Applied:
         raise Decline("TRAINING-MODE", "Dropout is in training mode")
     if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
         raise Decline("TRAINING-MODE", "the training mode of Dropout is not a constant")
-    sign = -1.0 if node.op_type == "Neg" else 1.0
-    data = source(node)
-    return Applied(data, diagonal(np.full(channels(data), sign), None, len(spatial(data))))
+    return scaled(source(node), -1.0 if node.op_type == "Neg" else 1.0)
 
 
 def read_average_pool(node: ir.Node) -> Applied:
@@ -240,4 +226,5 @@ READERS: dict[str, Callable[[ir.Node], Applied | Summed]] = {
     "Slice": read_slice,
     "Sub": read_sum,
     "Sum": read_sum,
+    **ACTIVATIONS,
 }

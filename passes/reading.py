@@ -1,12 +1,34 @@
-"""Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there."""
+"""Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
+
+And the two things that an operator may turn out to be: `Applied`, a stencil of one value, or
+`Summed`, a signed sum of several.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Weight
+from flatfold.passes.stencil import Stencil, diagonal
+
+
+@dataclass(frozen=True)
+class Applied:
+    """stencil(source)."""
+
+    source: ir.Value
+    stencil: Stencil
+
+
+@dataclass(frozen=True)
+class Summed:
+    """sum of sign * value."""
+
+    operands: tuple[tuple[int, ir.Value], ...]
 
 
 def constant(value: ir.Value | None) -> Weight | None:
@@ -110,3 +132,9 @@ def per_channel(operand: Weight, data: ir.Value) -> Weight:
     if shape[1] not in (1, count):
         raise Decline("NOT-PER-CHANNEL", f"{shape[1]} constants would widen {count} channels")
     return np.broadcast_to(operand.reshape(-1).astype(np.float64), (count,))
+
+
+def scaled(data: ir.Value, factor: float = 1.0) -> Applied:
+    """factor * data."""
+    count, axes = channels(data), len(spatial(data))
+    return Applied(data, diagonal(np.full(count, factor), None, axes))

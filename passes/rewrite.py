@@ -23,7 +23,7 @@ from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.lift import Lifter, Region
 from flatfold.passes.lower import Lowered, Names, lower
-from flatfold.passes.operators import Applied, Summed
+from flatfold.passes.reading import Applied, Summed
 
 TIE = 1e-9
 MOST_SWEEPS = 100  # two or three are usual; each one strictly lowers the estimated time

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.proof.evaluate import convolve, same_pads
+from flatfold.proof.convolution import convolve, same_pads
 
 if TYPE_CHECKING:
     import onnx

@@ -9,6 +9,7 @@ that see the padding at the start, at the end, and some that see none, for every
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,37 @@ INTERIOR = 3
 
 # Operators whose constants may count pixels of the real input: they are run at its real size.
 SIZED = ("Slice",)
+
+# Operators that are linear on some inputs only: their region is run on inputs that can occur.
+RANGED = ("Clip", "LeakyRelu", "PRelu", "Relu")
+MAKING: dict[str, Callable[[Array], Array]] = {
+    "Abs": np.abs,
+    "Clip": np.asarray,
+    "Exp": np.exp,
+    "HardSigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "Relu": lambda x: np.maximum(x, 0),
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Softmax": lambda x: 1 / (1 + np.exp(-x)),
+    "Softplus": lambda x: np.log1p(np.exp(x)),
+    "Sqrt": np.abs,
+    "Tanh": np.tanh,
+}
+CARRYING = (
+    "AveragePool",
+    "Flatten",
+    "Gather",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "MaxPool",
+    "ReduceMean",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 @dataclass
@@ -153,9 +185,12 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     """Worst |y' - y| / (u M + float64 rounding) over all elements."""
     region, lowered = change.region, change.lowered
     feeds: dict[ir.Value, Pair] = {}
+    ranged = any(node.op_type in RANGED for node in region.nodes)
     for term in region.form.terms:
         shape = (1, term.stencil.geometry.inputs, *extent[term.source])
         x = rng.standard_normal(shape)
+        if ranged:
+            x = within_range(term.source, x)
         feeds.setdefault(term.source, Pair(x, np.abs(x)))
     try:
         before = evaluate(reversed(region.nodes), feeds)[region.output]
@@ -165,6 +200,20 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     if before.y.shape != after.y.shape:
         return math.inf
     return worst_ratio(before, after.y, region.output.dtype, _operations(change))
+
+
+def within_range(source: ir.Value, x: Array) -> Array:
+    """Values that `source` may have: what the activation that makes them makes of `x`."""
+    node = source.producer()
+    while node is not None and node.op_type in CARRYING and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is None or node.op_type not in MAKING:
+        return x
+    if node.op_type != "Clip":
+        return MAKING[node.op_type](x)
+    limits = [ir.convenience.get_const_tensor(v) if v is not None else None for v in node.inputs]
+    low, high = (t.numpy() if t is not None else None for t in [*limits, None, None][1:3])
+    return x if low is None and high is None else np.clip(10 * x, low, high)
 
 
 def _operations(change: Change) -> int:

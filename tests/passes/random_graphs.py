@@ -147,7 +147,13 @@ class _Maker:
         return Value(self.net.op("AveragePool", v.name, **attributes), v.channels, sizes)
 
     def other(self, v: Value) -> Value:
-        kind = str(self.rng.choice(["Relu", "Sigmoid", "Gate", "Square"]))
+        kind = str(self.rng.choice(["Relu", "Sigmoid", "Gate", "Square", "LeakyRelu", "Clip"]))
+        if kind == "LeakyRelu":
+            alpha = float(self.rng.choice([0.1, 1.0, 1.0]))
+            return Value(self.net.op(kind, v.name, alpha=alpha), v.channels, v.sizes)
+        if kind == "Clip":
+            low, high = (self.net.const(np.array(n)) for n in (0.0, self.rng.choice([1.0, 6.0])))
+            return Value(self.net.op(kind, v.name, low, high), v.channels, v.sizes)
         if kind == "Gate":
             gate = self.net.op("Sigmoid", self.net.op("GlobalAveragePool", v.name))
             return Value(self.net.op("Mul", v.name, gate), v.channels, v.sizes)

@@ -1,0 +1,42 @@
+"""Cross-correlation in float64 by the definition; the tests and the proof both rest on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def convolve(
+    x: Array, weight: Array, strides: Any, dilations: Any, pads: Any, groups: int
+) -> Array:
+    """Cross-correlation by the definition: one matrix product for each tap."""
+    kernel = weight.shape[2:]
+    axes = len(kernel)
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    out = [(n - a) // s + 1 for n, a, s in zip(padded.shape[2:], spans, strides, strict=True)]
+    batch, outputs = len(x), len(weight)
+    taps = np.moveaxis(weight.reshape(groups, outputs // groups, weight.shape[1], -1), 3, 0)
+    y = np.zeros((batch, groups, outputs // groups, int(np.prod(out))))
+    for matrix, tap in zip(np.ascontiguousarray(taps), np.ndindex(*kernel), strict=True):
+        window: Any = [slice(None), slice(None)]
+        for t, d, o, s in zip(tap, dilations, out, strides, strict=True):
+            window.append(slice(t * d, t * d + (o - 1) * s + 1, s))
+        columns = padded[tuple(window)].reshape(batch, groups, -1, y.shape[3])
+        # depthwise: a product of 1 x 1 matrices would cost a call for each channel
+        y += matrix * columns if matrix.shape[1:] == (1, 1) else matrix @ columns
+    return y.reshape(batch, outputs, *out)
+
+
+def same_pads(sizes: Any, kernel: Any, strides: Any, dilations: Any, mode: str) -> list[int]:
+    """Pads of auto_pad SAME_UPPER or SAME_LOWER: the output has ceil(size / stride) values."""
+    begin, end = [], []
+    for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        begin.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
+        end.append(total - begin[-1])
+    return begin + end

@@ -71,9 +71,9 @@ def of_stencil(shape: Geometry, biased: bool, identity: bool, out: int, profile:
         parameters = shape.outputs * (int(not identity) + int(biased))
         steps = int(not identity) + int(biased)
         return Cost(steps * one.nodes, 0, parameters, steps * one.seconds)
-    macs = shape.weights * out
+    macs = shape.weights * out // math.prod(shape.upsample)
     rate = profile.depthwise if shape.inputs == shape.groups else profile.dense
-    read = shape.inputs * out * math.prod(shape.strides)
+    read = shape.inputs * out * math.prod(shape.strides) // math.prod(shape.upsample)
     moved = (read + shape.outputs * out + shape.weights) * BYTES
     seconds = profile.node + macs / rate + moved / profile.bandwidth
     return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)

@@ -5,7 +5,9 @@ Output index p of a stencil with stride s, dilation d and `begin` zeros in front
     s * p - begin + d * j,    j = 0 .. kernel - 1
 
 and has floor((size + begin + end - span) / s) + 1 values, span = d * (kernel - 1) + 1. Negative
-`begin` or `end` is a crop. Everything here is per spatial axis; a stencil has 0, 1, 2 or 3.
+`begin` or `end` is a crop. With `upsample` u > 1 the input is first spread out, u - 1 zeros between
+neighbours, so its size is (size - 1) * u + 1: that is a transposed convolution of stride u.
+Everything here is per spatial axis; a stencil has 0, 1, 2 or 3.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class Geometry:
     dilations: Ints
     begin: Ints
     end: Ints
+    upsample: Ints
 
     @property
     def axes(self) -> int:
@@ -64,7 +67,12 @@ class Geometry:
     def is_pointwise(self) -> bool:
         """One tap that looks at its own pixel: nothing spatial happens."""
         unmoved = not any(self.begin) and not any(self.end)
-        return self.taps == 1 and unmoved and all(s == 1 for s in self.strides)
+        return self.taps == 1 and unmoved and all(s == 1 for s in (*self.strides, *self.upsample))
+
+    @property
+    def is_transposed(self) -> bool:
+        """Spreads its input out: a transposed convolution with a stride."""
+        return any(u > 1 for u in self.upsample)
 
     @property
     def is_depthwise(self) -> bool:
@@ -79,10 +87,17 @@ class Geometry:
     def weights(self) -> int:
         return self.outputs * (self.inputs // self.groups) * self.taps
 
+    def spread(self, sizes: Sizes) -> Sizes:
+        """Sizes of the input once it is spread out."""
+        pairs = zip(sizes, self.upsample, strict=True)
+        return tuple(None if size is None else (size - 1) * u + 1 for size, u in pairs)
+
     def output_sizes(self, sizes: Sizes) -> Sizes:
         return tuple(
             None if size is None else (size + growth) // stride + 1
-            for size, growth, stride in zip(sizes, self.growth, self.strides, strict=True)
+            for size, growth, stride in zip(
+                self.spread(sizes), self.growth, self.strides, strict=True
+            )
         )
 
 
@@ -94,7 +109,8 @@ def compose(outer: Geometry, inner: Geometry) -> Geometry:
     """Geometry of outer @ inner (outer reads what inner wrote).
 
     Tap offsets multiply out to s_f * o_g + o_f, and nested floors collapse, so strides multiply,
-    begin = s_f * begin_g + begin_f and end = s_f * end_g + end_f hold for every input size.
+    begin = s_f * begin_g + begin_f and end = s_f * end_g + end_f hold for every input size. An
+    outer stencil that spreads its input out must follow a pointwise one: the two commute.
     """
     if outer.inputs != inner.outputs or outer.axes != inner.axes:
         raise ValueError(f"cannot compose {outer} after {inner}")
@@ -116,6 +132,7 @@ def compose(outer: Geometry, inner: Geometry) -> Geometry:
         dilations=tuple(dilations),
         begin=tuple(s * b + own for (s, b, _), own in zip(scaled, inner.begin, strict=True)),
         end=tuple(s * e + own for (s, _, e), own in zip(scaled, inner.end, strict=True)),
+        upsample=outer.upsample if outer.is_transposed else inner.upsample,
     )
 
 
@@ -153,6 +170,7 @@ def union(parts: Sequence[Geometry], sizes: Sizes) -> Geometry:
         dilations=tuple(dilations),
         begin=tuple(begin),
         end=tuple(end),
+        upsample=first.upsample,
     )
 
 
@@ -161,6 +179,8 @@ def _require_summable(one: Geometry, two: Geometry, sizes: Sizes) -> None:
         raise Decline("CHANNELS", f"branches differ in channels: {one.outputs} and {two.outputs}")
     if one.strides != two.strides:
         raise Decline("STRIDE", f"branches have strides {one.strides} and {two.strides}")
+    if one.upsample != two.upsample:
+        raise Decline("STRIDE", "only one of two branches is a transposed convolution")
     if one.growth == two.growth:
         return
     mine, other = one.output_sizes(sizes), two.output_sizes(sizes)
@@ -175,6 +195,7 @@ def border_fault(outer: Geometry, inner: Geometry, sizes: Sizes) -> str:
     last one outside: its taps end at span_f - 1 - begin_f - s_f, which must be below 0. Behind the
     end the first index outside must start at or behind the input's size.
     """
+    sizes = inner.spread(sizes)
     for axis in range(outer.axes):
         if outer.begin[axis] > 0:
             over = inner.span[axis] - 1 - inner.begin[axis] - inner.strides[axis]
@@ -207,6 +228,7 @@ def _live_past_end(inner: Geometry, axis: int, size: int | None) -> int:
 
 def reads_outside(outer: Geometry, inner: Geometry, sizes: Sizes) -> bool:
     """Whether `outer` reads anything beyond the output of `inner` on inputs of these sizes."""
+    sizes = inner.spread(sizes)
     return any(
         outer.begin[axis] > 0 or _reads_past_end(outer, inner, axis, sizes[axis])
         for axis in range(outer.axes)

@@ -121,3 +121,15 @@ def _place(tap: Ints, g: Geometry, f: Geometry, shape: Geometry) -> tuple[Any, .
         step = max(f.dilations[axis] // shape.dilations[axis], 1)
         places.append(slice(start, start + step * (f.kernel[axis] - 1) + 1, step))
     return tuple(places)
+
+
+def transposed(weight: Weight, groups: int) -> Weight:
+    """A transposed convolution's weight [inputs, outputs / groups, *kernel], or back again.
+
+    Blocks are transposed and taps reversed, which is its own inverse.
+    """
+    inputs, outputs = weight.shape[0] // groups, weight.shape[1]
+    blocks = weight.reshape(groups, inputs, outputs, *weight.shape[2:]).swapaxes(1, 2)
+    flat = blocks.reshape(groups * outputs, inputs, *weight.shape[2:])
+    flipped: Weight = np.flip(flat, axis=tuple(range(2, weight.ndim)))
+    return flipped

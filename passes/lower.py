@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.geometry import Decline
-from flatfold.passes.kernels import Array, Weight
+from flatfold.passes.kernels import Array, Weight, transposed
 from flatfold.passes.operators import FLOATS
 from flatfold.passes.stencil import Stencil, uncrop
 
@@ -126,9 +126,12 @@ class _Writer:
             inputs += [] if bias is None else [self.constant(bias, "bias")]
             return self.node("Gemm", inputs, {"transB": 1})
         whole = uncrop(form)
-        inputs.append(self.constant(whole.weight, "weight"))
+        spread = whole.geometry.is_transposed
+        attributes = transpose_attributes(whole) if spread else conv_attributes(whole)
+        weight = transposed(whole.weight, whole.geometry.groups) if spread else whole.weight
+        inputs.append(self.constant(weight, "weight"))
         inputs += [] if bias is None else [self.constant(bias, "bias")]
-        return self.node("Conv", inputs, conv_attributes(whole))
+        return self.node("ConvTranspose" if spread else "Conv", inputs, attributes)
 
     def elementwise(self, term: Term, bias: Array | None) -> ir.Value:
         value, form = term.source, term.stencil
@@ -148,6 +151,25 @@ def conv_attributes(f: Stencil) -> dict[str, object]:
         "strides": shape.strides,
         "dilations": shape.dilations,
         "pads": (*shape.begin, *shape.end),
+        "group": shape.groups,
+    }
+
+
+def transpose_attributes(f: Stencil) -> dict[str, object]:
+    """Attributes of the ConvTranspose that is this stencil; Decline if there is none."""
+    shape = f.geometry
+    ends = zip(shape.span, shape.begin, shape.end, strict=True)
+    pads = [(span - 1 - begin, span - 1 - end) for span, begin, end in ends]
+    extra = tuple(max(-last, 0) for _, last in pads)
+    short = any(x >= u for x, u in zip(extra, shape.upsample, strict=True) if x)
+    if any(s > 1 for s in shape.strides) or min(first for first, _ in pads) < 0 or short:
+        raise Decline("UPSAMPLE", "no ConvTranspose has this stride and padding")
+    return {
+        "kernel_shape": shape.kernel,
+        "strides": shape.upsample,
+        "dilations": shape.dilations,
+        "pads": (*(first for first, _ in pads), *(max(last, 0) for _, last in pads)),
+        "output_padding": extra,
         "group": shape.groups,
     }
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.geometry import Decline
+from flatfold.passes.layers import LAYERS
 from flatfold.passes.reading import (
     Applied,
     Summed,
@@ -22,7 +23,6 @@ from flatfold.passes.reading import (
     data_and_constant,
     ints,
     number,
-    optional,
     per_channel,
     scaled,
     source,
@@ -44,17 +44,6 @@ def meaning(node: ir.Node) -> Applied | Summed:
     if node.outputs[0].dtype is not None and node.outputs[0].dtype not in FLOATS:
         raise Decline("DTYPE", f"{node.outputs[0].dtype.name} is not a floating-point type")
     return reader(node)
-
-
-def read_conv(node: ir.Node) -> Applied:
-    weight = weights(node, 1, "weight")
-    groups = int(number(node, "group", 1))
-    strides, dilations, begin, end = window(node, weight.shape[2:])
-    bias = optional(node, 2, "bias")
-    form = stencil(
-        weight, bias, groups=groups, strides=strides, dilations=dilations, begin=begin, end=end
-    )
-    return Applied(source(node), form)
 
 
 def read_batch_norm(node: ir.Node) -> Applied:
@@ -186,40 +175,13 @@ def read_pad(node: ir.Node) -> Applied:
     return Applied(data, moved(channels(data), begin, end))
 
 
-def read_gemm(node: ir.Node) -> Applied:
-    """alpha * x W + beta * c, W read through transB."""
-    if number(node, "transA", 0) != 0:
-        raise Decline("TRANSPOSED", "the data operand is transposed")
-    weight = weights(node, 1, "weight")
-    matrix = weight if number(node, "transB", 0) else weight.T
-    alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
-    offset = optional(node, 2, "bias")
-    bias = None
-    if offset is not None:
-        if offset.ndim == 2 and offset.shape[0] != 1:
-            raise Decline("NOT-PER-CHANNEL", "the bias differs between rows of the batch")
-        bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
-    return Applied(source(node), stencil(matrix if alpha == 1 else alpha * matrix, bias))
-
-
-def read_matmul(node: ir.Node) -> Applied:
-    data = source(node)
-    weight = weights(node, 1, "weight")
-    if weight.ndim != 2 or len(spatial(data)) != 0:
-        raise Decline("MATMUL", "only a matrix product of a matrix by a constant matrix is read")
-    return Applied(data, stencil(weight.T))
-
-
 READERS: dict[str, Callable[[ir.Node], Applied | Summed]] = {
     "Add": read_sum,
     "AveragePool": read_average_pool,
     "BatchNormalization": read_batch_norm,
-    "Conv": read_conv,
     "Div": read_product,
     "Dropout": read_same,
-    "Gemm": read_gemm,
     "Identity": read_same,
-    "MatMul": read_matmul,
     "Mul": read_product,
     "Neg": read_same,
     "Pad": read_pad,
@@ -227,4 +189,5 @@ READERS: dict[str, Callable[[ir.Node], Applied | Summed]] = {
     "Sub": read_sum,
     "Sum": read_sum,
     **ACTIVATIONS,
+    **LAYERS,
 }

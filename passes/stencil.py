@@ -80,6 +80,7 @@ def stencil(
     dilations: Ints | None = None,
     begin: Ints | None = None,
     end: Ints | None = None,
+    upsample: Ints | None = None,
 ) -> Stencil:
     """A stencil from a convolution's weight [outputs, inputs / groups, *kernel] and attributes.
 
@@ -96,6 +97,7 @@ def stencil(
         dilations=dilations or one,
         begin=begin,
         end=begin if end is None else end,
+        upsample=upsample or one,
     )
     return Stencil(shape, weight, None if bias is None else present(bias.astype(np.float64)))
 
@@ -168,6 +170,14 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
 
 def require_exact(outer: Geometry, inner: Geometry, biased: bool, sizes: Sizes) -> None:
     """Raise Decline unless outer @ inner is exact on the border too."""
+    if outer.is_transposed:
+        if not inner.is_pointwise:
+            raise Decline("UPSAMPLE", "a transposed convolution spreads out what it reads")
+        if biased:
+            raise Decline(
+                "BORDER-BIAS", "a bias in front of a transposed convolution is not spread"
+            )
+        return
     if not geo.reads_outside(outer, inner, sizes):
         return
     if biased:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from flatfold.passes import PIPELINE, Pipeline, Remark
 from flatfold.proof.region import RegionChecks
@@ -118,11 +119,37 @@ def rewrite(model: onnx.ModelProto, *names: str) -> Rewritten:
     return Rewritten(model, graph, remarks, checks)
 
 
+class ConvTranspose(OpRun):
+    """The evaluator's own is wrong for groups and asymmetric pads; PyTorch's is not."""
+
+    def _run(self, x, w, b=None, dilations=None, group=1, output_padding=None, pads=None, **how):
+        import torch
+
+        axes = w.ndim - 2
+        one, none = [1] * axes, [0] * axes
+        if how.get("output_shape") or how.get("auto_pad") not in (None, "NOTSET"):
+            raise NotImplementedError("a wanted output size")
+        y = getattr(torch.nn.functional, f"conv_transpose{axes}d")(
+            torch.from_numpy(np.array(x)),
+            torch.from_numpy(np.array(w)),
+            stride=how.get("strides") or one,
+            dilation=dilations or one,
+            groups=group or 1,
+        ).numpy()
+        pads, extra = pads or none * 2, output_padding or none
+        y = np.pad(y, [(0, 0), (0, 0), *((0, more) for more in extra)])
+        ends = zip(y.shape[2:], pads[:axes], pads[axes:], strict=True)
+        y = y[(..., *(slice(begin, n - end) for n, begin, end in ends))]
+        return (y if b is None else y + b.reshape(-1, *one),)
+
+
 def run(model: onnx.ModelProto, *arrays: np.ndarray) -> list[np.ndarray]:
     """The ONNX reference evaluator."""
     names = [value.name for value in model.graph.input]
     with np.errstate(all="ignore"):
-        return ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=False)))
+        return ReferenceEvaluator(model, new_ops=[ConvTranspose]).run(
+            None, dict(zip(names, arrays, strict=False))
+        )
 
 
 def assert_same(done: Rewritten, shape: tuple[int, ...] | None = None, seed: int = 1) -> None:

@@ -40,3 +40,32 @@ def same_pads(sizes: Any, kernel: Any, strides: Any, dilations: Any, mode: str) 
         begin.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
         end.append(total - begin[-1])
     return begin + end
+
+
+def scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) -> Array:
+    """Transposed convolution without padding: y[s * p + d * k] += x[p] W[k]."""
+    kernel, sizes = weight.shape[2:], x.shape[2:]
+    each = zip(sizes, kernel, strides, dilations, strict=True)
+    out = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in each]
+    columns = x.reshape(len(x), groups, -1, int(np.prod(sizes)))
+    y = np.zeros((len(x), weight.shape[1] * groups, *out))
+    for tap in np.ndindex(*kernel):
+        at: Any = (..., *tap)
+        matrix = weight[at].reshape(groups, -1, weight.shape[1]).swapaxes(1, 2)
+        window: Any = [slice(None), slice(None)]
+        for t, n, s, d in zip(tap, sizes, strides, dilations, strict=True):
+            window.append(slice(t * d, t * d + (n - 1) * s + 1, s))
+        y[tuple(window)] += (matrix @ columns).reshape(len(x), -1, *sizes)
+    return y
+
+
+def cut(y: Array, pads: Any, extra: Any) -> Array:
+    """What ConvTranspose leaves of the scattered picture: without `pads`, with `extra` zeros."""
+    axes = y.ndim - 2
+    extra = extra or [0] * axes
+    y = np.pad(y, [(0, 0), (0, 0), *((0, more) for more in extra)])
+    window: Any = [slice(None), slice(None)]
+    for n, begin, end in zip(y.shape[2:], pads[:axes], pads[axes:], strict=True):
+        window.append(slice(begin, n - end))
+    kept: Array = y[tuple(window)]
+    return kept

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.proof.convolution import convolve, same_pads
+from flatfold.proof.convolution import convolve, cut, same_pads, scatter
 
 if TYPE_CHECKING:
     import onnx
@@ -73,7 +73,7 @@ def onnx_reference(model: ir.Model) -> Reference:
 
     proto = promoted(model)
     try:
-        evaluator = ReferenceEvaluator(proto, new_ops=[_fast_conv()])
+        evaluator = ReferenceEvaluator(proto, new_ops=_convolutions())
     except Exception as why:
         raise NoReference(f"the ONNX reference evaluator refused the graph: {why}") from None
 
@@ -87,28 +87,28 @@ def onnx_reference(model: ir.Model) -> Reference:
     return run
 
 
-def _fast_conv() -> Any:
-    """The reference evaluator's own Conv is a Python loop over pixels."""
+def _convolutions() -> list[Any]:
+    """The evaluator's own Conv is a Python loop, and its ConvTranspose knows no groups."""
     from onnx.reference.op_run import OpRun
 
     class Conv(OpRun):
-        def _run(
-            self,
-            x: Any,
-            w: Any,
-            b: Any = None,
-            auto_pad: str | None = None,
-            dilations: Any = None,
-            group: int | None = None,
-            kernel_shape: Any = None,
-            pads: Any = None,
-            strides: Any = None,
-        ) -> tuple[Any]:
+        def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
             one = [1] * (w.ndim - 2)
-            steps, spread = strides or one, dilations or one
-            if auto_pad is not None and auto_pad.startswith("SAME"):
-                pads = same_pads(x.shape[2:], w.shape[2:], steps, spread, auto_pad)
-            y = convolve(x, w, steps, spread, pads or [0] * 2 * len(one), group or 1)
+            strides, dilations = how.get("strides") or one, how.get("dilations") or one
+            pads, mode = how.get("pads") or [0] * 2 * len(one), how.get("auto_pad") or "NOTSET"
+            if mode.startswith("SAME"):
+                pads = same_pads(x.shape[2:], w.shape[2:], strides, dilations, mode)
+            y = convolve(x, w, strides, dilations, pads, how.get("group") or 1)
             return (y if b is None else y + b.reshape(-1, *one),)
 
-    return Conv
+    class ConvTranspose(OpRun):
+        def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
+            if how.get("output_shape") or (how.get("auto_pad") or "NOTSET") != "NOTSET":
+                raise NoReference("ConvTranspose with a wanted output size")
+            one = [1] * (w.ndim - 2)
+            strides, dilations = how.get("strides") or one, how.get("dilations") or one
+            y = scatter(x, w, strides, dilations, how.get("group") or 1)
+            y = cut(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
+            return (y if b is None else y + b.reshape(-1, *one),)
+
+    return [Conv, ConvTranspose]

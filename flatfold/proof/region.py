@@ -17,16 +17,12 @@ import onnx_ir as ir
 
 from flatfold.errors import NotEquivalent
 from flatfold.passes import Change
-from flatfold.passes.affine import Term
 from flatfold.passes.geometry import Decline
 from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
+from flatfold.proof.extent import Extent, extents
 
 ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT16": 2.0**-8}
 MARGIN = 1.01
-INTERIOR = 3
-
-# Operators whose constants may count pixels of the real input: they are run at its real size.
-SIZED = ("Slice",)
 
 # Operators that are linear on some inputs only: their region is run on inputs that can occur.
 RANGED = ("Clip", "LeakyRelu", "PRelu", "Relu")
@@ -85,100 +81,6 @@ class RegionChecks:
                 where=_named(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
-
-
-Extent = dict[ir.Value, tuple[int, ...]]
-
-
-def extents(change: Change) -> list[Extent]:
-    """Spatial sizes for every source: for each stride residue the smallest with every border.
-
-    Where the model's sizes are known, only their residue; where an operator counts pixels, or the
-    map is smaller than that extent, the real sizes themselves.
-    """
-    terms = change.region.form.terms
-    real = _real(terms)
-    if real is not None and (_is_sized(change) or _is_small(terms)):
-        return [real]
-    stride = max((s for term in terms for s in term.stencil.geometry.strides), default=1)
-    residues = (None,) if real is not None else tuple(sorted({0, stride - 1}))
-    found = [_consistent(terms, residue) for residue in residues]
-    if None in found:
-        found = [real]
-    sizes = [extent for extent in found if extent is not None]
-    if not sizes:
-        raise Decline("UNPROVED", "no input size is known at which both sides can be compared")
-    return sizes
-
-
-def _real(terms: tuple[Term, ...]) -> Extent | None:
-    """The sizes that the model has, where all are known."""
-    real: Extent = {}
-    for term in terms:
-        known = tuple(size for size in term.sizes if size is not None)
-        if len(known) != len(term.sizes):
-            return None
-        real[term.source] = known
-    return real
-
-
-def _is_sized(change: Change) -> bool:
-    return any(
-        node.op_type in SIZED or ("auto_pad" in node.attributes and _auto(node))
-        for node in change.region.nodes
-    )
-
-
-def _auto(node: ir.Node) -> bool:
-    return node.attributes["auto_pad"].as_string().startswith("SAME")
-
-
-def _is_small(terms: tuple[Term, ...]) -> bool:
-    """Maps smaller than the extent that would hold every border class on its own."""
-    return any(
-        size is not None and size <= (count - 1) * stride - growth
-        for term in terms
-        for size, count, stride, growth in zip(
-            term.sizes,
-            _outputs(terms),
-            term.stencil.geometry.strides,
-            term.stencil.geometry.growth,
-            strict=True,
-        )
-    )
-
-
-def _outputs(terms: tuple[Term, ...]) -> tuple[int, ...]:
-    """Output positions per axis: those that see padding on either side, and some that do not."""
-    counts = []
-    for axis in range(terms[0].stencil.geometry.axes):
-        rims = []
-        for term in terms:
-            g = term.stencil.geometry
-            ends = (max(g.begin[axis], 0), max(g.end[axis], 0))
-            rims.append(sum(math.ceil(end / g.strides[axis]) for end in ends))
-        counts.append(max(rims) + INTERIOR)
-    return tuple(counts)
-
-
-def _consistent(terms: tuple[Term, ...], residue: int | None) -> Extent | None:
-    """Sizes at which every term has the wanted output size; None if one source would need two.
-
-    `residue` None: congruent to the model's own sizes modulo the stride.
-    """
-    counts = _outputs(terms)
-    extent: Extent = {}
-    for term in terms:
-        g = term.stencil.geometry
-        sizes = []
-        for n, s, growth, real in zip(counts, g.strides, g.growth, term.sizes, strict=True):
-            extra = min(residue, s - 1) if residue is not None else ((real or 0) + growth) % s
-            sizes.append((n - 1) * s - growth + extra)
-        if extent.setdefault(term.source, tuple(sizes)) != tuple(sizes):
-            return None
-        if min(sizes, default=1) < 1:
-            return None
-    return extent
 
 
 def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:

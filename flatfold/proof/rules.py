@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.proof.convolution import Array, convolve, same_pads
+from flatfold.proof.convolution import Array, convolve, cut, same_pads, scatter
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,22 @@ def _conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     groups = _attribute(node, "group", 1)
     y = convolve(x.y, w.y, strides, dilations, pads, groups)
     m = convolve(x.m, w.m, strides, dilations, pads, groups)
+    bias = arguments[2] if len(arguments) > 2 else None
+    return Pair(y, m) if bias is None else Pair(y + _axes(bias.y, y), m + _axes(bias.m, m))
+
+
+def _conv_transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """Every pixel adds its kernel to the output: the definition, tap by tap."""
+    x, w = _given(arguments[0]), _given(arguments[1])
+    axes = w.y.ndim - 2
+    none, one = [0] * axes, [1] * axes
+    if "output_shape" in node.attributes or _attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        raise Unsupported("ConvTranspose with a wanted output size")
+    strides, dilations = (_attribute(node, name, one) for name in ("strides", "dilations"))
+    pads, extra = _attribute(node, "pads", none * 2), _attribute(node, "output_padding", none)
+    groups = _attribute(node, "group", 1)
+    full = [scatter(a, b, strides, dilations, groups) for a, b in ((x.y, w.y), (x.m, w.m))]
+    y, m = (cut(array, pads, extra) for array in full)
     bias = arguments[2] if len(arguments) > 2 else None
     return Pair(y, m) if bias is None else Pair(y + _axes(bias.y, y), m + _axes(bias.m, m))
 
@@ -199,6 +215,7 @@ RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Div": _div,
     "Dropout": _same,
     "Gemm": _gemm,

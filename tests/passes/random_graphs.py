@@ -43,7 +43,14 @@ class _Maker:
 
     def step(self) -> None:
         kinds = [self.conv, self.norm, self.affine, self.branches, self.other, self.total]
-        kinds += [self.crop_or_pad, self.pool_mean, self.norm, self.conv, self.branches]
+        kinds += [
+            self.transposed,
+            self.crop_or_pad,
+            self.pool_mean,
+            self.norm,
+            self.conv,
+            self.branches,
+        ]
         kind = kinds[int(self.rng.integers(len(kinds)))]
         recent = self.pool[-3:] if self.rng.random() < 0.8 else self.pool
         value = kind(recent[int(self.rng.integers(len(recent)))])
@@ -83,6 +90,22 @@ class _Maker:
         bias = self.rng.random() < 0.4
         name = self.net.conv(v.name, out, v.channels, kernel, bias, groups, **attributes)
         return Value(name, out, sizes)
+
+    def transposed(self, v: Value) -> Value | None:
+        axes = len(v.sizes)
+        if max(v.sizes) > 12:
+            return None
+        kernel = [int(n) for n in self.rng.integers(1, 4, axes)]
+        strides = [int(n) for n in self.rng.integers(1, 3, axes)]
+        pads = [int(self.rng.integers(0, k)) for k in kernel * 2]
+        grown = zip(v.sizes, strides, kernel, pads[:axes], pads[axes:], strict=True)
+        sizes = tuple((n - 1) * s + k - b - e for n, s, k, b, e in grown)
+        if min(sizes) < 1:
+            return None
+        groups = int(self.rng.choice([1, 2]))
+        weight = self.net.const(self.rng.standard_normal((v.channels, 4 // groups, *kernel)))
+        how = {"strides": strides, "pads": pads, "group": groups}
+        return Value(self.net.op("ConvTranspose", v.name, weight, **how), 4, sizes)
 
     def branches(self, v: Value) -> Value | None:
         """Two to four branches of one size over one value, with signs."""

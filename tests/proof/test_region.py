@@ -12,7 +12,8 @@ import pytest
 from flatfold.errors import NotEquivalent
 from flatfold.passes import PIPELINE, Change, Pipeline
 from flatfold.passes.geometry import Decline
-from flatfold.proof.region import RegionChecks, extents
+from flatfold.proof.extent import extents
+from flatfold.proof.region import RegionChecks
 from tests.nets import Net, rewrite
 
 C = 8

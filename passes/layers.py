@@ -1,0 +1,87 @@
+"""Layers as stencils: convolutions and matrix products by a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes.geometry import Decline
+from flatfold.passes.kernels import transposed
+from flatfold.passes.reading import (
+    Applied,
+    ints,
+    number,
+    optional,
+    source,
+    spatial,
+    weights,
+    window,
+)
+from flatfold.passes.stencil import stencil
+
+
+def read_conv(node: ir.Node) -> Applied:
+    weight = weights(node, 1, "weight")
+    groups = int(number(node, "group", 1))
+    strides, dilations, begin, end = window(node, weight.shape[2:])
+    bias = optional(node, 2, "bias")
+    form = stencil(
+        weight, bias, groups=groups, strides=strides, dilations=dilations, begin=begin, end=end
+    )
+    return Applied(source(node), form)
+
+
+def read_conv_transpose(node: ir.Node) -> Applied:
+    """The same taps read backwards over an input that is spread out by the stride."""
+    weight = weights(node, 1, "weight")
+    kernel, groups = weight.shape[2:], int(number(node, "group", 1))
+    mode = node.attributes.get("auto_pad")
+    if "output_shape" in node.attributes or (mode and mode.as_string().startswith("SAME")):
+        raise Decline("AUTO-PAD", "the padding follows from a wanted output size")
+    strides, dilations, begin, end = window(node, kernel)
+    extra = ints(node, "output_padding", (0,) * len(kernel))
+    reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
+    form = stencil(
+        transposed(weight, groups),
+        optional(node, 2, "bias"),
+        groups=groups,
+        dilations=dilations,
+        begin=tuple(r - b for r, b in zip(reach, begin, strict=True)),
+        end=tuple(r - e + x for r, e, x in zip(reach, end, extra, strict=True)),
+        upsample=strides,
+    )
+    return Applied(source(node), form)
+
+
+def read_gemm(node: ir.Node) -> Applied:
+    """alpha * x W + beta * c, W read through transB."""
+    if number(node, "transA", 0) != 0:
+        raise Decline("TRANSPOSED", "the data operand is transposed")
+    weight = weights(node, 1, "weight")
+    matrix = weight if number(node, "transB", 0) else weight.T
+    alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
+    offset = optional(node, 2, "bias")
+    bias = None
+    if offset is not None:
+        if offset.ndim == 2 and offset.shape[0] != 1:
+            raise Decline("NOT-PER-CHANNEL", "the bias differs between rows of the batch")
+        bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
+    return Applied(source(node), stencil(matrix if alpha == 1 else alpha * matrix, bias))
+
+
+def read_matmul(node: ir.Node) -> Applied:
+    data = source(node)
+    weight = weights(node, 1, "weight")
+    if weight.ndim != 2 or len(spatial(data)) != 0:
+        raise Decline("MATMUL", "only a matrix product of a matrix by a constant matrix is read")
+    return Applied(data, stencil(weight.T))
+
+
+LAYERS: dict[str, Callable[[ir.Node], Applied]] = {
+    "Conv": read_conv,
+    "ConvTranspose": read_conv_transpose,
+    "Gemm": read_gemm,
+    "MatMul": read_matmul,
+}

@@ -1,0 +1,56 @@
+# `make help` lists what there is. What needs the virtual environment makes it first.
+
+# Variables given to make reach the recipes through the environment, where spaces and quotes in
+# them stay what they are; their defaults are in the recipes, or in the command itself.
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help engine test test-slow lint bench venv clean
+
+help:  ## list the targets
+	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [OUT=dir]
+	@set --; \
+	[ -z "$$TARGET" ] || set -- "$$@" --target "$$TARGET"; \
+	[ -z "$$WEIGHTS" ] || set -- "$$@" --weights "$$WEIGHTS"; \
+	[ -z "$$BATCH" ] || set -- "$$@" --batch "$$BATCH"; \
+	[ -z "$$SIZE" ] || set -- "$$@" --size "$$SIZE"; \
+	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
+	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
+
+test: lint  ## lint, and every test but the slow ones
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(STAMP)  ## the tests of the large models
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: $(STAMP)  ## ruff, mypy and the layers between the modules
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
+
+bench: $(STAMP)  ## time optimize against other tools, and over the length of a graph
+	@$(BIN)/python bench/run.py
+
+venv: $(STAMP)  ## only make the virtual environment: [PYTHON=python3] [PIP_ARGS=options of pip]
+
+clean:  ## remove what was built and the caches; the virtual environment stays
+	rm -rf build dist *.egg-info .*_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp comes last, so an install that failed is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $@
+	@"$${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "error: expected Python 3.10 or newer, found $$("$${PYTHON:-python3}" --version 2>&1)" >&2; \
+	  echo "  try: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "installing into $(VENV), once; this takes some minutes" >&2
+	@"$${PYTHON:-python3}" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $$PIP_ARGS -c constraints.txt -e '.[dev]'
+	@touch $@

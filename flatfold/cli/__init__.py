@@ -1,0 +1,1 @@
+"""The verbs of the command line. Loads nothing heavy: `flatfold --help` answers at once."""

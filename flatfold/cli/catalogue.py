@@ -1,0 +1,78 @@
+"""flatfold models and flatfold targets: what there is to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from flatfold.cli import options as given
+from flatfold.cli.streams import emit, out
+
+Pattern = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATTERN",
+        help="A shell pattern, such as 'repvgg_b*'.",
+        autocompletion=given.complete_model,
+    ),
+]
+
+
+def models(pattern: Pattern = "*", json: given.Json = False, debug: given.Debug = False) -> None:
+    """List the models of the zoo, without building any."""
+    from flatfold.errors import UnknownName
+    from flatfold.models import ZOO, list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise UnknownName("model", pattern, ZOO)
+    if json:
+        emit("models", {"models": [_entry(name) for name in names]})
+        return
+    rows = [_entry(name) for name in names]
+    _table(
+        ("name", "family", "input", "summary"),
+        [
+            (r["name"], r["family"], "x".join(map(str, r["input_shape"])), r["summary"])
+            for r in rows
+        ],
+    )
+
+
+def _entry(name: str) -> dict[str, Any]:
+    from flatfold.models import ZOO
+
+    spec = ZOO[name]
+    return {
+        "name": name,
+        "family": spec.family,
+        "input_shape": list(spec.input_shape),
+        "summary": spec.summary,
+    }
+
+
+def targets(json: given.Json = False, debug: given.Debug = False) -> None:
+    """List the targets, best first, and whether each can be used here."""
+    from flatfold.backends import availability_table
+
+    table = availability_table()
+    if json:
+        emit("targets", {"targets": [{"name": n, **asdict(a)} for n, a in table.items()]})
+        return
+    rows = [
+        (name, "yes" if found.available else "no", found.reason, found.hint)
+        for name, found in table.items()
+    ]
+    _table(("target", "available", "because", "try"), rows)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)

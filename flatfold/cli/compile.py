@@ -1,0 +1,182 @@
+"""flatfold compile: a model in its training form becomes a folder with an engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flatfold.cli import options as given
+from flatfold.cli.engine_options import engine_options
+from flatfold.cli.latency import Latency, check_sizes, measure_both
+from flatfold.cli.streams import emit, out, working
+from flatfold.cli.text import change, clean, count, duration
+
+if TYPE_CHECKING:
+    from flatfold.result import Optimized
+
+BUILD = Path("build")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME",
+        autocompletion=given.complete_target,
+        help="What to build for; auto is the best one present.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Where to write; default build/<name>-<target>-<precision>.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option(min=0, metavar="N", help="Threads of the engine.")]
+NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What was built, where it is, and how long it takes; `latency` may be why it is not known."""
+
+    result: Optimized
+    target: str
+    precision: str
+    folder: Path
+    latency: Latency | str
+
+    def files(self) -> list[Path]:
+        return sorted(self.folder.iterdir())
+
+    def to_dict(self) -> dict[str, Any]:
+        timed = isinstance(self.latency, Latency)
+        return {
+            **self.result.record(),
+            "target": self.target,
+            "precision": self.precision,
+            "folder": str(self.folder),
+            "files": {path.name: path.stat().st_size for path in self.files()},
+            "latency": self.latency.to_dict() if isinstance(self.latency, Latency) else None,
+            "not_timed": "" if timed else self.latency,
+        }
+
+
+def compile(
+    model: given.Model,
+    target: Target = "auto",
+    out_folder: Out = None,
+    weights: given.Weights = None,
+    batch: given.Batch = None,
+    size: given.Size = None,
+    dynamic_batch: given.DynamicBatch = False,
+    verify: given.Verify = "bound",
+    passes: given.Passes = None,
+    skip: given.Skip = None,
+    simplify: given.Simplify = False,
+    threads: Threads = None,
+    no_time: NoTime = False,
+    json: given.Json = False,
+    debug: given.Debug = False,
+) -> None:
+    """Build the fastest engine that computes the same function, and prove that it does."""
+    from flatfold import driver
+    from flatfold.backends.bundle import check_writable
+
+    target = driver.backend_for(target).name
+    building = engine_options(target, threads)
+    chosen: dict[str, Any] = {
+        "input_shape": given.input_shape(model, batch, size, dynamic_batch),
+        "dynamic_batch": dynamic_batch,
+        "weights": weights,
+        "passes": given.chosen_passes(passes, skip),
+        "verify": verify,
+        "simplify": simplify,
+    }
+    check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
+    with working() as progress:
+        result = driver.optimize(model, progress=progress, **chosen)
+        with driver.build(result, target, building, progress) as engine:
+            check_sizes(engine.inputs, batch, given.image_shape(size))
+            folder = out_folder or default_folder(result.name, target, engine.precision)
+            progress("writing")
+            engine.save(folder)
+            precision = engine.precision
+        latency: Latency | str = "switched off"
+        if not no_time:
+            progress("measuring")
+            latency = measure_both(result, target, batch, given.image_shape(size), building)
+    done = Compiled(result, target, precision, folder, latency)
+    if json:
+        emit("compile", done.to_dict())
+    else:
+        show(done)
+
+
+def model_name(model: str) -> str:
+    """The name that a model given on the command line will have."""
+    from flatfold.resolve import is_graph
+
+    return Path(model).stem if is_graph(model) else model.rpartition(":")[2]
+
+
+def default_folder(name: str, target: str, precision: str) -> Path:
+    """build/<name>-<target>-<precision>, with what a file system may not like replaced."""
+    fit = _UNFIT.sub("_", name).strip("._") or "model"
+    return BUILD / f"{fit}-{target}-{precision}"
+
+
+def show(done: Compiled) -> None:
+    """The summary of a build, as tables on stdout."""
+    from rich.table import Table
+
+    console, result = out(), done.result
+    console.print(f"{clean(result.name)} for {done.target}, {done.precision}\n", style="bold")
+    counts = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "before", "after", ""):
+        counts.add_column(column, justify="left" if not counts.columns else "right")
+    for counted in _counts(done):
+        counts.add_row(*counted)
+    console.print(counts)
+    console.print()
+    for name, fact in _facts(done):
+        console.print(f"{name:10}{fact}", soft_wrap=True)
+
+
+def _counts(done: Compiled) -> Iterator[tuple[str, str, str, str]]:
+    before, after = done.result.before, done.result.after
+    yield "operators", str(before.nodes), str(after.nodes), change(before.nodes, after.nodes)
+    for name in {**before.operators, **after.operators}:
+        old, new = before.operators.get(name, 0), after.operators.get(name, 0)
+        yield f"  {clean(name)}", str(old), str(new), change(old, new)
+    old, new = before.parameters, after.parameters
+    yield "parameters", f"{old:,}", f"{new:,}", change(old, new)
+    macs = before.macs, after.macs
+    yield "multiply-accumulates", count(macs[0]), count(macs[1]), change(*macs)
+    if isinstance(done.latency, Latency):
+        times = [duration(t.median, t.interval) for t in (done.latency.before, done.latency.after)]
+        yield "latency", times[0], times[1], done.latency.verdict()
+
+
+def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
+    remarks = done.result.remarks
+    applied = sum(remark.applied for remark in remarks)
+    yield "proof", clean(str(done.result.equivalence))
+    yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
+    if isinstance(done.latency, Latency):
+        inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in done.latency.shapes.items())
+        rounds = done.latency.ratio.rounds
+        yield "latency", f"medians of {rounds} alternating runs on {', '.join(inputs)}, [95 %]"
+    else:
+        yield "latency", f"not measured: {clean(done.latency)}"
+    yield "files", f"{done.folder}/: {', '.join(path.name for path in done.files())}"
+    yield "load", f"flatfold.load({str(done.folder)!r})"

@@ -1,0 +1,131 @@
+"""flatfold inspect: what a saved engine or an .onnx file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flatfold.cli import options as given
+from flatfold.cli.streams import emit, out
+from flatfold.cli.text import clean, count
+
+Thing = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE_OR_ONNX",
+        help="The folder of an engine, or an .onnx file.",
+        autocompletion=given.complete_model,
+    ),
+]
+
+
+def inspect(thing: Thing, json: given.Json = False, debug: given.Debug = False) -> None:
+    """Show the manifest of a saved engine, or the counts of an ONNX model."""
+    if Path(thing).is_dir():
+        from flatfold.backends.bundle import read_manifest
+
+        manifest = read_manifest(thing)
+        if json:
+            emit("inspect", {"manifest": manifest})
+        else:
+            _show(_manifest_facts(manifest))
+        return
+    found = _onnx_counts(thing)
+    if json:
+        emit("inspect", {"model": found})
+    else:
+        _show(_model_facts(found))
+
+
+def _onnx_counts(path: str) -> dict[str, Any]:
+    from flatfold.frontend.onnx_file import read_model
+    from flatfold.summary import summarise
+
+    model = read_model(path)
+    values = {"inputs": model.graph.inputs, "outputs": model.graph.outputs}
+    interface = {
+        kind: [_value(value) for value in found if not value.is_initializer()]
+        for kind, found in values.items()
+    }
+    opsets = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
+    return {
+        "name": Path(path).stem,
+        "producer": f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
+        "opsets": opsets,
+        **interface,
+        "counts": summarise(model).to_dict(),
+    }
+
+
+def _value(value: Any) -> dict[str, Any]:
+    dims = None if value.shape is None else [_dim(dim) for dim in value.shape.dims]
+    dtype = "unknown" if value.dtype is None else value.dtype.numpy().name
+    return {"name": value.name, "dtype": dtype, "shape": dims}
+
+
+def _dim(dim: Any) -> int | str | None:
+    return dim if isinstance(dim, int) else getattr(dim, "value", None)
+
+
+def _manifest_facts(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    record = manifest["record"]
+    yield "model", str(record.get("name", "unknown"))
+    yield "target", f"{manifest['target']}, {manifest['precision']}"
+    yield from _interface_facts(manifest)
+    for form in ("before", "after"):
+        if form in record:
+            yield form, _counts(record[form])
+    if "equivalence" in record:
+        yield "proof", _proof(record["equivalence"])
+    remarks = record.get("remarks", [])
+    applied = sum(bool(remark["applied"]) for remark in remarks)
+    yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
+    yield "built with", ", ".join(f"{n} {v}" for n, v in manifest["versions"].items())
+    for name, digest in manifest["files"].items():
+        yield "file", f"{name}  sha256 {digest}"
+
+
+def _model_facts(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "model", found["name"]
+    yield "made by", found["producer"] or "unknown"
+    yield "opsets", ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())
+    yield from _interface_facts(found)
+    yield "counts", _counts(found["counts"])
+
+
+def _interface_facts(holder: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for kind in ("inputs", "outputs"):
+        for value in holder[kind]:
+            sizes = (
+                "?"
+                if value["shape"] is None
+                else "x".join("?" if size is None else str(size) for size in value["shape"])
+            )
+            yield kind.removesuffix("s"), f"{value['name']}  {value['dtype']} {sizes}"
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    ordered = sorted(counts["operators"].items(), key=lambda item: (-item[1], item[0]))
+    operators = ", ".join(f"{name} x{number}" for name, number in ordered)
+    return (
+        f"{counts['nodes']} operators, {counts['parameters']:,} parameters, "
+        f"{count(counts['macs'])} multiply-accumulates ({operators})"
+    )
+
+
+def _proof(record: Mapping[str, Any]) -> str:
+    from dataclasses import fields
+
+    from flatfold.proof.equivalence import Equivalence
+
+    known = {field.name for field in fields(Equivalence)}
+    return str(Equivalence(**{key: value for key, value in record.items() if key in known}))
+
+
+def _show(facts: Iterable[tuple[str, str]]) -> None:
+    console = out()
+    for name, fact in facts:
+        console.print(f"{name:12}{clean(fact)}", soft_wrap=True)

@@ -1,0 +1,131 @@
+"""The options that several verbs share, what they mean, and what the shell completes them to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+
+from flatfold.errors import UnknownName
+
+SIZE = re.compile(r"\d{1,6}(x\d{1,6}){0,2}")
+MODEL_FORMS = "A zoo name, an .onnx file, package.module:factory or timm:NAME."
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of the zoo, and .onnx files and folders."""
+    from flatfold.models import ZOO
+
+    folder, start = os.path.split(incomplete)
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        entries = []
+    files = [
+        os.path.join(folder, entry.name) + (os.sep if entry.is_dir() else "")
+        for entry in entries
+        if entry.name.startswith(start) and (entry.is_dir() or entry.name.endswith(".onnx"))
+    ]
+    return [name for name in ZOO if name.startswith(incomplete)] + files
+
+
+def complete_target(incomplete: str) -> list[str]:
+    from flatfold.backends import TARGETS
+
+    return [name for name in ("auto", *TARGETS) if name.startswith(incomplete)]
+
+
+def _size(text: str) -> str:
+    if not SIZE.fullmatch(text) or 0 in _numbers(text):
+        raise typer.BadParameter(f"expected 224, 224x160 or 3x224x160, found {text!r}")
+    return text
+
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help=MODEL_FORMS, autocompletion=complete_model),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S|HxW|CxHxW",
+        callback=lambda text: text if text is None else _size(text),
+        help="Size of the input image.",
+    ),
+]
+Batch = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in one run.")]
+DynamicBatch = Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch size open.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A .safetensors file or a state dict saved by torch."),
+]
+Verify = Annotated[str, typer.Option(metavar="off|sample|bound", help="How much to prove.")]
+Passes = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Use these rewrites only; default all.")
+]
+Skip = Annotated[str | None, typer.Option(metavar="A,B", help="Use all rewrites but these.")]
+Simplify = Annotated[bool, typer.Option("--simplify", help="Run onnxsim after the rewrites.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def image_shape(size: str | None) -> tuple[int, ...] | None:
+    """(H, W) or (C, H, W): "64" is (64, 64)."""
+    if size is None:
+        return None
+    numbers = _numbers(size)
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
+def input_shape(
+    model: str, batch: int | None, size: str | None, dynamic_batch: bool
+) -> tuple[int, ...] | None:
+    """What `optimize` takes as input_shape; None lets it decide. An ONNX model has its own."""
+    from flatfold.resolve import is_graph
+
+    if is_graph(model) or (size is None and (batch is None or dynamic_batch)):
+        return None
+    shape = image_shape(size)
+    if shape is None or len(shape) == 2:
+        preferred = _preferred_shape(model)
+        if shape is None and preferred is None:
+            raise typer.BadParameter("this model says no size of its own; give --size too")
+        channels, *sizes = preferred or (3,)
+        shape = (channels, *(shape or sizes))
+    return shape if batch is None or dynamic_batch else (batch, *shape)
+
+
+def _preferred_shape(model: str) -> tuple[int, ...] | None:
+    from flatfold.models import ZOO
+
+    return ZOO[model].input_shape if model in ZOO else None
+
+
+def chosen_passes(passes: str | None, skip: str | None) -> list[str] | None:
+    """Names of the rewrites to use, None for all. Raises UnknownName, with near names."""
+    if passes is None and skip is None:
+        return None
+    from flatfold.passes import PIPELINE
+
+    known = [rewrite.name for rewrite in PIPELINE]
+    wanted = known if passes is None else _known(_names(passes), known)
+    left_out = _known(_names(skip or ""), known)
+    return [name for name in wanted if name not in left_out]
+
+
+def _known(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
+    for name in names:
+        if name not in known:
+            raise UnknownName("pass", name, known)
+    return names
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(size: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in size.split("x"))

@@ -57,7 +57,7 @@ def example_of(
             "expected either input_shape or example_inputs, found "
             + ("neither" if input_shape is None else "both"),
             where=type(module).__name__,
-            hint="input_shape=(3, 224, 224)",
+            hint="input_shape=(3, 224, 224), or --size 224 on the command line",
         )
     device, dtype = _placement(module)
     if example_inputs is None:

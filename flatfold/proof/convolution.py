@@ -10,26 +10,41 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 
+# Above this many elements the columns of all taps are not written out side by side.
+MOST_COLUMNS = 1 << 24
+
+
 def convolve(
     x: Array, weight: Array, strides: Any, dilations: Any, pads: Any, groups: int
 ) -> Array:
-    """Cross-correlation by the definition: one matrix product for each tap."""
+    """Cross-correlation by the definition: one matrix product, or one for each tap."""
     kernel = weight.shape[2:]
-    axes = len(kernel)
+    axes, taps = len(kernel), int(np.prod(kernel))
     padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
     spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     out = [(n - a) // s + 1 for n, a, s in zip(padded.shape[2:], spans, strides, strict=True)]
-    batch, outputs = len(x), len(weight)
-    taps = np.moveaxis(weight.reshape(groups, outputs // groups, weight.shape[1], -1), 3, 0)
-    y = np.zeros((batch, groups, outputs // groups, int(np.prod(out))))
-    for matrix, tap in zip(np.ascontiguousarray(taps), np.ndindex(*kernel), strict=True):
-        window: Any = [slice(None), slice(None)]
-        for t, d, o, s in zip(tap, dilations, out, strides, strict=True):
-            window.append(slice(t * d, t * d + (o - 1) * s + 1, s))
-        columns = padded[tuple(window)].reshape(batch, groups, -1, y.shape[3])
+    shape = (len(x), groups, len(weight) // groups, int(np.prod(out)))
+    views = (_window(padded, tap, dilations, out, strides) for tap in np.ndindex(*kernel))
+    matrix = weight.reshape(groups, shape[2], -1, taps)
+    if x.shape[1] * taps * len(x) * shape[3] <= MOST_COLUMNS:
+        columns = np.stack([v.reshape(len(x), groups, -1, shape[3]) for v in views], axis=3)
+        y = matrix.reshape(groups, shape[2], -1) @ columns.reshape(*shape[:2], -1, shape[3])
+        return y.reshape(len(x), len(weight), *out)
+    y = np.zeros(shape)
+    for number, view in enumerate(views):
+        tap, column = matrix[..., number], view.reshape(len(x), groups, -1, shape[3])
         # depthwise: a product of 1 x 1 matrices would cost a call for each channel
-        y += matrix * columns if matrix.shape[1:] == (1, 1) else matrix @ columns
-    return y.reshape(batch, outputs, *out)
+        y += tap * column if tap.shape[1:] == (1, 1) else tap @ column
+    return y.reshape(len(x), len(weight), *out)
+
+
+def _window(padded: Array, tap: Any, dilations: Any, out: Any, strides: Any) -> Array:
+    """The pixels that one tap looks at."""
+    window: Any = [slice(None), slice(None)]
+    for t, d, o, s in zip(tap, dilations, out, strides, strict=True):
+        window.append(slice(t * d, t * d + (o - 1) * s + 1, s))
+    view: Array = padded[tuple(window)]
+    return view
 
 
 def same_pads(sizes: Any, kernel: Any, strides: Any, dilations: Any, mode: str) -> list[int]:
@@ -52,10 +67,8 @@ def scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) 
     for tap in np.ndindex(*kernel):
         at: Any = (..., *tap)
         matrix = weight[at].reshape(groups, -1, weight.shape[1]).swapaxes(1, 2)
-        window: Any = [slice(None), slice(None)]
-        for t, n, s, d in zip(tap, sizes, strides, dilations, strict=True):
-            window.append(slice(t * d, t * d + (n - 1) * s + 1, s))
-        y[tuple(window)] += (matrix @ columns).reshape(len(x), -1, *sizes)
+        view = _window(y, tap, dilations, sizes, strides)
+        view += (matrix @ columns).reshape(len(x), -1, *sizes)
     return y
 
 

@@ -133,7 +133,7 @@ def compare(
     if comparison.worst is None:
         raise InputError(
             "the original graph could not be run on any input tried",
-            hint="check the model with ONNX Runtime, or give --input-shape",
+            hint="check that ONNX Runtime runs the model, or fix its open sizes",
         )
     return replace(comparison.worst, inputs=tuple(comparison.tried), reference=name)
 

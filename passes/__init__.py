@@ -6,7 +6,8 @@ from flatfold.passes.collapse_activations import CollapseActivations
 from flatfold.passes.compose_convs import ComposeConvs
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.merge_branches import MergeBranches
-from flatfold.passes.rewrite import Change, Pipeline, Remark, Rewrite
+from flatfold.passes.remark import Remark
+from flatfold.passes.rewrite import Change, Pipeline, Rewrite
 
 PIPELINE: tuple[type[Rewrite], ...] = (
     FoldBatchNorm,

@@ -68,7 +68,8 @@ def read_gemm(node: ir.Node) -> Applied:
         if offset.ndim == 2 and offset.shape[0] != 1:
             raise Decline("NOT-PER-CHANNEL", "the bias differs between rows of the batch")
         bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
-    return Applied(source(node), stencil(matrix if alpha == 1 else alpha * matrix, bias))
+    scaled = matrix if alpha == 1 else alpha * matrix.astype(np.float64)
+    return Applied(source(node), stencil(scaled, bias))
 
 
 def read_matmul(node: ir.Node) -> Applied:

@@ -206,6 +206,6 @@ def _require_no_underflow(array: Weight, rounded: npt.NDArray[Any], dtype: ir.Da
         return
     within = tuple(range(1, array.ndim))
     lost = np.sum(np.where(small, np.abs(array - rounded.astype(np.float64)), 0.0), axis=within)
-    if np.any(lost > ROUNDOFF[dtype] * np.sum(size, axis=within)):
+    if np.any(lost > ROUNDOFF[dtype] / 4 * np.sum(size, axis=within)):
         least = float(np.min(size[small]))
         raise Decline("UNDERFLOW", f"a folded weight of {least:.3g} underflows {dtype.name}")

@@ -54,6 +54,8 @@ def read_batch_norm(node: ir.Node) -> Applied:
             "the normalisation uses the statistics of the batch",
             "export the model in eval mode",
         )
+    if number(node, "spatial", 1) != 1:
+        raise Decline("NOT-PER-CHANNEL", "the statistics differ between pixels")
     names = ("scale", "bias", "mean", "variance")
     parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
     gamma, beta, mean, variance = parts
@@ -156,6 +158,8 @@ def read_pad(node: ir.Node) -> Applied:
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() != "constant":
         raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
+    if len(node.inputs) < 2:
+        raise Decline("NOT-CONSTANT", "the padding is an attribute, as before opset 11")
     pads = constant(node.inputs[1])
     fill = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(1)
     if pads is None or fill is None:

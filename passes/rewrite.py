@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,25 +23,17 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.lift import Lifter, Region
 from flatfold.passes.lower import Lowered, Names, lower
 from flatfold.passes.reading import Applied, Summed
+from flatfold.passes.remark import (
+    REPLACED_KEY,
+    REWRITE_KEY,
+    SCOPE_KEY,
+    Remark,
+    census,
+    origins,
+)
 
 TIE = 1e-9
 MOST_SWEEPS = 100  # two or three are usual; each one strictly lowers the estimated time
-REWRITE_KEY, REPLACED_KEY, SCOPE_KEY = "flatfold.rewrite", "flatfold.replaced", "flatfold.scope"
-
-
-@dataclass(frozen=True)
-class Remark:
-    """One decision: a rewrite applied at a node, or missed and why, with the cost on both sides."""
-
-    rewrite: str
-    node: str
-    applied: bool
-    code: str
-    reason: str
-    before: Cost = field(default_factory=Cost)
-    after: Cost = field(default_factory=Cost)
-    replaced: tuple[str, ...] = ()
-    hint: str = ""
 
 
 class Rewrite(ABC):
@@ -124,7 +115,9 @@ class _Sweep:
             rewrite = self._rewrite_for(region)
             before, after = self._costs(region)
             missed = replace(missed, rewrite=rewrite.name, before=before, after=after)
-            self._note_boundaries(region, missed)
+            told = self._note_boundaries(region, missed)
+            if told and len(region.nodes) == 1:
+                return  # the reason is known; that nothing came of it need not be said again
             rewrite.accept(region)
             _require_gain(before, after)
             self._apply(rewrite, region, before, after)
@@ -143,16 +136,18 @@ class _Sweep:
         change = Change(rewrite.name, region, lowered)
         if self.pipeline.check is not None:
             self.pipeline.check(change)
-        message = f"{_census(region.nodes)} -> {_census(lowered.nodes) or 'nothing'}"
-        names, node = _origins(region.nodes), region.root.name or ""
+        message = f"{census(region.nodes)} -> {census(lowered.nodes) or 'nothing'}"
+        names, node = origins(region.nodes), region.root.name or ""
         self._replace(change, names)
         remark = Remark(rewrite.name, node, True, "APPLIED", message, before, after, names)
         self.applied.append(remark)
 
-    def _note_boundaries(self, region: Region, missed: Remark) -> None:
-        """Why the region ends where it does, where that is a near miss."""
+    def _note_boundaries(self, region: Region, missed: Remark) -> bool:
+        """Why the region ends where it does, where that is a near miss; whether there was one."""
+        before = len(self.missed)
         for value, why in region.boundaries:
             self._note(replace(missed, before=Cost(), after=Cost()), why, f"{value.name}: ")
+        return len(self.missed) > before
 
     def _note(self, missed: Remark, why: Decline, where: str = "") -> None:
         if why.code not in _ENDS:
@@ -224,21 +219,6 @@ def _names(model: ir.Model) -> set[str]:
         names.update(value.name for value in graph.inputs)
         names.update(value.name for node in graph for value in node.outputs)
     return {name for name in names if name}
-
-
-def _census(nodes: Sequence[ir.Node]) -> str:
-    """Operator counts, most frequent first: "Conv x2, Add"."""
-    counts = Counter(node.op_type for node in nodes)
-    return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.most_common())
-
-
-def _origins(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
-    """Names of the nodes of the original graph that these stand for, each once."""
-    names: dict[str, None] = {}
-    for node in nodes:
-        earlier = node.metadata_props.get(REPLACED_KEY)
-        names.update(dict.fromkeys(json.loads(earlier) if earlier else [node.name or ""]))
-    return tuple(names)
 
 
 def _drop_unused(graph: ir.Graph) -> None:

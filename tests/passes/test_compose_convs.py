@@ -111,6 +111,14 @@ def test_padding_by_the_offset_of_the_norm_makes_a_sequence_exact():
     assert_same(done)
 
 
+def test_padding_written_as_an_attribute_is_left():
+    net = Net(opset=9)
+    y = net.op("Pad", net.x, pads=[0, 0, 1, 1, 0, 0, 1, 1])
+    done = rewrite(net.model(net.conv(y, 4, 4, (3, 3), pads=NONE)))
+    assert_untouched(done)
+    assert "NOT-CONSTANT" in done.codes
+
+
 @pytest.mark.parametrize("kind", ["depthwise then pointwise", "bottleneck"])
 def test_what_is_exact_but_dear_is_left_with_its_ratio(kind):
     net = Net((1, 32, 16, 16))

@@ -145,6 +145,27 @@ def test_a_weight_that_is_also_an_input_is_not_a_constant():
     assert "NOT-CONSTANT" in done.codes
 
 
+def test_quantised_weights_and_values_are_left():
+    net = Net(dtype=np.float32)
+    net.constants |= {"w": np.ones((4, 4, 3, 3), np.int8), "zero": np.int8(0)}
+    net.constants["step"] = np.float32(0.02)
+    x = net.op("DequantizeLinear", net.op("QuantizeLinear", net.x, "step", "zero"), "step", "zero")
+    y = net.op("Conv", x, net.op("DequantizeLinear", "w", "step", "zero"), pads=[1] * 4)
+    done = rewrite(net.model(net.bn(y, 4)))
+    assert_untouched(done)
+    assert "NOT-CONSTANT" in done.codes
+
+
+def test_alpha_of_a_gemm_is_applied_in_double():
+    net = Net((3, 4), dtype=np.float32)
+    weight, alpha = net.rng.standard_normal((4, 6)).astype(np.float32), np.float32(0.3)
+    y = net.op("Gemm", net.x, net.const(weight), alpha=float(alpha))
+    done = rewrite(net.model(net.op("Mul", y, net.const(np.array([0.7], np.float32)))))
+    (made,) = (v.const_value.numpy() for v in done.graph.graph.initializers.values())
+    exact = weight.T.astype(np.float64) * np.float64(alpha) * np.float64(np.float32(0.7))
+    assert np.array_equal(made, exact.astype(np.float32))
+
+
 def test_a_batchnorm_whose_variance_is_too_negative_stays():
     net = Net()
     y = net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)

@@ -2,9 +2,8 @@
 
     seconds = nodes * overhead + macs / rate(kind) + bytes / bandwidth
 
-for one image. The figures of a `Profile` are round numbers of the right order: decisions depend on
-their ratios (a depthwise multiply-accumulate is many times dearer than a dense one). Unknown
-spatial sizes count as `ASSUMED_SIZE`.
+for one image. The figures of a `Profile` are round numbers measured by bench/profile.py; decisions
+depend on their ratios. Unknown spatial sizes count as `ASSUMED_SIZE`.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ class Profile:
     node: float
 
 
-# One entry per target; `default` holds figures of one desktop core running ONNX Runtime.
+# `default`: ONNX Runtime 1.31 on two cores of an x86 processor with AVX-512.
 PROFILES = {
-    "default": Profile("default", dense=40e9, depthwise=4e9, bandwidth=8e9, node=4e-6),
+    "default": Profile("default", dense=100e9, depthwise=60e9, bandwidth=60e9, node=1e-6),
 }
 
 

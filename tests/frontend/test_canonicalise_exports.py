@@ -49,8 +49,8 @@ def test_new_exporter(exported_a0: ir.Model) -> None:
         "Reshape": 1,
         "Gemm": 1,
     }
-    biases = [node.inputs[2] for node in model.graph if node.op_type == "Conv"]
-    assert all(bias is not None and bias.is_initializer() for bias in biases)
+    # the exporter gave every bias-free convolution a bias of zeros
+    assert all(len(node.inputs) == 2 for node in model.graph if node.op_type == "Conv")
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

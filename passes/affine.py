@@ -26,11 +26,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Affine:
-    """bias + sum of terms. `pixels`: output positions for one image, known or assumed."""
+    """bias + sum of terms.
+
+    `pixels`: output positions for one image, known or assumed. `batched`: matrices are applied
+    along the last axis of a value of more than two, where no Gemm takes the bias along.
+    """
 
     terms: tuple[Term, ...]
     bias: Array | None
     pixels: int
+    batched: bool = False
 
     @property
     def geometry(self) -> Geometry:
@@ -39,14 +44,21 @@ class Affine:
     def cost(self, profile: Profile) -> Cost:
         """Of the nodes that `lower` writes for this form."""
         shapes = [(term.stencil.geometry, term.stencil.is_identity) for term in self.terms]
-        return cost_of(shapes, self.bias is not None, self.pixels, profile)
+        return cost_of(shapes, self.bias is not None, self.pixels, profile, self.batched)
 
 
 def cost_of(
-    shapes: Sequence[tuple[Geometry, bool]], biased: bool, pixels: int, profile: Profile
+    shapes: Sequence[tuple[Geometry, bool]],
+    biased: bool,
+    pixels: int,
+    profile: Profile,
+    batched: bool = False,
 ) -> Cost:
     """Cost of a sum of (geometry, is identity) terms; a layer among them takes the bias."""
     total = Cost()
+    if batched and biased and any(not shape.is_diagonal for shape, _ in shapes):
+        total = cost.of_bias(shapes[0][0].outputs, pixels, profile)
+        biased = False
     host = next((i for i, (shape, _) in enumerate(shapes) if not shape.is_diagonal), 0)
     for index, (shape, identity) in enumerate(shapes):
         total += cost.of_stencil(shape, biased and index == host, identity, pixels, profile)
@@ -65,8 +77,10 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
         require_exact(g, term.stencil.geometry, inner.bias is not None, term.sizes)
     biased = outer.bias is not None or inner.bias is not None
     shapes = [(geo.compose(g, t.stencil.geometry), False) for t in inner.terms]
-    after = cost_of(shapes, biased, pixels, profile)
-    before = inner.cost(profile) + cost_of([(g, False)], outer.bias is not None, pixels, profile)
+    batched = inner.batched
+    after = cost_of(shapes, biased, pixels, profile, batched)
+    own = cost_of([(g, False)], outer.bias is not None, pixels, profile, batched)
+    before = inner.cost(profile) + own
     if after.seconds > before.seconds:
         raise too_dear(before, after, "composing would cost")
     bias = outer.bias
@@ -74,7 +88,7 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
         bias = plus(bias, kernels.apply_to_constant(outer.weight, g, inner.bias))
     bare = Stencil(g, outer.weight)
     terms = [Term(t.source, compose(bare, t.stencil, t.sizes), t.sizes) for t in inner.terms]
-    return Affine(tuple(terms), bias, pixels)
+    return Affine(tuple(terms), bias, pixels, batched)
 
 
 def too_dear(before: Cost, after: Cost, what: str) -> Decline:
@@ -91,9 +105,9 @@ def total(parts: Iterable[tuple[int, Affine]], profile: Profile) -> tuple[Affine
     """
     grouped: dict[ir.Value, list[Term]] = {}
     bias: Array | None = None
-    pixels = 0
+    pixels, batched = 0, False
     for sign, form in parts:
-        pixels = form.pixels
+        pixels, batched = form.pixels, form.batched
         part = form.bias if sign > 0 or form.bias is None else -form.bias
         bias = plus(bias, part)
         for term in form.terms:
@@ -105,7 +119,7 @@ def total(parts: Iterable[tuple[int, Affine]], profile: Profile) -> tuple[Affine
         merged, why = merge(group, pixels, profile)
         terms += merged
         refusal = refusal or why
-    return Affine(tuple(terms), bias, pixels), refusal
+    return Affine(tuple(terms), bias, pixels, batched), refusal
 
 
 @dataclass

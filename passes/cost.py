@@ -2,8 +2,8 @@
 
     seconds = nodes * overhead + macs / rate(kind) + bytes / bandwidth
 
-for one image. The figures of a `Profile` are round numbers measured by bench/profile.py; decisions
-depend on their ratios. Unknown spatial sizes count as `ASSUMED_SIZE`.
+for one image. The figures of a `Profile` are round numbers measured by bench/operator_costs.py;
+decisions depend on their ratios. Unknown spatial sizes count as `ASSUMED_SIZE`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,12 @@ def of_elementwise(channels: int, pixels: int, profile: Profile, reads: int = 1)
     """One node that reads `reads` maps and writes one."""
     moved = channels * pixels * BYTES * (reads + 1)
     return Cost(nodes=1, seconds=profile.node + moved / profile.bandwidth)
+
+
+def of_bias(channels: int, pixels: int, profile: Profile) -> Cost:
+    """An Add of one number per channel."""
+    one = of_elementwise(channels, pixels, profile)
+    return Cost(1, 0, channels, one.seconds)
 
 
 def of_stencil(shape: Geometry, biased: bool, identity: bool, out: int, profile: Profile) -> Cost:

@@ -14,8 +14,8 @@ from flatfold.passes.reading import (
     ints,
     number,
     optional,
+    rank,
     source,
-    spatial,
     weights,
     window,
 )
@@ -73,10 +73,11 @@ def read_gemm(node: ir.Node) -> Applied:
 
 
 def read_matmul(node: ir.Node) -> Applied:
-    data = source(node)
-    weight = weights(node, 1, "weight")
-    if weight.ndim != 2 or len(spatial(data)) != 0:
-        raise Decline("MATMUL", "only a matrix product of a matrix by a constant matrix is read")
+    """x W along the last axis of x, whatever its rank."""
+    data, weight = source(node), weights(node, 1, "weight")
+    if weight.ndim != 2:
+        raise Decline("MATMUL", f"a product by a constant of {weight.ndim} axes is not one matrix")
+    rank(data)
     return Applied(data, stencil(weight.T))
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import affine, cost
+from flatfold.passes import affine, layout
 from flatfold.passes.activations import ACTIVATIONS
-from flatfold.passes.affine import Affine, Term
+from flatfold.passes.affine import Affine
 from flatfold.passes.cost import Profile
-from flatfold.passes.geometry import Decline, Sizes, unknown_sizes
+from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
-from flatfold.passes.reading import Applied, Summed, channels, spatial
-from flatfold.passes.stencil import diagonal
+from flatfold.passes.reading import Applied, Summed
 
 MERGE, COMPOSE, COLLAPSE, FOLD = "merge", "compose", "collapse", "fold"
 
@@ -136,28 +134,32 @@ class Lifter:
     def _form(self, node: ir.Node, forms: dict[ir.Value, Affine]) -> Affine:
         linear = self.linear(node)
         if isinstance(linear, Summed):
-            parts = [(s, v, forms.pop(v) if v in forms else opaque(v)) for s, v in linear.operands]
-            _require_equal_sizes([(value, form) for _, value, form in parts])
-            form, refusal = affine.total([(s, f) for s, _, f in parts], self.profile)
+            values = [value for _, value in linear.operands]
+            inners = [forms.pop(v) if v in forms else layout.opaque(v) for v in values]
+            inners = layout.same_layout(list(zip(values, inners, strict=True)))
+            layout.require_equal_sizes(list(zip(values, inners, strict=True)))
+            signs = [sign for sign, _ in linear.operands]
+            form, refusal = affine.total(zip(signs, inners, strict=True), self.profile)
             if refusal is not None:
                 self._refusals[node] = refusal
             return form
         inner = forms.pop(linear.source, None)
-        pixels = cost.positions(_sizes(node.outputs[0], linear.stencil.geometry.axes))
+        own = layout.alone(linear, node.outputs[0])
         if inner is not None:
             try:
-                return self._composed(linear, inner, pixels)
+                return self._composed(linear, inner, own.pixels)
             except Decline as reason:
                 self._cuts[linear.source] = reason
-        return Affine((_bare_term(linear),), linear.stencil.bias, pixels)
+        return own
 
     def _composed(self, linear: Applied, inner: Affine, pixels: int) -> Affine:
-        layers = not linear.stencil.geometry.is_diagonal and any(
+        outer, inner = layout.aligned(linear, inner, linear.source)
+        layers = not outer.geometry.is_diagonal and any(
             not term.stencil.geometry.is_diagonal for term in inner.terms
         )
         if layers and COMPOSE not in self.allowed:
             raise Decline("OFF", "composing layers is switched off")
-        return affine.apply(linear.stencil, inner, pixels, self.profile)
+        return affine.apply(outer, inner, pixels, self.profile)
 
     def _inside(self, root: ir.Node) -> tuple[tuple[ir.Node, ...], dict[ir.Value, Decline]]:
         """Nodes of the region as it turned out, and the boundary values with their reasons."""
@@ -199,51 +201,3 @@ def _operands(linear: Applied | Summed) -> tuple[ir.Value, ...]:
     if isinstance(linear, Applied):
         return (linear.source,)
     return tuple(value for _, value in linear.operands)
-
-
-def _sizes(value: ir.Value, axes: int) -> Sizes:
-    return unknown_sizes(axes) if value.shape is None else spatial(value)
-
-
-def _bare_term(linear: Applied) -> Term:
-    """The operator as a term over its own source, bias left out."""
-    form = linear.stencil
-    bare = type(form)(form.geometry, form.weight)
-    return Term(linear.source, bare, _sizes(linear.source, form.geometry.axes))
-
-
-def opaque(value: ir.Value) -> Affine:
-    """A value that is not looked into: the identity of itself."""
-    sizes = spatial(value)
-    one = diagonal(np.ones(channels(value)), None, len(sizes))
-    return Affine((Term(value, one, sizes),), None, cost.positions(sizes))
-
-
-def _require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
-    """Decline a sum that might broadcast: every axis of every operand must be known to agree."""
-    first, form = operands[0]
-    for value, other in operands[1:]:
-        mine, its = form.geometry, other.geometry
-        if (mine.outputs, mine.axes) != (its.outputs, its.axes):
-            raise Decline("BROADCAST", f"{first.name} and {value.name} differ in rank or channels")
-        agree = _equal_dims(first, value)
-        for one in form.terms:
-            for two in other.terms:
-                if one.source is two.source:
-                    agree |= _equal_axes(one, two)
-        if agree != set(range(mine.axes + 2)) - {1}:
-            raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
-
-
-def _equal_dims(one: ir.Value, two: ir.Value) -> set[int]:
-    if one.shape is None or two.shape is None or len(one.shape) != len(two.shape):
-        return set()
-    pairs = enumerate(zip(one.shape, two.shape, strict=True))
-    return {axis for axis, (a, b) in pairs if axis != 1 and a == b and str(a) != "None"}
-
-
-def _equal_axes(one: Term, two: Term) -> set[int]:
-    """Axes on which two stencils over one source have equal sizes whatever the source's are."""
-    f, g = one.stencil.geometry, two.stencil.geometry
-    same = {i for i in range(f.axes) if (f.strides[i], f.growth[i]) == (g.strides[i], g.growth[i])}
-    return {0} | {axis + 2 for axis in same}

@@ -18,7 +18,8 @@ from flatfold.passes.affine import Affine, Term
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import Array, Weight, transposed
 from flatfold.passes.operators import FLOATS
-from flatfold.passes.stencil import Stencil, uncrop
+from flatfold.passes.reading import rank
+from flatfold.passes.stencil import Stencil, regroup, uncrop
 
 # Smallest normal number and unit roundoff, by type.
 TINY = {
@@ -120,18 +121,26 @@ class _Writer:
         form = term.stencil
         if form.geometry.is_diagonal:
             return self.elementwise(term, bias)
-        inputs = [term.source]
         if form.geometry.axes == 0:
-            inputs.append(self.constant(form.weight, "weight"))
-            inputs += [] if bias is None else [self.constant(bias, "bias")]
-            return self.node("Gemm", inputs, {"transB": 1})
+            return self.product(term, bias)
         whole = uncrop(form)
         spread = whole.geometry.is_transposed
         attributes = transpose_attributes(whole) if spread else conv_attributes(whole)
         weight = transposed(whole.weight, whole.geometry.groups) if spread else whole.weight
-        inputs.append(self.constant(weight, "weight"))
+        inputs = [term.source, self.constant(weight, "weight")]
         inputs += [] if bias is None else [self.constant(bias, "bias")]
         return self.node("ConvTranspose" if spread else "Conv", inputs, attributes)
+
+    def product(self, term: Term, bias: Array | None) -> ir.Value:
+        """A matrix along the last axis: Gemm where there is no other, else MatMul and Add."""
+        matrix = regroup(term.stencil, 1).weight
+        if rank(term.source) == 2:
+            inputs = [term.source, self.constant(matrix, "weight")]
+            inputs += [] if bias is None else [self.constant(bias, "bias")]
+            return self.node("Gemm", inputs, {"transB": 1})
+        weight = self.constant(np.ascontiguousarray(matrix.T), "weight")
+        value = self.node("MatMul", [term.source, weight])
+        return value if bias is None else self.node("Add", [value, self.constant(bias, "bias")])
 
     def elementwise(self, term: Term, bias: Array | None) -> ir.Value:
         value, form = term.source, term.stencil

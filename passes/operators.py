@@ -71,12 +71,12 @@ def read_product(node: ir.Node) -> Applied:
     data, operand, swapped = data_and_constant(node)
     if node.op_type == "Div" and swapped:
         raise Decline("NONLINEAR", "a constant is divided by data")
-    factor = per_channel(operand, data)
+    factor, axes = per_channel(operand, data)
     if node.op_type == "Div":
         if not np.all(factor != 0):
             raise Decline("NONFINITE", "division by zero")
         factor = 1.0 / factor
-    return Applied(data, diagonal(factor, None, len(spatial(data))))
+    return Applied(data, diagonal(factor, None, axes))
 
 
 def read_sum(node: ir.Node) -> Applied | Summed:
@@ -88,9 +88,9 @@ def read_sum(node: ir.Node) -> Applied | Summed:
         raise Decline("CONSTANT", "a sum of more than two with constants among them")
     data, operand, swapped = data_and_constant(node)
     sign_data, sign_constant = (signs[1], signs[0]) if swapped else (signs[0], signs[1])
-    offset = sign_constant * per_channel(operand, data)
-    ones = np.full(len(offset), float(sign_data))
-    return Applied(data, diagonal(ones, offset if np.any(offset) else None, len(spatial(data))))
+    numbers, axes = per_channel(operand, data)
+    ones = np.full(len(numbers), float(sign_data))
+    return Applied(data, diagonal(ones, sign_constant * numbers, axes))
 
 
 def read_same(node: ir.Node) -> Applied:

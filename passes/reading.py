@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.geometry import Decline, Ints, Sizes
-from flatfold.passes.kernels import Weight
+from flatfold.passes.kernels import Array, Weight
 from flatfold.passes.stencil import Stencil, diagonal
 
 
@@ -39,21 +39,49 @@ def constant(value: ir.Value | None) -> Weight | None:
     return None if tensor is None else tensor.numpy()
 
 
-def spatial(value: ir.Value) -> Sizes:
-    """Static spatial sizes of an [N, C, ...] value, None where unknown."""
+def rank(value: ir.Value) -> int:
     if value.shape is None:
         raise Decline("SHAPE", f"the rank of {value.name} is unknown")
     if value.shape.rank() < 2:
         raise Decline("SHAPE", f"{value.name} has no batch and channel axes")
-    return tuple(dim if isinstance(dim, int) else None for dim in value.shape.dims[2:])
+    return value.shape.rank()
 
 
-def channels(value: ir.Value) -> int:
-    spatial(value)
-    dim = value.shape[1] if value.shape is not None else None
-    if not isinstance(dim, int):
+def known(value: ir.Value) -> Sizes:
+    """Every dimension, None where it is open."""
+    rank(value)
+    dims = () if value.shape is None else value.shape.dims
+    return tuple(dim if isinstance(dim, int) else None for dim in dims)
+
+
+def spatial(value: ir.Value) -> Sizes:
+    """Static spatial sizes of an [N, C, ...] value, None where unknown."""
+    return known(value)[2:]
+
+
+def channel_axis(value: ir.Value, axes: int) -> int:
+    """A stencil without spatial axes mixes the last axis, whatever the rank; any other, axis 1."""
+    return 1 if axes else rank(value) - 1
+
+
+def channels(value: ir.Value, axes: int | None = None) -> int:
+    """Channels of an [N, C, ...] value, or of one that a stencil with `axes` is applied to."""
+    size = known(value)[1 if axes is None else channel_axis(value, axes)]
+    if size is None:
         raise Decline("SHAPE", f"the number of channels of {value.name} is unknown")
-    return dim
+    return size
+
+
+def either_axes(value: ir.Value) -> int:
+    """Spatial axes for a form that is the same in both layouts: that whose channels are known."""
+    return rank(value) - 2 if known(value)[1] is not None else 0
+
+
+def pixels(value: ir.Value, axes: int) -> Sizes:
+    """Sizes of all axes but batch and channels."""
+    sizes = list(known(value))
+    del sizes[channel_axis(value, axes)], sizes[0]
+    return tuple(sizes)
 
 
 def weights(node: ir.Node, index: int, what: str) -> Weight:
@@ -123,18 +151,26 @@ def data_and_constant(node: ir.Node) -> tuple[ir.Value, Weight, bool]:
     return source(node, 1), weights(node, 0, "operand"), True
 
 
-def per_channel(operand: Weight, data: ir.Value) -> Weight:
-    """A constant operand as one number per channel; Decline if it varies along another axis."""
-    count, rank = channels(data), len(spatial(data)) + 2
-    shape = (1,) * (rank - operand.ndim) + operand.shape
-    if len(shape) != rank or any(dim != 1 for i, dim in enumerate(shape) if i != 1):
+def per_channel(operand: Weight, data: ir.Value) -> tuple[Array, int]:
+    """A constant operand as one number per channel, and the spatial axes it leaves.
+
+    Channels are axis 1 or the last one; a single number is taken along axis 1. Decline if the
+    constant varies along another axis, or would widen the data.
+    """
+    sizes = known(data)
+    shape = (1,) * (len(sizes) - operand.ndim) + operand.shape
+    varies = [axis for axis, dim in enumerate(shape) if dim != 1]
+    last = varies == [len(sizes) - 1]
+    if len(shape) != len(sizes) or (varies not in ([], [1]) and not last):
         raise Decline("NOT-PER-CHANNEL", f"a constant of shape {operand.shape} is not per channel")
-    if shape[1] not in (1, count):
-        raise Decline("NOT-PER-CHANNEL", f"{shape[1]} constants would widen {count} channels")
-    return np.broadcast_to(operand.reshape(-1).astype(np.float64), (count,))
+    axes = 0 if last else len(sizes) - 2 if varies else either_axes(data)
+    count = channels(data, axes)
+    if operand.size not in (1, count):
+        raise Decline("NOT-PER-CHANNEL", f"{operand.size} constants would widen {count} channels")
+    return np.broadcast_to(operand.reshape(-1).astype(np.float64), (count,)), axes
 
 
 def scaled(data: ir.Value, factor: float = 1.0) -> Applied:
     """factor * data."""
-    count, axes = channels(data), len(spatial(data))
-    return Applied(data, diagonal(np.full(count, factor), None, axes))
+    axes = either_axes(data)
+    return Applied(data, diagonal(np.full(channels(data, axes), factor), None, axes))

@@ -17,12 +17,12 @@ import onnx_ir as ir
 
 from flatfold.errors import PassError
 from flatfold.passes import cost
-from flatfold.passes.affine import cost_of
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
+from flatfold.passes.layout import alone
 from flatfold.passes.lift import Lifter, Region
 from flatfold.passes.lower import Lowered, Names, lower
-from flatfold.passes.reading import Applied, Summed
+from flatfold.passes.reading import Applied, Summed, known
 from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,
@@ -165,19 +165,15 @@ class _Sweep:
         profile, value = self.pipeline.profile, node.outputs[0]
         if node.op_type == "Identity":
             return Cost()
-        shape = value.shape
-        known = () if shape is None else shape.dims[2:]
-        pixels = cost.positions(tuple(d if isinstance(d, int) else None for d in known))
         if isinstance(linear, Summed):
-            width = shape[1] if shape is not None and isinstance(shape[1], int) else 1
-            one = cost.of_elementwise(width, pixels, profile, reads=len(linear.operands))
-            return one
-        form = linear.stencil
+            elements = cost.positions(known(value)[1:])
+            return cost.of_elementwise(1, elements, profile, reads=len(linear.operands))
+        form = alone(linear, value)
         if form.geometry.is_diagonal:  # one node, however it is written
-            one = cost.of_elementwise(form.geometry.outputs, pixels, profile)
+            one = cost.of_elementwise(form.geometry.outputs, form.pixels, profile)
             constants = len(node.inputs) - 1
             return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
-        return cost_of([(form.geometry, False)], form.bias is not None, pixels, profile)
+        return form.cost(profile)
 
     def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:
         region, new = change.region, change.lowered

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from flatfold.errors import NotEquivalent
 from flatfold.passes import Change
+from flatfold.passes.affine import Term
 from flatfold.passes.geometry import Decline
 from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
 from flatfold.proof.extent import Extent, extents
@@ -89,7 +90,7 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     feeds: dict[ir.Value, Pair] = {}
     ranged = any(node.op_type in RANGED for node in region.nodes)
     for term in region.form.terms:
-        shape = (1, term.stencil.geometry.inputs, *extent[term.source])
+        shape = data_shape(term, extent[term.source])
         x = rng.standard_normal(shape)
         if ranged:
             x = within_range(term.source, x)
@@ -102,6 +103,14 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     if before.y.shape != after.y.shape:
         return math.inf
     return worst_ratio(before, after.y, region.output.dtype, _operations(change))
+
+
+def data_shape(term: Term, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """[1, C, sizes] for a stencil with spatial axes; [1, 2, .., C] for a matrix."""
+    shape, channels = term.source.shape, term.stencil.geometry.inputs
+    if sizes or shape is None or shape.rank() == 2:
+        return (1, channels, *sizes)
+    return (1, *(2,) * (shape.rank() - 2), channels)
 
 
 def within_range(source: ir.Value, x: Array) -> Array:

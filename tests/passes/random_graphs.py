@@ -107,6 +107,18 @@ class _Maker:
         how = {"strides": strides, "pads": pads, "group": groups}
         return Value(self.net.op("ConvTranspose", v.name, weight, **how), 4, sizes)
 
+    def along_last_axis(self, v: Value) -> Value:
+        """A matrix product or a scale along the last axis, as in channels-last blocks."""
+        size = v.sizes[-1]
+        if self.rng.random() < 0.5:
+            vector = self.net.const(self.rng.standard_normal(size))
+            kind = str(self.rng.choice(["Mul", "Add"]))
+            return Value(self.net.op(kind, v.name, vector), v.channels, v.sizes)
+        width = int(self.rng.choice([size, size, 5]))
+        matrix = self.net.const(self.rng.standard_normal((size, width)))
+        name = self.net.op("MatMul", v.name, matrix)
+        return Value(name, v.channels, (*v.sizes[:-1], width))
+
     def branches(self, v: Value) -> Value | None:
         """Two to four branches of one size over one value, with signs."""
         stride = [int(self.rng.choice([1, 1, 2]))] * len(v.sizes)

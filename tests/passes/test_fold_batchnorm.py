@@ -115,7 +115,8 @@ def test_half_precision_is_folded_in_double_and_rounded_once():
 DECLINES = {
     "TRAINING-MODE": lambda net, y: net.bn(y, 4, training_mode=1, outputs=3),
     "SHARED": lambda net, y: net.op("Add", net.op("Relu", y), net.op("Relu", net.bn(y, 4))),
-    "NOT-PER-CHANNEL": lambda net, y: net.op("Mul", y, net.const(np.arange(8.0))),
+    "NOT-PER-CHANNEL": lambda net, y: net.op("Mul", y, net.const(np.arange(9.0)[:, None])),
+    "LAYOUT": lambda net, y: net.op("Mul", y, net.const(np.arange(8.0))),
     "NONFINITE": lambda net, y: net.op("Div", y, net.const(np.zeros((4, 1, 1)))),
 }
 

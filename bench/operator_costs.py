@@ -1,6 +1,6 @@
 """Measure the figures of `passes/cost.py` on this machine: what each class of operator costs.
 
-    .venv/bin/python bench/profile.py
+    .venv/bin/python bench/operator_costs.py
 
 Each class is a graph of a few equal nodes, run by ONNX Runtime with its optimisations on, as an
 engine would. Printed: multiply-accumulates a second, bytes a second, seconds a node. The cost model

@@ -1,0 +1,126 @@
+"""Which axis a form mixes, and how forms that could mix either are brought to the same one.
+
+A stencil with spatial axes mixes axis 1 of [N, C, ...]; one without mixes the last axis, whatever
+the rank: the matrix products of channels-last blocks. A single number for all channels is the same
+in both layouts, and so is the identity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes import cost
+from flatfold.passes.affine import Affine, Term
+from flatfold.passes.geometry import Decline, unknown_sizes
+from flatfold.passes.kernels import Array
+from flatfold.passes.reading import Applied, channel_axis, channels, pixels, rank, scaled, spatial
+from flatfold.passes.stencil import Stencil, diagonal
+
+
+def form_of(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) -> Affine:
+    """The form of `value`, with what its shape says about cost."""
+    axes = terms[0].stencil.geometry.axes
+    if value.shape is None and axes:
+        return Affine(terms, bias, cost.positions(unknown_sizes(axes)))
+    positions = cost.positions(pixels(value, axes))
+    return Affine(terms, bias, positions, batched=axes == 0 and rank(value) > 2)
+
+
+def alone(linear: Applied, value: ir.Value) -> Affine:
+    """The form of an operator's output over the operator's own input."""
+    form = linear.stencil
+    return form_of((_term(linear.source, Stencil(form.geometry, form.weight)),), form.bias, value)
+
+
+def opaque(value: ir.Value) -> Affine:
+    """A value that is not looked into: the identity of itself."""
+    return alone(scaled(value), value)
+
+
+def _term(source: ir.Value, stencil: Stencil) -> Term:
+    axes = stencil.geometry.axes
+    if source.shape is None:
+        return Term(source, stencil, unknown_sizes(axes))
+    return Term(source, stencil, spatial(source) if axes else ())
+
+
+def aligned(outer: Applied, inner: Affine, value: ir.Value) -> tuple[Stencil, Affine]:
+    """`outer` and the form of its input in one layout; `value` is that input."""
+    stencil, axes = outer.stencil, inner.geometry.axes
+    if stencil.geometry.axes == axes:
+        return stencil, inner
+    if _is_uniform(stencil):
+        return _restated(stencil, channels(value, axes), axes), inner
+    return stencil, _recast(inner, value, stencil.geometry.axes)
+
+
+def same_layout(operands: list[tuple[ir.Value, Affine]]) -> list[Affine]:
+    """The forms of a sum's operands in one layout."""
+    fixed = {form.geometry.axes for _, form in operands if not _is_free(form)}
+    axes = min(fixed) if fixed else operands[0][1].geometry.axes
+    return [
+        form if form.geometry.axes == axes else _recast(form, value, axes)
+        for value, form in operands
+    ]
+
+
+def _recast(form: Affine, value: ir.Value, axes: int) -> Affine:
+    if not _is_free(form):
+        raise Decline(
+            "LAYOUT", "one mixes the channels of axis 1, the other those of the last axis"
+        )
+    terms = tuple(
+        _term(t.source, _restated(t.stencil, channels(t.source, axes), axes)) for t in form.terms
+    )
+    bias = None if form.bias is None else np.full(channels(value, axes), form.bias[0])
+    return form_of(terms, bias, value)
+
+
+def _is_free(form: Affine) -> bool:
+    """Whether the form is the same in both layouts."""
+    plain = form.bias is None or bool(np.all(form.bias == form.bias[0]))
+    return plain and all(_is_uniform(term.stencil) for term in form.terms)
+
+
+def _is_uniform(f: Stencil) -> bool:
+    numbers = f.weight.reshape(-1)
+    same = f.geometry.is_diagonal and bool(np.all(numbers == numbers[0]))
+    return same and (f.bias is None or bool(np.all(f.bias == f.bias[0])))
+
+
+def _restated(f: Stencil, count: int, axes: int) -> Stencil:
+    bias = None if f.bias is None else np.full(count, f.bias[0])
+    return diagonal(np.full(count, f.weight.reshape(-1)[0]), bias, axes)
+
+
+def require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
+    """Decline a sum that might broadcast: every axis of every operand must be known to agree."""
+    first, form = operands[0]
+    for value, other in operands[1:]:
+        mine, its = form.geometry, other.geometry
+        if (mine.outputs, mine.axes) != (its.outputs, its.axes) or rank(first) != rank(value):
+            raise Decline("BROADCAST", f"{first.name} and {value.name} differ in rank or channels")
+        agree = _equal_dims(first, value)
+        for one in form.terms:
+            for two in other.terms:
+                if one.source is two.source:
+                    agree |= _equal_axes(one, two)
+        if not agree >= set(range(rank(first))) - {channel_axis(first, mine.axes)}:
+            raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
+
+
+def _equal_dims(one: ir.Value, two: ir.Value) -> set[int]:
+    if one.shape is None or two.shape is None:
+        return set()
+    pairs = enumerate(zip(one.shape, two.shape, strict=True))
+    return {axis for axis, (a, b) in pairs if a == b and str(a) != "None"}
+
+
+def _equal_axes(one: Term, two: Term) -> set[int]:
+    """Axes on which two stencils over one source have equal sizes whatever the source's are."""
+    f, g = one.stencil.geometry, two.stencil.geometry
+    if f.axes == 0:
+        return set(range(rank(one.source)))
+    same = {i for i in range(f.axes) if (f.strides[i], f.growth[i]) == (g.strides[i], g.growth[i])}
+    return {0} | {axis + 2 for axis in same}

@@ -25,10 +25,11 @@ import onnx_ir as ir
 
 from flatfold.errors import ExportError
 from flatfold.frontend.interface import Interface
+from flatfold.frontend.shelter import bodies_detached, overridable_hidden
 
 __all__ = ["canonicalise"]
 
-_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
 _OUTPUT_LIMIT = 512 * 512  # elements by which folding one node may make the model larger
 
@@ -43,7 +44,7 @@ def canonicalise(model: ir.Model) -> None:
     with _quiet():
         _inline_functions(model)
         _clean(model, interface)
-        if _lacks_shapes(model.graph):
+        if _lacks_shapes(model.graph) and not _has_sequences(model.graph):
             _infer_shapes(model)
             _clean(model, interface)  # shapes newly known may make more of the graph constant
 
@@ -53,7 +54,7 @@ def _clean(model: ir.Model, interface: Interface) -> None:
 
     graph = model.graph
     _drop_dropouts(model)
-    with _overridable_hidden(graph), _bodies_detached(graph):
+    with overridable_hidden(graph), bodies_detached(graph):
         _fold_constants(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(graph)
@@ -70,6 +71,8 @@ def _fold_constants(model: ir.Model) -> None:
     from onnxscript import optimizer
 
     graph = model.graph
+    if _has_sequences(graph):
+        return
 
     def should_fold(node: ir.Node) -> bool | None:
         if node.graph is not graph or any(value.is_graph_output() for value in node.outputs):
@@ -92,6 +95,11 @@ def _fold_constants(model: ir.Model) -> None:
             where=str(error).splitlines()[0],
             hint="check the model with onnx.checker.check_model(..., full_check=True)",
         ) from error
+
+
+def _has_sequences(graph: ir.Graph) -> bool:
+    """Values that are no tensors: folding and shape inference take them for tensors."""
+    return any(node.op_type.startswith(_SEQUENCES) for node in graph.all_nodes())
 
 
 def _inline_functions(model: ir.Model) -> None:
@@ -172,37 +180,6 @@ def _drop_zero_biases(graph: ir.Graph) -> None:
             continue
         if bias.const_value is not None and not np.any(bias.const_value.numpy()):
             node.resize_inputs(2)
-
-
-@contextlib.contextmanager
-def _overridable_hidden(graph: ir.Graph) -> Iterator[None]:
-    """An initializer that is also an input is only a default; folding must not see its value."""
-    defaults = [(v, v.const_value) for v in graph.inputs if v.const_value is not None]
-    try:
-        for value, _ in defaults:
-            value.const_value = None
-        yield
-    finally:
-        for value, default in defaults:
-            value.const_value = default
-
-
-@contextlib.contextmanager
-def _bodies_detached(graph: ir.Graph) -> Iterator[None]:
-    """Take the bodies off If, Loop and Scan, so that folding neither enters nor inlines them."""
-    bodies = [
-        (node, name, attribute)
-        for node in graph
-        for name, attribute in node.attributes.items()
-        if attribute.type in _GRAPHS
-    ]
-    try:
-        for node, name, _ in bodies:
-            del node.attributes[name]
-        yield
-    finally:
-        for node, name, attribute in bodies:
-            node.attributes[name] = attribute
 
 
 def _results(graph: ir.Graph) -> Iterator[ir.Value]:

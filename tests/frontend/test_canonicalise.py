@@ -233,3 +233,16 @@ def test_time_grows_linearly_with_the_graph() -> None:
 
     seconds(10)  # import what the first call imports
     assert min(seconds(4000) for _ in range(3)) < 8 * min(seconds(1000) for _ in range(3))
+
+
+def test_sequences_are_left_alone() -> None:
+    """The folding library would write a Split of another operator set, and lose the types."""
+    model = from_text(
+        """g (float[3] x) => (float[1] y) <int64[2] sizes = {1, 2}, int64 first = {0}> {
+            parts = SplitToSequence <axis = 0> (x, sizes)
+            y = SequenceAt (parts, first)
+        }"""
+    )
+    canonicalise(model)
+    assert counts(model) == {"SplitToSequence": 1, "SequenceAt": 1}
+    assert run(model, {"x": np.arange(3, dtype=np.float32)})[0].tolist() == [0.0]

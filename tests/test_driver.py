@@ -1,0 +1,123 @@
+"""The public functions, end to end on small networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import flatfold
+from flatfold.errors import InputError, NotEquivalent, UnknownName
+from flatfold.models.initialise import initialise
+from flatfold.passes import lower
+from tests.nets import Net
+
+SHAPE = (4, 10, 9)
+
+
+class Block(nn.Module):
+    """3x3 - BN + 1x1 - BN + identity, then a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.small = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.large(x) + self.small(x) + x)
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def block() -> nn.Module:
+    module = Block().eval()
+    initialise(module, seed=1)
+    return module
+
+
+@pytest.fixture
+def graph() -> onnx.ModelProto:
+    net = Net((1, *SHAPE), dtype=np.float32)
+    return net.model(net.op("Relu", net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)))
+
+
+def test_compile_save_load(block, tmp_path):
+    stages: list[str] = []
+    engine = flatfold.compile(block, input_shape=SHAPE, progress=stages.append)
+    x = np.random.default_rng(0).standard_normal((1, *SHAPE)).astype(np.float32)
+    exact = block.double()(torch.from_numpy(x).double()).detach().numpy()
+    block.float()
+    y = engine(x)
+    assert np.max(np.abs(y - exact)) < 1e-5 * np.max(np.abs(exact))
+    assert torch.equal(engine(torch.from_numpy(x)), torch.from_numpy(y))
+    engine.save(tmp_path / "engine")
+    again = flatfold.load(tmp_path / "engine")
+    assert np.array_equal(again(x), y)
+    assert again.manifest["equivalence"]["verdict"] == "bounded"
+    assert again.manifest["after"]["operators"]["Conv"] == 1
+    assert [r["rewrite"] for r in again.manifest["remarks"] if r["applied"]] == ["merge-branches"]
+    assert [stage.split()[0] for stage in stages][:3] == ["exporting", "rewriting", "proving"]
+
+
+def test_the_callers_model_is_never_modified(graph):
+    before = graph.SerializeToString()
+    done = flatfold.optimize(graph)
+    assert done.after.nodes == 2
+    assert graph.SerializeToString() == before
+
+
+@pytest.mark.parametrize(("verify", "verdict"), [("off", "unknown"), ("sample", "sampled")])
+def test_verification_can_be_less(graph, verify, verdict):
+    found = flatfold.optimize(graph, verify=verify).equivalence
+    assert found.verdict == verdict
+    assert bool(found) == (verdict == "sampled")
+
+
+@pytest.mark.parametrize(("verify", "says"), [("bound", "u\\*M"), ("sample", "refuted")])
+def test_a_wrong_rewrite_is_an_error_and_no_result(graph, verify, says, monkeypatch):
+    honest = lower.cast
+    monkeypatch.setattr(
+        lower, "cast", lambda array, dtype: honest(array, dtype) * np.float32(1.001)
+    )
+    with pytest.raises(NotEquivalent, match=says) as error:
+        flatfold.optimize(graph, verify=verify)
+    assert error.value.exit_code == 4
+
+
+def test_onnxsim_afterwards_is_sampled_not_bounded(graph):
+    done = flatfold.optimize(graph, simplify=True)
+    assert done.after.operators == {"Conv": 1, "Relu": 1}
+    assert done.equivalence.verdict == "sampled"
+
+
+def test_passes_by_name(graph):
+    done = flatfold.optimize(graph, passes=["merge-branches"])
+    assert done.after.operators["BatchNormalization"] == 1
+    with pytest.raises(UnknownName, match="fold-batchnorm"):
+        flatfold.optimize(graph, passes=["fold-batchnom"])
+
+
+def test_unknown_names_and_models():
+    with pytest.raises(UnknownName, match="repvgg_a0"):
+        flatfold.optimize("repvgg_ao")
+    with pytest.raises(UnknownName, match="ort-cpu"):
+        flatfold.compile("repvgg_a0", target="ort-cpuu")
+    with pytest.raises(UnknownName, match="bound"):
+        flatfold.optimize("repvgg_a0", verify="bond")
+    with pytest.raises(InputError, match="no such file"):
+        flatfold.optimize("nowhere.onnx")
+
+
+def test_two_runs_give_the_same_bytes(block):
+    one, two = (flatfold.optimize(block, input_shape=SHAPE).model for _ in range(2))
+    assert one.SerializeToString() == two.SerializeToString()
+
+
+def test_a_model_without_convolutions_is_left_alone():
+    net = Net((1, 4), dtype=np.float32)
+    done = flatfold.optimize(net.model(net.op("Relu", net.x)))
+    assert not [remark for remark in done.remarks if remark.applied]
+    assert done.equivalence.passed

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine test test-slow lint bench venv clean
+.PHONY: help engine test test-slow fuzz lint bench venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -28,6 +28,11 @@ test: lint  ## lint, and every test but the slow ones
 
 test-slow: $(STAMP)  ## the tests of the large models
 	@$(BIN)/python -m pytest -q -m slow
+
+fuzz: $(STAMP)  ## rewrite 2,000 random graphs: [SEED=number, default the time]
+	@export FLATFOLD_FUZZ_COUNT=2000 FLATFOLD_FUZZ_SEED=$${SEED:-$$(date +%s)}; \
+	echo "seed $$FLATFOLD_FUZZ_SEED"; \
+	$(BIN)/python -m pytest -q tests/passes/test_random_graphs.py
 
 lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 	@$(BIN)/ruff check --quiet

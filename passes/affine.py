@@ -41,9 +41,15 @@ class Affine:
     def geometry(self) -> Geometry:
         return self.terms[0].stencil.geometry
 
+    @property
+    def live(self) -> tuple[Term, ...]:
+        """The terms that are written: those of zeros are not, which is exact for finite values."""
+        kept = tuple(term for term in self.terms if not term.stencil.is_zero)
+        return kept or self.terms[:1]
+
     def cost(self, profile: Profile) -> Cost:
         """Of the nodes that `lower` writes for this form."""
-        shapes = [(term.stencil.geometry, term.stencil.is_identity) for term in self.terms]
+        shapes = [(term.stencil.geometry, term.stencil.is_identity) for term in self.live]
         return cost_of(shapes, self.bias is not None, self.pixels, profile, self.batched)
 
 
@@ -76,7 +82,7 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
     for term in inner.terms:
         require_exact(g, term.stencil.geometry, inner.bias is not None, term.sizes)
     biased = outer.bias is not None or inner.bias is not None
-    shapes = [(geo.compose(g, t.stencil.geometry), False) for t in inner.terms]
+    shapes = [(geo.compose(g, t.stencil.geometry), False) for t in inner.live]
     batched = inner.batched
     after = cost_of(shapes, biased, pixels, profile, batched)
     own = cost_of([(g, False)], outer.bias is not None, pixels, profile, batched)

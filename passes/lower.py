@@ -19,7 +19,8 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import Array, Weight, transposed
 from flatfold.passes.operators import FLOATS
 from flatfold.passes.reading import rank
-from flatfold.passes.stencil import Stencil, regroup, uncrop
+from flatfold.passes.rims import uncrop
+from flatfold.passes.stencil import Stencil, regroup
 
 # Smallest normal number and unit roundoff, by type.
 TINY = {
@@ -64,15 +65,15 @@ class Names:
 def lower(form: Affine, output: ir.Value, names: Names) -> Lowered:
     """Nodes that compute `form`. Raises Decline if a weight does not fit the output's dtype."""
     writer = _Writer(output, names)
-    host = next((i for i, t in enumerate(form.terms) if not _is_diagonal(t)), 0)
+    terms = form.live
+    host = next((i for i, t in enumerate(terms) if not _is_diagonal(t)), 0)
     values = [
-        writer.term(term, form.bias if index == host else None)
-        for index, term in enumerate(form.terms)
+        writer.term(term, form.bias if index == host else None) for index, term in enumerate(terms)
     ]
     value = values[0]
     for other in values[1:]:
         value = writer.node("Add", [value, other])
-    if value is form.terms[0].source and output.is_graph_output():
+    if value is terms[0].source and output.is_graph_output():
         value = writer.node("Identity", [value])  # an output keeps its name
     writer.done.output = value
     return writer.done

@@ -192,6 +192,19 @@ class _Sweep:
         else:
             ir.convenience.replace_all_uses_with(region.output, new.output)
             self.graph.remove(region.nodes, safe=True)
+        _drop_dead(self.graph, [value for value, _ in region.boundaries])
+
+
+def _drop_dead(graph: ir.Graph, values: list[ir.Value]) -> None:
+    """Remove what computed `values`, and so on upwards, if nothing reads it any more."""
+    while values:
+        node = values.pop().producer()
+        if node is None or node.graph is not graph:
+            continue
+        if any(value.uses() or value.is_graph_output() for value in node.outputs):
+            continue
+        values += [value for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
 
 
 # Reasons that only say where linearity ends or that all is well; nobody needs to be told.

@@ -52,17 +52,22 @@ class Stencil:
         ones = self.geometry.is_diagonal and bool(np.all(self.weight == 1))
         return ones and self.bias is None
 
+    @property
+    def is_zero(self) -> bool:
+        """No weight but zero (the first row alone tells it of most)."""
+        return not np.any(self.weight[:1]) and not np.any(self.weight)
+
     def __matmul__(self, inner: Stencil) -> Stencil:
         return compose(self, inner)
 
     def __add__(self, other: Stencil) -> Stencil:
         return add([self, other])
 
+    def __sub__(self, other: Stencil) -> Stencil:
+        return add([self, -1.0 * other])
+
     def __neg__(self) -> Stencil:
         return -1.0 * self
-
-    def __sub__(self, other: Stencil) -> Stencil:
-        return add([self, -other])
 
     def __rmul__(self, factor: float | Array) -> Stencil:
         """factor[o] * f(x)[o], or one factor for all channels."""
@@ -202,48 +207,3 @@ def regroup(f: Stencil, groups: int) -> Stencil:
     if weight is None:
         raise Decline("GROUPS", f"weights outside the {groups} diagonal blocks are not zero")
     return Stencil(target, weight, f.bias)
-
-
-def crop(f: Stencil, begin: Ints, end: Ints) -> Stencil:
-    """f without its first `begin` and last `end` outputs: the output range moves, taps stay."""
-    shape = f.geometry
-    low = tuple(b - s * c for b, s, c in zip(shape.begin, shape.strides, begin, strict=True))
-    high = tuple(e - s * c for e, s, c in zip(shape.end, shape.strides, end, strict=True))
-    return replace(f, geometry=replace(shape, begin=low, end=high))
-
-
-def trim(f: Stencil) -> Stencil:
-    """Drop kernel rims that are all zero, as far as padding allows (never down to a crop)."""
-    shape = f.geometry
-    index: list[slice] = [slice(None), slice(None)]
-    begin, end, kernel = list(shape.begin), list(shape.end), list(shape.kernel)
-    for axis, d in enumerate(shape.dilations):
-        others = tuple(a for a in range(f.weight.ndim) if a != axis + 2)
-        live = np.flatnonzero(np.any(f.weight != 0, axis=others))
-        first, last = (int(live[0]), int(live[-1])) if len(live) else (0, 0)
-        low = min(first, max(begin[axis], 0) // d)
-        high = min(kernel[axis] - 1 - last, max(end[axis], 0) // d)
-        index.append(slice(low, kernel[axis] - high))
-        begin[axis] -= low * d
-        end[axis] -= high * d
-        kernel[axis] -= low + high
-    if tuple(kernel) == shape.kernel:
-        return f
-    cut = replace(shape, begin=tuple(begin), end=tuple(end), kernel=tuple(kernel))
-    return Stencil(cut, f.weight[tuple(index)], f.bias)
-
-
-def uncrop(f: Stencil) -> Stencil:
-    """Write crops (negative padding, which no Conv has) as zero taps in front of and behind f."""
-    shape = f.geometry
-    if min((*shape.begin, *shape.end), default=0) >= 0:
-        return f
-    spans = zip(shape.span, shape.begin, shape.end, strict=True)
-    frame = replace(
-        shape,
-        kernel=tuple(span + max(-begin, 0) + max(-end, 0) for span, begin, end in spans),
-        dilations=(1,) * shape.axes,
-        begin=tuple(max(begin, 0) for begin in shape.begin),
-        end=tuple(max(end, 0) for end in shape.end),
-    )
-    return add([f, Stencil(frame, kernels.zeros(frame))])

@@ -166,6 +166,15 @@ def assert_same(done: Rewritten, shape: tuple[int, ...] | None = None, seed: int
         assert np.max(error, initial=0.0) < 1e-12, "wrong on the rim"
 
 
+def assert_same_on_basis(done: Rewritten, shape: tuple[int, ...]) -> None:
+    """Before and after agree on zero and on every impulse: for affine graphs that is everywhere."""
+    size = int(np.prod(shape[1:]))
+    x = np.concatenate([np.zeros((1, size)), np.eye(size)]).reshape(-1, *shape[1:])
+    for a, b in zip(run(done.before, x), run(done.after, x), strict=True):
+        assert a.shape == b.shape
+        assert np.max(np.abs(a - b), initial=0.0) <= 1e-12 * max(1.0, float(np.abs(a).max()))
+
+
 def assert_untouched(done: Rewritten) -> None:
     """The graph is byte for byte what it was."""
     assert not done.applied

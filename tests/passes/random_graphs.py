@@ -19,13 +19,17 @@ class Value:
     sizes: tuple[int, ...]
 
 
-def random_graph(seed: int) -> tuple[onnx.ModelProto, tuple[int, ...]]:
-    """A graph and the shape of its input; half of the graphs leave batch and sizes open."""
+def random_graph(seed: int, linear: bool = False) -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """A graph and the shape of its input; half of the graphs leave batch and sizes open.
+
+    `linear`: of affine operators only, and the batch always open.
+    """
     rng = np.random.default_rng(seed)
-    axes = int(rng.choice([1, 2, 2, 2, 3]))
-    sizes = tuple(int(n) for n in rng.integers(3, 10, axes))
+    axes = int(rng.choice([1, 2, 2, 2, 1 if linear else 3]))
+    sizes = tuple(int(n) for n in rng.integers(3, 6 if linear else 10, axes))
     declared = (2, 4, *sizes) if rng.random() < 0.5 else ("n", 4, *"dhw"[:axes])
-    maker = _Maker(Net(declared, seed=seed), rng, [Value("x", 4, sizes)])
+    declared = ("n", *declared[1:]) if linear else declared
+    maker = _Maker(Net(declared, seed=seed), rng, [Value("x", 4, sizes)], linear)
     for _ in range(int(rng.integers(2, 9))):
         maker.step()
     outputs = [maker.pool[-1].name]
@@ -33,13 +37,13 @@ def random_graph(seed: int) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     if rng.random() < 0.2 and extra not in (*outputs, "x"):
         outputs.append(extra)
     if outputs[0] == "x":
-        outputs[0] = maker.net.op("Relu", "x")
+        outputs[0] = maker.net.op("Neg", "x")
     return maker.net.model(*outputs), (2, 4, *sizes)
 
 
 class _Maker:
-    def __init__(self, net: Net, rng: np.random.Generator, pool: list[Value]) -> None:
-        self.net, self.rng, self.pool = net, rng, pool
+    def __init__(self, net: Net, rng: np.random.Generator, pool: list[Value], linear: bool) -> None:
+        self.net, self.rng, self.pool, self.linear = net, rng, pool, linear
 
     def step(self) -> None:
         kinds = [self.conv, self.norm, self.affine, self.branches, self.other, self.total]
@@ -52,6 +56,7 @@ class _Maker:
             self.branches,
         ]
         kind = kinds[int(self.rng.integers(len(kinds)))]
+        kind = self.branches if self.linear and kind == self.other else kind
         recent = self.pool[-3:] if self.rng.random() < 0.8 else self.pool
         value = kind(recent[int(self.rng.integers(len(recent)))])
         if value is not None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.nets import assert_same, assert_untouched, rewrite
+from tests.nets import assert_same, assert_same_on_basis, assert_untouched, rewrite
 from tests.passes.random_graphs import random_graph
 
 FIRST = int(os.environ.get("FLATFOLD_FUZZ_SEED", "0"))
@@ -26,3 +26,11 @@ def test_random_graphs_keep_their_function(block):
             raise AssertionError(f"seed {seed}: {why}") from why
         applied += len(done.applied)
     assert applied > COUNT // 20, "the graphs drawn gave the rewrites nothing to do"
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_linear_graphs_agree_on_a_basis_of_their_inputs(block):
+    """Two affine functions that agree on 0 and on every impulse agree everywhere."""
+    for seed in range(FIRST + block * 10, FIRST + (block + 1) * 10):
+        model, shape = random_graph(seed, linear=True)
+        assert_same_on_basis(rewrite(model), shape)

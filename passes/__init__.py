@@ -8,12 +8,14 @@ from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.merge_branches import MergeBranches
 from flatfold.passes.remark import Remark
 from flatfold.passes.rewrite import Change, Pipeline, Rewrite
+from flatfold.passes.trim_kernels import TrimKernels
 
 PIPELINE: tuple[type[Rewrite], ...] = (
     FoldBatchNorm,
     MergeBranches,
     ComposeConvs,
     CollapseActivations,
+    TrimKernels,
 )
 
 __all__ = ["PIPELINE", "Change", "Pipeline", "Remark", "Rewrite"]

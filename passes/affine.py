@@ -12,6 +12,7 @@ from flatfold.passes import geometry as geo
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline, Geometry, Sizes
 from flatfold.passes.kernels import Array
+from flatfold.passes.rims import trim
 from flatfold.passes.stencil import Stencil, add, compose, plus, require_exact
 
 
@@ -51,6 +52,13 @@ class Affine:
         """Of the nodes that `lower` writes for this form."""
         shapes = [(term.stencil.geometry, term.stencil.is_identity) for term in self.live]
         return cost_of(shapes, self.bias is not None, self.pixels, profile, self.batched)
+
+
+def trimmed(form: Affine) -> Affine:
+    """The form without kernel rims that are zero; the same object if there are none."""
+    terms = tuple(Term(t.source, trim(t.stencil), t.sizes) for t in form.terms)
+    same = all(new.stencil is old.stencil for new, old in zip(terms, form.terms, strict=True))
+    return form if same else Affine(terms, form.bias, form.pixels, form.batched)
 
 
 def cost_of(

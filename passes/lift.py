@@ -19,7 +19,7 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
 from flatfold.passes.reading import Applied, Summed
 
-MERGE, COMPOSE, COLLAPSE, FOLD = "merge", "compose", "collapse", "fold"
+MERGE, COMPOSE, COLLAPSE, FOLD, TRIM = "merge", "compose", "collapse", "fold", "trim"
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,12 @@ class Lifter:
                     raise
                 self._cuts[output] = reason
         nodes, boundaries = self._inside(root)
-        kind = self._kind(nodes)
-        return Region(root, forms[root.outputs[0]], nodes, kind, tuple(boundaries.items()))
+        form, kind = forms[root.outputs[0]], self._kind(nodes)
+        if TRIM in self.allowed:
+            smaller = affine.trimmed(form)
+            kind = TRIM if smaller is not form and len(nodes) == 1 else kind
+            form = smaller
+        return Region(root, form, nodes, kind, tuple(boundaries.items()))
 
     def _reachable(self, root: ir.Node) -> list[ir.Node]:
         """Nodes that could belong to the region, every node before the nodes it reads."""

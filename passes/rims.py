@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from flatfold.passes import kernels
 from flatfold.passes.geometry import Ints
+from flatfold.passes.kernels import Weight
 from flatfold.passes.stencil import Stencil, add
 
 
@@ -20,24 +19,31 @@ def crop(f: Stencil, begin: Ints, end: Ints) -> Stencil:
 
 
 def trim(f: Stencil) -> Stencil:
-    """Drop kernel rims that are all zero, as far as padding allows (never down to a crop)."""
-    shape = f.geometry
-    index: list[slice] = [slice(None), slice(None)]
-    begin, end, kernel = list(shape.begin), list(shape.end), list(shape.kernel)
+    """Drop kernel rims that are all zero, as far as padding allows (never down to a crop).
+
+    Only rims are looked at, one by one, so a kernel without zero rims costs next to nothing.
+    """
+    shape, weight = f.geometry, f.weight
+    begin, end = list(shape.begin), list(shape.end)
     for axis, d in enumerate(shape.dilations):
-        others = tuple(a for a in range(f.weight.ndim) if a != axis + 2)
-        live = np.flatnonzero(np.any(f.weight != 0, axis=others))
-        first, last = (int(live[0]), int(live[-1])) if len(live) else (0, 0)
-        low = min(first, max(begin[axis], 0) // d)
-        high = min(kernel[axis] - 1 - last, max(end[axis], 0) // d)
-        index.append(slice(low, kernel[axis] - high))
-        begin[axis] -= low * d
-        end[axis] -= high * d
-        kernel[axis] -= low + high
-    if tuple(kernel) == shape.kernel:
+        while weight.shape[axis + 2] > 1 and begin[axis] >= d and not _rim(weight, axis, 0).any():
+            weight, begin[axis] = _without(weight, axis, slice(1, None)), begin[axis] - d
+        while weight.shape[axis + 2] > 1 and end[axis] >= d and not _rim(weight, axis, -1).any():
+            weight, end[axis] = _without(weight, axis, slice(None, -1)), end[axis] - d
+    if weight.shape == f.weight.shape:
         return f
-    cut = replace(shape, begin=tuple(begin), end=tuple(end), kernel=tuple(kernel))
-    return Stencil(cut, f.weight[tuple(index)], f.bias)
+    cut = replace(shape, begin=tuple(begin), end=tuple(end), kernel=weight.shape[2:])
+    return Stencil(cut, weight, f.bias)
+
+
+def _rim(weight: Weight, axis: int, index: int) -> Weight:
+    rim: Weight = weight[(slice(None),) * (axis + 2) + (index,)]
+    return rim
+
+
+def _without(weight: Weight, axis: int, kept: slice) -> Weight:
+    rest: Weight = weight[(slice(None),) * (axis + 2) + (kept,)]
+    return rest
 
 
 def uncrop(f: Stencil) -> Stencil:

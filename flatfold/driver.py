@@ -98,9 +98,9 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
         macs=result.before.macs or 0,
         progress=lambda label: progress(f"proving on {label}"),
     )
-    if not found.passed:
+    if found.verdict == "refuted":
         raise NotEquivalent(str(found), where=f"input {found.worst_input}")
-    if checks is not None and checks.regions:
+    if checks is not None and checks.regions and found.passed:
         found = replace(found, verdict="bounded", regions=checks.regions, region_ratio=checks.worst)
     return replace(result, equivalence=found)
 

@@ -150,6 +150,8 @@ class _Bundle:
 
 def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term], Decline | None]:
     """The partition of a sum over one source that costs least, found by joining greedily."""
+    if len(terms) == 1:
+        return terms, None
     source, sizes = terms[0].source, terms[0].sizes
     alike: dict[Geometry, _Bundle] = {}
     for term in terms:

@@ -24,7 +24,7 @@ from flatfold.passes.stencil import stencil
 
 def read_conv(node: ir.Node) -> Applied:
     weight = weights(node, 1, "weight")
-    groups = int(number(node, "group", 1))
+    groups = groups_of(node, weight.shape[0])
     strides, dilations, begin, end = window(node, weight.shape[2:])
     bias = optional(node, 2, "bias")
     form = stencil(
@@ -33,12 +33,19 @@ def read_conv(node: ir.Node) -> Applied:
     return Applied(source(node), form)
 
 
+def groups_of(node: ir.Node, rows: int) -> int:
+    groups = int(number(node, "group", 1))
+    if groups < 1 or rows % groups:
+        raise Decline("ATTRIBUTE", f"{rows} rows of weights do not make {groups} groups")
+    return groups
+
+
 def read_conv_transpose(node: ir.Node) -> Applied:
     """The same taps read backwards over an input that is spread out by the stride."""
     weight = weights(node, 1, "weight")
-    kernel, groups = weight.shape[2:], int(number(node, "group", 1))
+    kernel, groups = weight.shape[2:], groups_of(node, weight.shape[0])
     mode = node.attributes.get("auto_pad")
-    if "output_shape" in node.attributes or (mode and mode.as_string().startswith("SAME")):
+    if "output_shape" in node.attributes or (mode and str(mode.value).startswith("SAME")):
         raise Decline("AUTO-PAD", "the padding follows from a wanted output size")
     strides, dilations, begin, end = window(node, kernel)
     extra = ints(node, "output_padding", (0,) * len(kernel))

@@ -133,11 +133,10 @@ class _Writer:
         return self.node("ConvTranspose" if spread else "Conv", inputs, attributes)
 
     def product(self, term: Term, bias: Array | None) -> ir.Value:
-        """A matrix along the last axis: Gemm where there is no other, else MatMul and Add."""
+        """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""
         matrix = regroup(term.stencil, 1).weight
-        if rank(term.source) == 2:
-            inputs = [term.source, self.constant(matrix, "weight")]
-            inputs += [] if bias is None else [self.constant(bias, "bias")]
+        if rank(term.source) == 2 and bias is not None:  # before opset 11 a Gemm must have one
+            inputs = [term.source, self.constant(matrix, "weight"), self.constant(bias, "bias")]
             return self.node("Gemm", inputs, {"transB": 1})
         weight = self.constant(np.ascontiguousarray(matrix.T), "weight")
         value = self.node("MatMul", [term.source, weight])

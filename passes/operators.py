@@ -94,7 +94,7 @@ def read_sum(node: ir.Node) -> Applied | Summed:
 
 
 def read_same(node: ir.Node) -> Applied:
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
         raise Decline("OUTPUT", "the mask is used")
     if constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else False:
         raise Decline("TRAINING-MODE", "Dropout is in training mode")
@@ -148,6 +148,8 @@ def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
     """(begin, end) padding, both at most 0, of x[first:last]."""
     if size is not None:
         low, high, _ = slice(first, last).indices(size)
+        if high <= low:
+            raise Decline("SLICE", "the range is empty")
         return -low, high - size
     if first < 0 or 0 <= last < EVERYTHING:
         raise Decline("SHAPE", "the range depends on a size that is not known")

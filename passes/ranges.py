@@ -57,7 +57,10 @@ def bounds(value: ir.Value | None, steps: int = MOST_STEPS) -> Bounds:
         return (0.0, math.inf) if bounds(node.inputs[0], steps - 1)[0] >= 0 else EVERYTHING
     if node.op_type == "Clip":
         given, limits = bounds(node.inputs[0], steps - 1), clip_limits(node)
-        return (max(given[0], limits[0]), min(given[1], limits[1])) if limits else given
+        if limits is None:
+            return given
+        low, high = (min(max(end, limits[0]), limits[1]) for end in given)  # max wins over min
+        return low, high
     return EVERYTHING
 
 

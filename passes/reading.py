@@ -67,8 +67,8 @@ def channel_axis(value: ir.Value, axes: int) -> int:
 def channels(value: ir.Value, axes: int | None = None) -> int:
     """Channels of an [N, C, ...] value, or of one that a stencil with `axes` is applied to."""
     size = known(value)[1 if axes is None else channel_axis(value, axes)]
-    if size is None:
-        raise Decline("SHAPE", f"the number of channels of {value.name} is unknown")
+    if not size:
+        raise Decline("SHAPE", f"the number of channels of {value.name} is unknown or 0")
     return size
 
 
@@ -93,6 +93,8 @@ def weights(node: ir.Node, index: int, what: str) -> Weight:
         raise Decline("NOT-CONSTANT", f"the {what} {name} is not a constant")
     if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
         raise Decline("DTYPE", f"the {what} is of type {array.dtype}")
+    if array.size == 0:
+        raise Decline("SHAPE", f"the {what} is empty")
     return array
 
 
@@ -122,13 +124,18 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     """(strides, dilations, begin, end) of a Conv or pool, auto_pad resolved."""
     axes = len(kernel)
     strides, dilations = ints(node, "strides", (1,) * axes), ints(node, "dilations", (1,) * axes)
+    pads = ints(node, "pads", (0,) * (2 * axes))
+    lengths = (len(strides), len(dilations), len(pads))
+    if lengths != (axes, axes, 2 * axes) or min((*strides, *dilations, *kernel), default=1) < 1:
+        raise Decline("ATTRIBUTE", f"the attributes do not fit a kernel of {axes} axes")
     mode = node.attributes.get("auto_pad")
-    text = "NOTSET" if mode is None else mode.as_string()
+    text = "NOTSET" if mode is None else str(mode.value)
     if text == "NOTSET":
-        pads = ints(node, "pads", (0,) * (2 * axes))
         return strides, dilations, pads[:axes], pads[axes:]
     if text == "VALID":
         return strides, dilations, (0,) * axes, (0,) * axes
+    if text not in ("SAME_UPPER", "SAME_LOWER"):
+        raise Decline("ATTRIBUTE", "auto_pad has a value that the standard does not know")
     sizes = spatial(source(node))
     begin, end = [], []
     for k, d, s, size in zip(kernel, dilations, strides, sizes, strict=True):

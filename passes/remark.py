@@ -40,5 +40,14 @@ def origins(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for node in nodes:
         earlier = node.metadata_props.get(REPLACED_KEY)
-        names.update(dict.fromkeys(json.loads(earlier) if earlier else [node.name or ""]))
+        names.update(dict.fromkeys(_listed(earlier) or [node.name or ""]))
     return tuple(names)
+
+
+def _listed(text: str | None) -> list[str]:
+    """The names in a node's metadata, which any file may bring along and fill with anything."""
+    try:
+        found = json.loads(text) if text else []
+    except ValueError:
+        return []
+    return [str(name) for name in found] if isinstance(found, list) else []

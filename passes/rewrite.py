@@ -97,13 +97,14 @@ class _Sweep:
         self.by_kind = {rewrite.kind: rewrite for rewrite in pipeline.rewrites}
         self.default = pipeline.rewrites[0].name if pipeline.rewrites else ""
         self.names = names
+        self.settled: set[ir.Node] = set()
         self.applied: list[Remark] = []
         self.missed: list[Remark] = []
 
     def run(self) -> bool:
         """Visit every node, last one first; whether anything changed."""
         for node in list(reversed(self.graph)):
-            if node.graph is not None:
+            if node.graph is not None and node not in self.settled:
                 self._visit(node)
         _drop_unused(self.graph)
         return bool(self.applied)
@@ -118,6 +119,8 @@ class _Sweep:
             told = self._note_boundaries(region, missed)
             if told and len(region.nodes) == 1:
                 return  # the reason is known; that nothing came of it need not be said again
+            if all(isinstance(self.lifter.linear(n), Summed) for n in region.nodes):
+                self.settled.update(region.nodes)  # a sum in a sum that gains nothing gains nothing
             rewrite.accept(region)
             _require_gain(before, after)
             self._apply(rewrite, region, before, after)

@@ -21,16 +21,17 @@ Extent = dict[ir.Value, tuple[int, ...]]
 def extents(change: Change) -> list[Extent]:
     """Spatial sizes for every source: for each stride residue the smallest with every border.
 
-    Where the model's sizes are known, only their residue; where an operator counts pixels, or the
-    map is smaller than that extent, the real sizes themselves.
+    Where an axis of the model has a known size, only its residue; where an operator counts pixels,
+    or the map is smaller than that extent, the real size itself.
     """
     terms = change.region.form.terms
     real = _real(terms)
-    if real is not None and (_is_sized(change) or _is_small(terms)):
+    keep = _is_sized(change)
+    if real is not None and (keep or _is_small(terms)):
         return [real]
     stride = max((s for term in terms for s in term.stencil.geometry.strides), default=1)
-    residues = (None,) if real is not None else tuple(sorted({0, stride - 1}))
-    found = [_consistent(terms, residue) for residue in residues]
+    residues = (0,) if real is not None else tuple(sorted({0, stride - 1}))
+    found = [_consistent(terms, residue, keep) for residue in residues]
     if None in found:
         found = [real]
     sizes = [extent for extent in found if extent is not None]
@@ -58,7 +59,7 @@ def _is_sized(change: Change) -> bool:
 
 
 def _auto(node: ir.Node) -> bool:
-    return node.attributes["auto_pad"].as_string().startswith("SAME")
+    return str(node.attributes["auto_pad"].value).startswith("SAME")
 
 
 def _is_small(terms: tuple[Term, ...]) -> bool:
@@ -102,20 +103,24 @@ def _reachable(terms: tuple[Term, ...]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _consistent(terms: tuple[Term, ...], residue: int | None) -> Extent | None:
+def _consistent(terms: tuple[Term, ...], residue: int, keep: bool) -> Extent | None:
     """Sizes at which every term has the wanted output size; None if one source would need two.
 
-    `residue` None: congruent to the model's own sizes modulo the stride.
+    Open axes take the `residue` modulo the stride, the others their own; `keep` leaves them at
+    their real size.
     """
     counts = _reachable(terms)
     extent: Extent = {}
     for term in terms:
         g = term.stencil.geometry
         sizes = []
-        known = zip(counts, g.strides, g.growth, g.upsample, term.sizes, strict=True)
-        for n, s, growth, u, real in known:
+        axes = zip(counts, g.strides, g.growth, g.upsample, term.sizes, strict=True)
+        for n, s, growth, u, real in axes:
+            if keep and real is not None:
+                sizes.append(real)
+                continue
             spread = ((real or 1) - 1) * u + 1
-            extra = min(residue, s - 1) if residue is not None else (spread + growth) % s
+            extra = min(residue, s - 1) if real is None else (spread + growth) % s
             sizes.append(((n - 1) * s - growth + extra - 1) // u + 1)
         if extent.setdefault(term.source, tuple(sizes)) != tuple(sizes):
             return None

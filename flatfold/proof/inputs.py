@@ -61,6 +61,8 @@ KINDS = ("normal", "normal 2", "border", "impulses", "checkerboard", "ones", "ze
 
 def _fill(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     array = np.zeros(shape)
+    if array.size == 0:
+        return array
     if kind.startswith("normal"):
         array = rng.standard_normal(shape)
     elif kind == "ones":

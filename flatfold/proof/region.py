@@ -9,7 +9,7 @@ that see the padding at the start, at the end, and some that see none, for every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,7 @@ from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
 from flatfold.proof.extent import Extent, extents
 
 ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT16": 2.0**-8}
+SPACING = {"FLOAT16": 2.0**-24, "FLOAT": 2.0**-149, "BFLOAT16": 2.0**-133}  # below normal
 MARGIN = 1.01
 
 # Operators that are linear on some inputs only: their region is run on inputs that can occur.
@@ -93,6 +94,7 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
         shape = data_shape(term, extent[term.source])
         x = rng.standard_normal(shape)
         if ranged:
+            x *= np.where(rng.random(shape) < 0.5, 1.0, _reach(region.nodes))
             x = within_range(term.source, x)
         feeds.setdefault(term.source, Pair(x, np.abs(x)))
     try:
@@ -100,9 +102,13 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
         after = evaluate(lowered.nodes, feeds)[lowered.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
+    except (ValueError, IndexError):  # an operator that fits only the sizes of the real model
+        raise Decline("UNPROVED", "the check cannot run it at a small size") from None
     if before.y.shape != after.y.shape:
         return math.inf
-    return worst_ratio(before, after.y, region.output.dtype, _operations(change))
+    largest = max(float(np.max(pair.m, initial=0.0)) for pair in feeds.values())
+    lost = _lost(change, largest)
+    return worst_ratio(before, after.y, region.output.dtype, _operations(change), lost)
 
 
 def data_shape(term: Term, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -114,17 +120,46 @@ def data_shape(term: Term, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def within_range(source: ir.Value, x: Array) -> Array:
-    """Values that `source` may have: what the activation that makes them makes of `x`."""
+    """Values that `source` may have: what the activations that make it make of `x`."""
+    chain: list[ir.Node] = []
     node = source.producer()
-    while node is not None and node.op_type in CARRYING and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    if node is None or node.op_type not in MAKING:
-        return x
-    if node.op_type != "Clip":
-        return MAKING[node.op_type](x)
-    limits = [ir.convenience.get_const_tensor(v) if v is not None else None for v in node.inputs]
-    low, high = (t.numpy() if t is not None else None for t in [*limits, None, None][1:3])
-    return x if low is None and high is None else np.clip(10 * x, low, high)
+    while node is not None and (node.op_type in CARRYING or node.op_type in MAKING):
+        chain.append(node)
+        first = node.inputs[0]
+        node = first.producer() if first is not None else None
+    for node in reversed(chain):
+        if node.op_type == "Clip":
+            x = np.minimum(np.maximum(x, limits_of(node)[0]), limits_of(node)[1])
+        elif node.op_type in MAKING:
+            x = MAKING[node.op_type](x)
+    return x
+
+
+def limits_of(node: ir.Node) -> tuple[float, float]:
+    """Both limits of a Clip, inputs or attributes; infinite where there is none."""
+    limits = [-np.inf, np.inf]
+    for index, name in enumerate(("min", "max")):
+        if name in node.attributes:
+            limits[index] = float(node.attributes[name].value)
+        value = node.inputs[index + 1] if len(node.inputs) > index + 1 else None
+        tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+        if tensor is not None:
+            limits[index] = float(tensor.numpy().reshape(-1)[0])
+    return limits[0], limits[1]
+
+
+def _reach(nodes: Iterable[ir.Node]) -> float:
+    """How far out data must go to get beyond every limit of a Clip among `nodes`."""
+    ends = [abs(end) for node in nodes if node.op_type == "Clip" for end in limits_of(node)]
+    return max([1.0, *(2 * end for end in ends if np.isfinite(end))])
+
+
+def _lost(change: Change, largest: float) -> float:
+    """What weights below the smallest normal number may lose to rounding, added up."""
+    dtype = change.region.output.dtype
+    shapes = [term.stencil.geometry for term in change.region.form.terms]
+    products = sum(g.weights // g.outputs for g in shapes) + 1
+    return SPACING.get(dtype.name if dtype is not None else "", 0.0) / 2 * products * largest
 
 
 def _operations(change: Change) -> int:
@@ -139,11 +174,13 @@ def _named(change: Change, most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def worst_ratio(before: Pair, after: Array, dtype: ir.DataType | None, length: int) -> float:
+def worst_ratio(
+    before: Pair, after: Array, dtype: ir.DataType | None, length: int, lost: float = 0.0
+) -> float:
     """max |after - y| / (u M), float64's own rounding over `length` products allowed for."""
     u = ROUNDOFF[dtype.name if dtype is not None else "FLOAT"]
     error = np.abs(after - before.y)
-    bound = (u + (length + 16) * 2.0**-53) * before.m
+    bound = (u + (length + 16) * 2.0**-53) * before.m + lost
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error > 0, error / bound, 0.0)
     return float(np.max(ratio, initial=0.0)) if np.all(np.isfinite(after)) else math.inf

@@ -116,7 +116,7 @@ def _pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     if len(arguments) > 3:
         axes = _given(arguments[3]).y.astype(np.int64)
     y, m = x.y, x.m
-    for axis, begin, end in zip(axes, *pads.reshape(2, -1), strict=True):
+    for axis, begin, end in zip(axes % x.y.ndim, *pads.reshape(2, -1), strict=True):
         shape = list(y.shape)
         cut = slice(max(-begin, 0), shape[axis] - max(-end, 0))
         width = [(0, 0)] * y.ndim

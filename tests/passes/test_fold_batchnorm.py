@@ -163,7 +163,7 @@ def test_alpha_of_a_gemm_is_applied_in_double():
     y = net.op("Gemm", net.x, net.const(weight), alpha=float(alpha))
     done = rewrite(net.model(net.op("Mul", y, net.const(np.array([0.7], np.float32)))))
     (made,) = (v.const_value.numpy() for v in done.graph.graph.initializers.values())
-    exact = weight.T.astype(np.float64) * np.float64(alpha) * np.float64(np.float32(0.7))
+    exact = weight.astype(np.float64) * np.float64(alpha) * np.float64(np.float32(0.7))
     assert np.array_equal(made, exact.astype(np.float32))
 
 

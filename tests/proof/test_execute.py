@@ -118,3 +118,21 @@ def test_verify_refuses_models_with_other_inputs():
     model = net.model(net.y)
     with pytest.raises(InputError, match="different outputs"):
         flatfold.verify(model, net.model("relu2"))
+
+
+def test_outputs_that_differ_each_time_prove_nothing():
+    net = small()
+    noise = net.op("RandomNormalLike", net.x)
+    model = ir.from_proto(net.model(net.op("Add", net.x, noise)))
+    found = compare(model, model.clone())
+    assert found.verdict == "unknown"
+    assert not found
+
+
+def test_a_reference_that_fails_on_the_way_is_given_up():
+    net = small()
+    weight = net.const(net.rng.standard_normal((4, 4, 3, 3)))
+    net.y = net.bn(net.op("ConvTranspose", net.x, weight, strides=[2, 2], auto_pad="SAME_UPPER"), 4)
+    found = compare(*both(net))
+    assert found.verdict == "sampled"
+    assert found.reference == "the original in its own precision"

@@ -101,13 +101,20 @@ def require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
         mine, its = form.geometry, other.geometry
         if (mine.outputs, mine.axes) != (its.outputs, its.axes) or rank(first) != rank(value):
             raise Decline("BROADCAST", f"{first.name} and {value.name} differ in rank or channels")
-        agree = _equal_dims(first, value)
-        for one in form.terms:
-            for two in other.terms:
-                if one.source is two.source:
-                    agree |= _equal_axes(one, two)
-        if not agree >= set(range(rank(first))) - {channel_axis(first, mine.axes)}:
-            raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
+        needed = set(range(rank(first))) - {channel_axis(first, mine.axes)}
+        if needed <= _equal_dims(first, value) or needed <= _shared_axes(form, other, first, value):
+            continue
+        raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
+
+
+def _shared_axes(f: Affine, g: Affine, one: ir.Value, two: ir.Value) -> set[int]:
+    """Axes known to agree by the shapes of two values, or by what both compute of one source."""
+    agree = _equal_dims(one, two)
+    mine = {term.source: term for term in f.terms}
+    for term in g.terms:
+        if term.source in mine:
+            agree |= _equal_axes(mine[term.source], term)
+    return agree
 
 
 def _equal_dims(one: ir.Value, two: ir.Value) -> set[int]:

@@ -107,6 +107,13 @@ def require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
         raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
 
 
+def same_shape(one: ir.Value, two: ir.Value) -> bool:
+    """Whether two values are known to have the same shape."""
+    if one.shape is None or two.shape is None or len(one.shape) != len(two.shape):
+        return False
+    return len(_equal_dims(one, two)) == len(one.shape)
+
+
 def _shared_axes(f: Affine, g: Affine, one: ir.Value, two: ir.Value) -> set[int]:
     """Axes known to agree by the shapes of two values, or by what both compute of one source."""
     agree = _equal_dims(one, two)

@@ -84,10 +84,14 @@ class Lifter:
 
     def _lift(self, root: ir.Node) -> Region:
         forms: dict[ir.Value, Affine] = {}
-        for node in reversed(self._reachable(root)):
+        order = self._reachable(root)
+        sums = self._flat_sums(order)
+        for node in reversed(order):
             output = node.outputs[0]
+            if isinstance(self.linear(node), Summed) and node not in sums:
+                continue  # its terms belong to the sum that reads it
             try:
-                forms[output] = self._form(node, forms)
+                forms[output] = self._form(node, forms, sums.get(node, []))
             except Decline as reason:
                 self._meanings[node] = reason
                 if node is root:
@@ -112,6 +116,31 @@ class Lifter:
                     stack.append(_producer(value))
         return order
 
+    def _flat_sums(self, order: list[ir.Node]) -> dict[ir.Node, list[tuple[int, ir.Value]]]:
+        """Terms of each outermost sum, those of sums of the same shape inside it among them."""
+        sums: dict[ir.Node, list[tuple[int, ir.Value]]] = {}
+        inside: set[ir.Node] = set()
+        for node in order:
+            linear = self.linear(node)
+            if isinstance(linear, Applied) or node in inside:
+                continue
+            terms, stack = sums.setdefault(node, []), list(reversed(linear.operands))
+            while stack:
+                sign, value = stack.pop()
+                inner = self._inner_sum(value, node.outputs[0])
+                if inner is None:
+                    terms.append((sign, value))
+                    continue
+                inside.add(_producer(value))
+                stack += [(sign * own, operand) for own, operand in reversed(inner.operands)]
+        return sums
+
+    def _inner_sum(self, value: ir.Value, whole: ir.Value) -> Summed | None:
+        if value in self._cuts or not layout.same_shape(value, whole):
+            return None
+        linear = self.linear(_producer(value))
+        return linear if isinstance(linear, Summed) else None
+
     def _open(self, value: ir.Value) -> bool:
         """Whether growing may go through `value`; if not, `_cuts` has the reason."""
         if value in self._cuts:
@@ -135,14 +164,16 @@ class Lifter:
         if reader.graph is not producer.graph:
             raise Decline("SHARED", f"{value.name} is read inside a subgraph")
 
-    def _form(self, node: ir.Node, forms: dict[ir.Value, Affine]) -> Affine:
+    def _form(
+        self, node: ir.Node, forms: dict[ir.Value, Affine], terms: list[tuple[int, ir.Value]]
+    ) -> Affine:
         linear = self.linear(node)
         if isinstance(linear, Summed):
-            values = [value for _, value in linear.operands]
+            values = [value for _, value in terms]
             inners = [forms.pop(v) if v in forms else layout.opaque(v) for v in values]
             inners = layout.same_layout(list(zip(values, inners, strict=True)))
             layout.require_equal_sizes(list(zip(values, inners, strict=True)))
-            signs = [sign for sign, _ in linear.operands]
+            signs = [sign for sign, _ in terms]
             form, refusal = affine.total(zip(signs, inners, strict=True), self.profile)
             if refusal is not None:
                 self._refusals[node] = refusal

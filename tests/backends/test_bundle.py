@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from tests.backends.small_nets import build, content, image, reference
 
 FILES = ["engine.onnx", "manifest.json", "model.onnx"]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with build() as engine:
-        yield engine
-
-
-@pytest.fixture
-def saved(engine: Engine, tmp_path: Path) -> Path:
-    engine.save(tmp_path / "net")
-    return tmp_path / "net"
 
 
 def reseal(folder: Path, **changes: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,6 @@ from tests.backends.small_nets import build, content
 
 FILES = ["engine.onnx", "manifest.json", "model.onnx"]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with build() as engine:
-        yield engine
-
-
-@pytest.fixture
-def saved(engine: Engine, tmp_path: Path) -> Path:
-    engine.save(tmp_path / "net")
-    return tmp_path / "net"
 
 
 @pytest.mark.parametrize("where", ["flatfold.backends.bundle._render", "os.rename", "os.fsync"])

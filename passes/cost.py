@@ -82,3 +82,8 @@ def of_stencil(shape: Geometry, biased: bool, identity: bool, out: int, profile:
     moved = (read + shape.outputs * out + shape.weights) * BYTES
     seconds = profile.node + macs / rate + moved / profile.bandwidth
     return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)
+
+
+def of_copy(channels: int, pixels: int, profile: Profile) -> Cost:
+    """One node that only moves a map: Slice, Gather, Concat, Pad, Transpose."""
+    return of_elementwise(channels, pixels, profile)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes.elementary import stencil
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import transposed
 from flatfold.passes.reading import (
@@ -19,7 +20,6 @@ from flatfold.passes.reading import (
     weights,
     window,
 )
-from flatfold.passes.stencil import stencil
 
 
 def read_conv(node: ir.Node) -> Applied:

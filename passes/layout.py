@@ -7,15 +7,28 @@ in both layouts, and so is the identity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes import cost
 from flatfold.passes.affine import Affine, Term
-from flatfold.passes.geometry import Decline, unknown_sizes
+from flatfold.passes.elementary import diagonal
+from flatfold.passes.geometry import Decline, Ints, unknown_sizes
 from flatfold.passes.kernels import Array
-from flatfold.passes.reading import Applied, channel_axis, channels, pixels, rank, scaled, spatial
-from flatfold.passes.stencil import Stencil, diagonal
+from flatfold.passes.reading import (
+    Applied,
+    channel_axis,
+    channels,
+    known,
+    pixels,
+    rank,
+    scaled,
+    spatial,
+)
+from flatfold.passes.stencil import Stencil
 
 
 def form_of(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) -> Affine:
@@ -30,7 +43,7 @@ def form_of(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) -> Aff
 def alone(linear: Applied, value: ir.Value) -> Affine:
     """The form of an operator's output over the operator's own input."""
     form = linear.stencil
-    return form_of((_term(linear.source, Stencil(form.geometry, form.weight)),), form.bias, value)
+    return form_of((_term(linear.source, replace(form, bias=None)),), form.bias, value)
 
 
 def opaque(value: ir.Value) -> Affine:
@@ -65,6 +78,34 @@ def same_layout(operands: list[tuple[ir.Value, Affine]]) -> list[Affine]:
     ]
 
 
+def joined(operands: list[tuple[ir.Value, Affine]], axis: int) -> tuple[list[Affine], bool]:
+    """The operands of a Concat in one layout, and whether they are joined along its channels."""
+    rank_ = rank(operands[0][0])
+    last = any(form.geometry.axes == 0 and not _is_free(form) for _, form in operands)
+    axes = 0 if rank_ == 2 or (last and axis == rank_ - 1) else rank_ - 2
+    forms = [
+        form if form.geometry.axes == axes else _recast(form, value, axes)
+        for value, form in operands
+    ]
+    return forms, axis == channel_axis(operands[0][0], axes)
+
+
+def places(values: Sequence[ir.Value], axis: int) -> list[tuple[Ints, Ints]]:
+    """(zeros in front, zeros behind) of each value in a Concat along a spatial axis."""
+    sizes = [known(value)[axis] for value in values]
+    if None in sizes:
+        raise Decline("SHAPE", "where a part begins depends on a size that is not known")
+    lengths = [size or 0 for size in sizes]
+    axes = rank(values[0]) - 2
+    moves, before = [], 0
+    for length in lengths:
+        after = sum(lengths) - before - length
+        at = [axis - 2 == i for i in range(axes)]
+        moves.append((tuple(before * here for here in at), tuple(after * here for here in at)))
+        before += length
+    return moves
+
+
 def _recast(form: Affine, value: ir.Value, axes: int) -> Affine:
     if not _is_free(form):
         raise Decline(
@@ -85,7 +126,8 @@ def _is_free(form: Affine) -> bool:
 
 def _is_uniform(f: Stencil) -> bool:
     numbers = f.weight.reshape(-1)
-    same = f.geometry.is_diagonal and bool(np.all(numbers == numbers[0]))
+    alike = f.pick is None and f.geometry.is_diagonal
+    same = alike and bool(np.all(numbers == numbers[0]))
     return same and (f.bias is None or bool(np.all(f.bias == f.bias[0])))
 
 

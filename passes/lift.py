@@ -11,24 +11,29 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from flatfold.passes import affine, layout
+from flatfold.passes import layout
 from flatfold.passes.activations import ACTIVATIONS
-from flatfold.passes.affine import Affine
+from flatfold.passes.affine import Affine, trimmed
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
-from flatfold.passes.reading import Applied, Summed
+from flatfold.passes.reading import Applied, Joined, Linear, Summed, operands
+from flatfold.passes.sums import apply, end_to_end, side_by_side, total
 
 MERGE, COMPOSE, COLLAPSE, FOLD, TRIM = "merge", "compose", "collapse", "fold", "trim"
 
 
 @dataclass(frozen=True)
 class Region:
-    """A linear region: `root` computes `form` from its sources through `nodes` (root first)."""
+    """A linear region: `root` computes `form` from its sources through `nodes` (root first).
+
+    `meanings` has every node that was read; what such a node takes in besides has none of its own.
+    """
 
     root: ir.Node
     form: Affine
     nodes: tuple[ir.Node, ...]
+    meanings: dict[ir.Node, Linear]
     kind: str
     boundaries: tuple[tuple[ir.Value, Decline], ...]
 
@@ -46,7 +51,7 @@ class Lifter:
     def __init__(self, allowed: frozenset[str], profile: Profile) -> None:
         self.allowed = allowed
         self.profile = profile
-        self._meanings: dict[ir.Node, Applied | Summed | Decline] = {}
+        self._meanings: dict[ir.Node, Linear | Decline] = {}
         self._cuts: dict[ir.Value, Decline] = {}
         self._refusals: dict[ir.Node, Decline] = {}
         self._regions: dict[ir.Node, Region] = {}
@@ -62,7 +67,7 @@ class Lifter:
         """Let go of the arrays of a region that has been dealt with."""
         self._regions.pop(root, None)
 
-    def linear(self, node: ir.Node) -> Applied | Summed:
+    def linear(self, node: ir.Node) -> Linear:
         """`meaning`, remembered; a sum only where merging is allowed."""
         if node not in self._meanings:
             try:
@@ -74,9 +79,9 @@ class Lifter:
             raise known
         return known
 
-    def _checked(self, node: ir.Node) -> Applied | Summed:
+    def _checked(self, node: ir.Node) -> Linear:
         found = meaning(node)
-        if isinstance(found, Summed) and MERGE not in self.allowed:
+        if not isinstance(found, Applied) and MERGE not in self.allowed:
             raise Decline("OFF", "merging is switched off")
         if node.op_type in ACTIVATIONS and COLLAPSE not in self.allowed:
             raise Decline("OFF", "collapsing activations is switched off")
@@ -97,13 +102,13 @@ class Lifter:
                 if node is root:
                     raise
                 self._cuts[output] = reason
-        nodes, boundaries = self._inside(root)
-        form, kind = forms[root.outputs[0]], self._kind(nodes)
+        nodes, meanings, boundaries = self._inside(root)
+        form, kind = forms[root.outputs[0]], _kind(meanings)
         if TRIM in self.allowed:
-            smaller = affine.trimmed(form)
+            smaller = trimmed(form)
             kind = TRIM if smaller is not form and len(nodes) == 1 else kind
             form = smaller
-        return Region(root, form, nodes, kind, tuple(boundaries.items()))
+        return Region(root, form, nodes, meanings, kind, tuple(boundaries.items()))
 
     def _reachable(self, root: ir.Node) -> list[ir.Node]:
         """Nodes that could belong to the region, every node before the nodes it reads."""
@@ -111,7 +116,7 @@ class Lifter:
         while stack:
             node = stack.pop()
             order.append(node)
-            for value in _operands(self.linear(node)):
+            for value in operands(self.linear(node)):
                 if self._open(value):
                     stack.append(_producer(value))
         return order
@@ -122,7 +127,7 @@ class Lifter:
         inside: set[ir.Node] = set()
         for node in order:
             linear = self.linear(node)
-            if isinstance(linear, Applied) or node in inside:
+            if not isinstance(linear, Summed) or node in inside:
                 continue
             terms, stack = sums.setdefault(node, []), list(reversed(linear.operands))
             while stack:
@@ -174,10 +179,10 @@ class Lifter:
             inners = layout.same_layout(list(zip(values, inners, strict=True)))
             layout.require_equal_sizes(list(zip(values, inners, strict=True)))
             signs = [sign for sign, _ in terms]
-            form, refusal = affine.total(zip(signs, inners, strict=True), self.profile)
-            if refusal is not None:
-                self._refusals[node] = refusal
-            return form
+            form, refusal = total(zip(signs, inners, strict=True), self.profile)
+            return self._refused(node, form, refusal)
+        if isinstance(linear, Joined):
+            return self._joined(node, linear, forms)
         inner = forms.pop(linear.source, None)
         own = layout.alone(linear, node.outputs[0])
         if inner is not None:
@@ -187,6 +192,23 @@ class Lifter:
                 self._cuts[linear.source] = reason
         return own
 
+    def _joined(self, node: ir.Node, linear: Joined, forms: dict[ir.Value, Affine]) -> Affine:
+        values = linear.values
+        inners = [forms.pop(v) if v in forms else layout.opaque(v) for v in values]
+        inners, by_channel = layout.joined(list(zip(values, inners, strict=True)), linear.axis)
+        own = layout.form_of(inners[0].terms, None, node.outputs[0])
+        if by_channel:
+            form, refusal = side_by_side(inners, own.pixels, self.profile)
+        else:
+            moves = layout.places(values, linear.axis)
+            form, refusal = end_to_end(inners, moves, own.pixels, self.profile)
+        return self._refused(node, form, refusal)
+
+    def _refused(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:
+        if refusal is not None:
+            self._refusals[node] = refusal
+        return form
+
     def _composed(self, linear: Applied, inner: Affine, pixels: int) -> Affine:
         outer, inner = layout.aligned(linear, inner, linear.source)
         layers = not outer.geometry.is_diagonal and any(
@@ -194,35 +216,40 @@ class Lifter:
         )
         if layers and COMPOSE not in self.allowed:
             raise Decline("OFF", "composing layers is switched off")
-        return affine.apply(outer, inner, pixels, self.profile)
+        return apply(outer, inner, pixels, self.profile)
 
-    def _inside(self, root: ir.Node) -> tuple[tuple[ir.Node, ...], dict[ir.Value, Decline]]:
-        """Nodes of the region as it turned out, and the boundary values with their reasons."""
-        nodes, boundaries = [], {}
+    def _inside(
+        self, root: ir.Node
+    ) -> tuple[tuple[ir.Node, ...], dict[ir.Node, Linear], dict[ir.Value, Decline]]:
+        """Nodes of the region as it turned out, what they mean, and where it ends and why."""
+        nodes, meanings, boundaries = [], {}, {}
         stack = [root]
         while stack:
             node = stack.pop()
+            linear = meanings[node] = self.linear(node)
             nodes.append(node)
+            if isinstance(linear, Applied):
+                nodes += [_producer(value) for value in linear.through]
             if node in self._refusals:
                 boundaries[node.outputs[0]] = self._refusals[node]
-            for value in _operands(self.linear(node)):
+            for value in operands(linear):
                 if value in self._cuts:
                     boundaries[value] = self._cuts[value]
                 else:
                     stack.append(_producer(value))
-        return tuple(nodes), boundaries
+        return tuple(nodes), meanings, boundaries
 
-    def _kind(self, nodes: tuple[ir.Node, ...]) -> str:
-        found = [self.linear(node) for node in nodes]
-        if any(isinstance(linear, Summed) for linear in found):
-            return MERGE
-        layers = sum(
-            isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal
-            for linear in found
-        )
-        if layers > 1:
-            return COMPOSE
-        return COLLAPSE if any(node.op_type in ACTIVATIONS for node in nodes) else FOLD
+
+def _kind(meanings: dict[ir.Node, Linear]) -> str:
+    found = list(meanings.values())
+    if not all(isinstance(linear, Applied) for linear in found):
+        return MERGE
+    layers = sum(
+        isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal for linear in found
+    )
+    if layers > 1:
+        return COMPOSE
+    return COLLAPSE if any(node.op_type in ACTIVATIONS for node in meanings) else FOLD
 
 
 def _producer(value: ir.Value) -> ir.Node:
@@ -230,9 +257,3 @@ def _producer(value: ir.Value) -> ir.Node:
     if producer is None:
         raise Decline("INPUT", f"{value.name} is an input of the graph")
     return producer
-
-
-def _operands(linear: Applied | Summed) -> tuple[ir.Value, ...]:
-    if isinstance(linear, Applied):
-        return (linear.source,)
-    return tuple(value for _, value in linear.operands)

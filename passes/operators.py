@@ -1,8 +1,8 @@
 """What each ONNX operator means as a stencil: one small function per operator.
 
 `meaning(node)` gives `Applied(source, stencil)` for an operator with one data input, or
-`Summed(((sign, value), ...))` for a sum of several, and raises Decline where the operator is not
-linear with constant weights, saying why.
+`Summed(((sign, value), ...))` for a sum of several, `Joined(values, axis)` for several side by
+side, and raises Decline where the operator is not linear with constant weights, saying why.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.activations import ACTIVATIONS
+from flatfold.passes.elementary import diagonal, stencil
 from flatfold.passes.geometry import Decline
 from flatfold.passes.layers import LAYERS
 from flatfold.passes.reading import (
     Applied,
+    Linear,
     Summed,
     channels,
     constant,
@@ -30,13 +32,12 @@ from flatfold.passes.reading import (
     weights,
     window,
 )
-from flatfold.passes.stencil import diagonal, moved, stencil
+from flatfold.passes.selectors import SELECTORS
 
-EVERYTHING = 2**31 - 1  # exporters write the end of an axis as this or more
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
-def meaning(node: ir.Node) -> Applied | Summed:
+def meaning(node: ir.Node) -> Linear:
     """The linear meaning of a node; raises Decline with the reason if it has none."""
     reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if reader is None:
@@ -116,72 +117,7 @@ def read_average_pool(node: ir.Node) -> Applied:
     return Applied(source(node), form)
 
 
-def read_slice(node: ir.Node) -> Applied:
-    """A crop on spatial axes: negative padding."""
-    arrays = [constant(value) for value in node.inputs[1:] if value is not None]
-    if any(array is None for array in arrays) or len(arrays) < 2:
-        raise Decline("NOT-CONSTANT", "the range is not constant")
-    data = source(node)
-    sizes = spatial(data)
-    starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
-    axes, steps = _axes_and_steps(node, len(starts))
-    begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
-    for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if (first, step) == (0, 1) and last >= EVERYTHING:
-            continue  # the whole of an axis, whichever it is
-        at = axis % (len(sizes) + 2) - 2
-        if at < 0 or step < 1:
-            raise Decline("SLICE", "the range is on the batch or channel axis or runs backwards")
-        begin[at], end[at] = _cut(int(first), int(last), sizes[at])
-        strides[at] = int(step)
-    return Applied(data, moved(channels(data), tuple(begin), tuple(end), tuple(strides)))
-
-
-def _axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
-    given = [constant(value) for value in node.inputs[3:]] + [None, None]
-    axes = list(range(count)) if given[0] is None else given[0].reshape(-1).tolist()
-    steps = [1] * count if given[1] is None else given[1].reshape(-1).tolist()
-    return axes, steps
-
-
-def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
-    """(begin, end) padding, both at most 0, of x[first:last]."""
-    if size is not None:
-        low, high, _ = slice(first, last).indices(size)
-        if high <= low:
-            raise Decline("SLICE", "the range is empty")
-        return -low, high - size
-    if first < 0 or 0 <= last < EVERYTHING:
-        raise Decline("SHAPE", "the range depends on a size that is not known")
-    return -first, min(last, 0) if last < 0 else 0
-
-
-def read_pad(node: ir.Node) -> Applied:
-    mode = node.attributes.get("mode")
-    if mode is not None and mode.as_string() != "constant":
-        raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
-    if len(node.inputs) < 2:
-        raise Decline("NOT-CONSTANT", "the padding is an attribute, as before opset 11")
-    pads = constant(node.inputs[1])
-    fill = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(1)
-    if pads is None or fill is None:
-        raise Decline("NOT-CONSTANT", "the padding is not constant")
-    if np.any(fill != 0):
-        raise Decline("PAD-MODE", f"padding by {fill.item():g} is not padding by zero")
-    data = source(node)
-    rank = len(spatial(data)) + 2
-    axes = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else np.arange(rank)
-    if axes is None:
-        raise Decline("NOT-CONSTANT", "the padded axes are not constant")
-    both = np.zeros((2, rank), dtype=np.int64)
-    both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
-    if np.any(both[:, :2]):
-        raise Decline("PAD-MODE", "the batch or channel axis is padded")
-    begin, end = (tuple(int(n) for n in side[2:]) for side in both)
-    return Applied(data, moved(channels(data), begin, end))
-
-
-READERS: dict[str, Callable[[ir.Node], Applied | Summed]] = {
+READERS: dict[str, Callable[[ir.Node], Linear]] = {
     "Add": read_sum,
     "AveragePool": read_average_pool,
     "BatchNormalization": read_batch_norm,
@@ -190,10 +126,9 @@ READERS: dict[str, Callable[[ir.Node], Applied | Summed]] = {
     "Identity": read_same,
     "Mul": read_product,
     "Neg": read_same,
-    "Pad": read_pad,
-    "Slice": read_slice,
     "Sub": read_sum,
     "Sum": read_sum,
     **ACTIVATIONS,
     **LAYERS,
+    **SELECTORS,
 }

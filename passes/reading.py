@@ -1,7 +1,7 @@
 """Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
 
-And the two things that an operator may turn out to be: `Applied`, a stencil of one value, or
-`Summed`, a signed sum of several.
+And what an operator may turn out to be: `Applied`, a stencil of one value; `Summed`, a signed sum
+of several; `Joined`, several side by side.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes.elementary import diagonal
 from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Array, Weight
-from flatfold.passes.stencil import Stencil, diagonal
+from flatfold.passes.stencil import Stencil
 
 
 @dataclass(frozen=True)
 class Applied:
-    """stencil(source)."""
+    """stencil(source), by the node itself and those that make the values `through`."""
 
     source: ir.Value
     stencil: Stencil
+    through: tuple[ir.Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,26 @@ class Summed:
     """sum of sign * value."""
 
     operands: tuple[tuple[int, ir.Value], ...]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Values put side by side along an axis that is not the batch."""
+
+    values: tuple[ir.Value, ...]
+    axis: int
+
+
+Linear = Applied | Summed | Joined
+
+
+def operands(linear: Linear) -> tuple[ir.Value, ...]:
+    """The values that it reads."""
+    if isinstance(linear, Applied):
+        return (linear.source,)
+    if isinstance(linear, Joined):
+        return linear.values
+    return tuple(value for _, value in linear.operands)
 
 
 def constant(value: ir.Value | None) -> Weight | None:

@@ -22,7 +22,7 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.layout import alone
 from flatfold.passes.lift import Lifter, Region
 from flatfold.passes.lower import Lowered, Names, lower
-from flatfold.passes.reading import Applied, Summed, known
+from flatfold.passes.reading import Joined, Linear, Summed, known
 from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,
@@ -31,6 +31,8 @@ from flatfold.passes.remark import (
     census,
     origins,
 )
+from flatfold.passes.splits import close_splits, open_splits
+from flatfold.passes.writing import cost_of
 
 TIE = 1e-9
 MOST_SWEEPS = 100  # two or three are usual; each one strictly lowers the estimated time
@@ -71,20 +73,27 @@ class Pipeline:
         """Rewrite `model` in place; the remarks say what was done and what was left and why."""
         applied: list[Remark] = []
         missed: list[Remark] = []
-        names = Names(_names(model))
+        names = Names(_names(model), model.opset_imports.get("", 0))
         for graph in model.graphs():
-            for _ in range(MOST_SWEEPS):
-                sweep = _Sweep(self, graph, names)
-                changed = sweep.run()
-                applied += sweep.applied
-                if not changed:
-                    missed += sweep.missed
-                    break
-            else:
-                raise PassError(
-                    f"no fixed point after {MOST_SWEEPS} sweeps", where=graph.name or ""
-                )
+            opened = open_splits(graph, names)
+            try:
+                done, left = self._settle(graph, names)
+            finally:
+                close_splits(graph, opened)
+            applied += done
+            missed += left
         return applied + missed
+
+    def _settle(self, graph: ir.Graph, names: Names) -> tuple[list[Remark], list[Remark]]:
+        """Sweep until nothing changes: what was applied, and what the last sweep left."""
+        applied: list[Remark] = []
+        for _ in range(MOST_SWEEPS):
+            sweep = _Sweep(self, graph, names)
+            changed = sweep.run()
+            applied += sweep.applied
+            if not changed:
+                return applied, sweep.missed
+        raise PassError(f"no fixed point after {MOST_SWEEPS} sweeps", where=graph.name or "")
 
 
 class _Sweep:
@@ -119,7 +128,7 @@ class _Sweep:
             told = self._note_boundaries(region, missed)
             if told and len(region.nodes) == 1:
                 return  # the reason is known; that nothing came of it need not be said again
-            if all(isinstance(self.lifter.linear(n), Summed) for n in region.nodes):
+            if all(isinstance(linear, Summed) for linear in region.meanings.values()):
                 self.settled.update(region.nodes)  # a sum in a sum that gains nothing gains nothing
             rewrite.accept(region)
             _require_gain(before, after)
@@ -135,7 +144,7 @@ class _Sweep:
         return self.by_kind[region.kind]
 
     def _apply(self, rewrite: Rewrite, region: Region, before: Cost, after: Cost) -> None:
-        lowered = lower(region.form, region.output, self.names)
+        lowered = lower(region.form, region.output, self.names, self.pipeline.profile)
         change = Change(rewrite.name, region, lowered)
         if self.pipeline.check is not None:
             self.pipeline.check(change)
@@ -160,23 +169,25 @@ class _Sweep:
     def _costs(self, region: Region) -> tuple[Cost, Cost]:
         profile = self.pipeline.profile
         before = Cost()
-        for node in region.nodes:
-            before += self._cost_of(self.lifter.linear(node), node)
-        return before, region.form.cost(profile)
+        for node, linear in region.meanings.items():
+            before += self._cost_of(linear, node)
+        return before, cost_of(region.form, profile)
 
-    def _cost_of(self, linear: Applied | Summed, node: ir.Node) -> Cost:
+    def _cost_of(self, linear: Linear, node: ir.Node) -> Cost:
         profile, value = self.pipeline.profile, node.outputs[0]
         if node.op_type == "Identity":
             return Cost()
         if isinstance(linear, Summed):
             elements = cost.positions(known(value)[1:])
             return cost.of_elementwise(1, elements, profile, reads=len(linear.operands))
+        if isinstance(linear, Joined):
+            return cost.of_copy(1, cost.positions(known(value)[1:]), profile)
         form = alone(linear, value)
         if form.geometry.is_diagonal:  # one node, however it is written
             one = cost.of_elementwise(form.geometry.outputs, form.pixels, profile)
-            constants = len(node.inputs) - 1
+            constants = len(node.inputs) - 1 if linear.stencil.pick is None else 0
             return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
-        return form.cost(profile)
+        return cost_of(form, profile)
 
     def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:
         region, new = change.region, change.lowered

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flatfold.passes import kernels
-from flatfold.passes.geometry import Ints
+from flatfold.passes.geometry import Geometry, Ints
 from flatfold.passes.kernels import Weight
 from flatfold.passes.stencil import Stencil, add
 
@@ -33,7 +33,7 @@ def trim(f: Stencil) -> Stencil:
     if weight.shape == f.weight.shape:
         return f
     cut = replace(shape, begin=tuple(begin), end=tuple(end), kernel=weight.shape[2:])
-    return Stencil(cut, weight, f.bias)
+    return replace(f, geometry=cut, weight=weight)
 
 
 def _rim(weight: Weight, axis: int, index: int) -> Weight:
@@ -46,17 +46,23 @@ def _without(weight: Weight, axis: int, kept: slice) -> Weight:
     return rest
 
 
-def uncrop(f: Stencil) -> Stencil:
-    """Write crops (negative padding, which no Conv has) as zero taps in front of and behind f."""
-    shape = f.geometry
+def framed(shape: Geometry) -> Geometry:
+    """The shape with crops (negative padding, which no Conv has) as taps in front and behind."""
     if min((*shape.begin, *shape.end), default=0) >= 0:
-        return f
+        return shape
     spans = zip(shape.span, shape.begin, shape.end, strict=True)
-    frame = replace(
+    return replace(
         shape,
         kernel=tuple(span + max(-begin, 0) + max(-end, 0) for span, begin, end in spans),
         dilations=(1,) * shape.axes,
         begin=tuple(max(begin, 0) for begin in shape.begin),
         end=tuple(max(end, 0) for end in shape.end),
     )
-    return add([f, Stencil(frame, kernels.zeros(frame))])
+
+
+def uncrop(f: Stencil) -> Stencil:
+    """Write crops as zero taps in front of and behind f."""
+    frame = framed(f.geometry)
+    if frame is f.geometry:
+        return f
+    return add([f, replace(f, geometry=frame, weight=kernels.zeros(frame), bias=None)])

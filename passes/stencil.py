@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flatfold.passes import geometry as geo
-from flatfold.passes import kernels
-from flatfold.passes.geometry import Decline, Geometry, Ints, Sizes
+from flatfold.passes import kernels, picks
+from flatfold.passes.geometry import Decline, Geometry, Sizes
 from flatfold.passes.kernels import Array, Weight
+from flatfold.passes.picks import Index
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +31,15 @@ class Stencil:
     """An affine operator; `weight` keeps the dtype it came in until arithmetic promotes it.
 
     `fresh`: the weight was computed for this stencil, so nobody else can be holding it.
+    `pick`: input j is channel pick[j] of a source of `width` channels; None reads it as it is.
     """
 
     geometry: Geometry
     weight: Weight
     bias: Array | None = None
     fresh: bool = False
+    pick: Index | None = None
+    width: int = 0
     __array_ufunc__ = None  # d * f is ours also when d is an array
 
     def __post_init__(self) -> None:
@@ -45,10 +49,22 @@ class Stencil:
             raise ValueError(f"weight has shape {self.weight.shape}, expected {expected}")
         if self.bias is not None and self.bias.shape != (g.outputs,):
             raise ValueError(f"bias has shape {self.bias.shape}, expected {(g.outputs,)}")
+        if self.pick is not None and self.pick.shape != (g.inputs,):
+            raise ValueError(f"pick has shape {self.pick.shape}, expected {(g.inputs,)}")
+
+    @property
+    def reads(self) -> int:
+        """Channels of what it is applied to."""
+        return self.geometry.inputs if self.pick is None else self.width
+
+    @property
+    def chosen(self) -> Index:
+        """The channel that each input is."""
+        return picks.every(self.geometry.inputs) if self.pick is None else self.pick
 
     @property
     def is_identity(self) -> bool:
-        """Exactly x -> x."""
+        """Exactly x -> x, of the channels it picks."""
         ones = self.geometry.is_diagonal and bool(np.all(self.weight == 1))
         return ones and self.bias is None
 
@@ -73,49 +89,8 @@ class Stencil:
         """factor[o] * f(x)[o], or one factor for all channels."""
         column = np.broadcast_to(np.asarray(factor, np.float64), (self.geometry.outputs,))
         bias = None if self.bias is None else self.bias * column
-        return Stencil(self.geometry, kernels.scale_outputs(column, self.weight), bias, True)
-
-
-def stencil(
-    weight: Weight,
-    bias: Weight | None = None,
-    *,
-    groups: int = 1,
-    strides: Ints | None = None,
-    dilations: Ints | None = None,
-    begin: Ints | None = None,
-    end: Ints | None = None,
-    upsample: Ints | None = None,
-) -> Stencil:
-    """A stencil from a convolution's weight [outputs, inputs / groups, *kernel] and attributes.
-
-    `end` defaults to `begin`, everything else to one or none.
-    """
-    none, one = (0,) * (weight.ndim - 2), (1,) * (weight.ndim - 2)
-    begin = begin or none
-    shape = Geometry(
-        outputs=weight.shape[0],
-        inputs=weight.shape[1] * groups,
-        groups=groups,
-        kernel=weight.shape[2:],
-        strides=strides or one,
-        dilations=dilations or one,
-        begin=begin,
-        end=begin if end is None else end,
-        upsample=upsample or one,
-    )
-    return Stencil(shape, weight, None if bias is None else present(bias.astype(np.float64)))
-
-
-def diagonal(scale: Weight, bias: Weight | None, axes: int) -> Stencil:
-    """scale[c] * x[c] + bias[c]."""
-    return stencil(scale.reshape(-1, 1, *(1,) * axes), bias, groups=len(scale))
-
-
-def moved(channels: int, begin: Ints, end: Ints, strides: Ints | None = None) -> Stencil:
-    """Identity with zero padding (positive) or cropping (negative), every `strides`-th pixel."""
-    one = np.ones((channels, 1, *(1,) * len(begin)))
-    return stencil(one, groups=channels, begin=begin, end=end, strides=strides)
+        weight = kernels.scale_outputs(column, self.weight)
+        return replace(self, weight=weight, bias=bias, fresh=True)
 
 
 def present(bias: Array | None) -> Array | None:
@@ -136,6 +111,11 @@ def add(parts: Sequence[Stencil], sizes: Sizes | None = None, *, consume: bool =
     `consume`: the parts are not needed afterwards, so a fresh weight may be summed into. Raises
     Decline if strides or output sizes differ.
     """
+    one, *rest = parts
+    if any(
+        not np.array_equal(part.chosen, one.chosen) for part in rest if part.pick is not one.pick
+    ):
+        raise Decline("CHANNELS", "branches read different channels")
     shapes = [part.geometry for part in parts]
     shape = geo.union(shapes, sizes or geo.unknown_sizes(shapes[0].axes))
     hosts = [part for part in parts if part.geometry == shape]
@@ -149,7 +129,7 @@ def add(parts: Sequence[Stencil], sizes: Sizes | None = None, *, consume: bool =
         bias = plus(bias, part.bias)
         if part is not host:
             kernels.accumulate(total, shape, part.weight, part.geometry)
-    return Stencil(shape, total, bias, True)
+    return Stencil(shape, total, bias, True, one.pick, one.width)
 
 
 def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stencil:
@@ -158,6 +138,8 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
     Raises Decline where the border would be wrong: exact when `outer` reads nothing outside
     `inner`'s output, or when `inner`, evaluated there, gives the 0 that `outer` reads.
     """
+    if outer.pick is not None:
+        inner = rows(inner, outer.pick)
     f, g = inner.geometry, outer.geometry
     require_exact(g, f, inner.bias is not None, sizes or geo.unknown_sizes(g.axes))
     shape = geo.compose(g, f)
@@ -170,7 +152,7 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
         weight = kernels.after_depthwise(outer.weight, g, inner.weight, f, shape)
     else:
         weight = kernels.after_dense(outer.weight, g, inner.weight, f, shape)
-    return Stencil(shape, weight, bias, True)
+    return settled(Stencil(shape, weight, bias, True, inner.pick, inner.width))
 
 
 def require_exact(outer: Geometry, inner: Geometry, biased: bool, sizes: Sizes) -> None:
@@ -200,10 +182,36 @@ def regroup(f: Stencil, groups: int) -> Stencil:
     shape = f.geometry
     target = replace(shape, groups=groups)
     if shape.groups % groups == 0:
-        return Stencil(target, kernels.coarsen(f.weight, shape, groups), f.bias)
+        return replace(f, geometry=target, weight=kernels.coarsen(f.weight, shape, groups))
     if groups % shape.groups or shape.inputs % groups or shape.outputs % groups:
         raise ValueError(f"cannot regroup from {shape.groups} to {groups} groups")
     weight = kernels.refine(f.weight, shape, groups)
     if weight is None:
         raise Decline("GROUPS", f"weights outside the {groups} diagonal blocks are not zero")
-    return Stencil(target, weight, f.bias)
+    return replace(f, geometry=target, weight=weight)
+
+
+def rows(f: Stencil, index: Index) -> Stencil:
+    """The outputs `index` of f, in that order; a channel of zeros where it is -1."""
+    weight, shape, pick = picks.rows(f.weight, f.geometry, f.chosen, index)
+    bias = None if f.bias is None else present(np.where(index < 0, 0.0, f.bias[index]))
+    return settled(Stencil(shape, weight, bias, True, pick, f.reads))
+
+
+def settled(f: Stencil) -> Stencil:
+    """f with as simple a pick as its structure allows, at no more work."""
+    if f.pick is None:
+        return f
+    shape, live = f.geometry, f.pick != picks.NOTHING
+    if picks.is_every(f.pick, f.width):
+        return replace(f, pick=None, width=0)
+    if shape.groups == 1 and f.width <= shape.inputs:
+        weight, shape = picks.spread(f.weight, shape, f.pick, f.width)
+        return Stencil(shape, weight, f.bias, True)
+    if shape.groups == 1 and not np.all(live) and np.any(live):
+        kept = replace(shape, inputs=int(live.sum()))
+        return replace(f, geometry=kept, weight=f.weight[:, live], pick=f.pick[live])
+    weight_here = picks.permuted(f.weight, shape, f.pick) if f.width == shape.inputs else None
+    if weight_here is not None:
+        return Stencil(shape, weight_here, f.bias, True)
+    return f

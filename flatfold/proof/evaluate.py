@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.convolution import Array
-from flatfold.proof.rules import RULES, Pair, Unsupported
+from flatfold.proof.pair import Pair, Unsupported
+from flatfold.proof.rules import RULES
 
 __all__ = ["Array", "Pair", "Unsupported", "evaluate"]
 

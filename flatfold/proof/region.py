@@ -87,7 +87,7 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     feeds: dict[ir.Value, Pair] = {}
     ranged = any(node.op_type in RANGED for node in region.nodes)
     for term in region.form.terms:
-        shape = data_shape(term, extent[term.source])
+        shape = data_shape(term, extent[term.source], _batch(term, region.nodes))
         x = rng.standard_normal(shape)
         if ranged:
             x *= np.where(rng.random(shape) < 0.5, 1.0, _reach(region.nodes))
@@ -107,12 +107,19 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     return worst_ratio(before, after.y, region.output.dtype, _operations(change), lost)
 
 
-def data_shape(term: Term, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """[1, C, sizes] for a stencil with spatial axes; [1, 2, .., C] for a matrix."""
-    shape, channels = term.source.shape, term.stencil.geometry.inputs
+def _batch(term: Term, nodes: Iterable[ir.Node]) -> int:
+    """1, or the batch of the model where an operator counts it."""
+    first = term.source.shape[0] if term.source.shape is not None else None
+    counted = any(node.op_type == "Reshape" for node in nodes)
+    return first if counted and isinstance(first, int) else 1
+
+
+def data_shape(term: Term, sizes: tuple[int, ...], batch: int = 1) -> tuple[int, ...]:
+    """[N, C, sizes] for a stencil with spatial axes; [N, 2, .., C] for a matrix."""
+    shape, channels = term.source.shape, term.stencil.reads
     if sizes or shape is None or shape.rank() == 2:
-        return (1, channels, *sizes)
-    return (1, *(2,) * (shape.rank() - 2), channels)
+        return (batch, channels, *sizes)
+    return (batch, *(2,) * (shape.rank() - 2), channels)
 
 
 def within_range(source: ir.Value, x: Array) -> Array:

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.convolution import Array, convolve, cut, same_pads, scatter
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A value and its magnitude companion."""
-
-    y: Array
-    m: Array
-
-
-class Unsupported(Exception):
-    """The interpreter does not know the operator."""
-
-
-def _attribute(node: ir.Node, name: str, default: Any) -> Any:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.value
+from flatfold.proof.moving import MOVING
+from flatfold.proof.pair import Pair, Unsupported, attribute, given
 
 
 def _axes(parameter: Array, like: Array) -> Array:
@@ -35,18 +19,18 @@ def _axes(parameter: Array, like: Array) -> Array:
 
 def _window(node: ir.Node, x: Array, kernel: tuple[int, ...]) -> tuple[Any, Any, list[int]]:
     none = [0] * 2 * len(kernel)
-    strides = _attribute(node, "strides", [1] * len(kernel))
-    dilations = _attribute(node, "dilations", [1] * len(kernel))
-    mode = _attribute(node, "auto_pad", "NOTSET")
+    strides = attribute(node, "strides", [1] * len(kernel))
+    dilations = attribute(node, "dilations", [1] * len(kernel))
+    mode = attribute(node, "auto_pad", "NOTSET")
     if mode.startswith("SAME"):
         return strides, dilations, same_pads(x.shape[2:], kernel, strides, dilations, mode)
-    return strides, dilations, list(_attribute(node, "pads", none)) if mode == "NOTSET" else none
+    return strides, dilations, list(attribute(node, "pads", none)) if mode == "NOTSET" else none
 
 
 def _conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, w = _given(arguments[0]), _given(arguments[1])
+    x, w = given(arguments[0]), given(arguments[1])
     strides, dilations, pads = _window(node, x.y, w.y.shape[2:])
-    groups = _attribute(node, "group", 1)
+    groups = attribute(node, "group", 1)
     y = convolve(x.y, w.y, strides, dilations, pads, groups)
     m = convolve(x.m, w.m, strides, dilations, pads, groups)
     bias = arguments[2] if len(arguments) > 2 else None
@@ -55,14 +39,14 @@ def _conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 def _conv_transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     """Every pixel adds its kernel to the output: the definition, tap by tap."""
-    x, w = _given(arguments[0]), _given(arguments[1])
+    x, w = given(arguments[0]), given(arguments[1])
     axes = w.y.ndim - 2
     none, one = [0] * axes, [1] * axes
-    if "output_shape" in node.attributes or _attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+    if "output_shape" in node.attributes or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
         raise Unsupported("ConvTranspose with a wanted output size")
-    strides, dilations = (_attribute(node, name, one) for name in ("strides", "dilations"))
-    pads, extra = _attribute(node, "pads", none * 2), _attribute(node, "output_padding", none)
-    groups = _attribute(node, "group", 1)
+    strides, dilations = (attribute(node, name, one) for name in ("strides", "dilations"))
+    pads, extra = attribute(node, "pads", none * 2), attribute(node, "output_padding", none)
+    groups = attribute(node, "group", 1)
     full = [scatter(a, b, strides, dilations, groups) for a, b in ((x.y, w.y), (x.m, w.m))]
     y, m = (cut(array, pads, extra) for array in full)
     bias = arguments[2] if len(arguments) > 2 else None
@@ -70,36 +54,36 @@ def _conv_transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 
 def _batch_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    if _attribute(node, "training_mode", 0):
+    if attribute(node, "training_mode", 0):
         raise Unsupported("BatchNormalization in training mode")
-    x, gamma, beta, mean, variance = (_given(a) for a in arguments)
-    scale = gamma.y / np.sqrt(variance.y + _attribute(node, "epsilon", 1e-5))
+    x, gamma, beta, mean, variance = (given(a) for a in arguments)
+    scale = gamma.y / np.sqrt(variance.y + attribute(node, "epsilon", 1e-5))
     y = _axes(scale, x.y) * (x.y - _axes(mean.y, x.y)) + _axes(beta.y, x.y)
     m = _axes(np.abs(scale), x.m) * (x.m + _axes(mean.m, x.m)) + _axes(beta.m, x.m)
     return Pair(y, m)
 
 
 def _gemm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    a, b = _given(arguments[0]), _given(arguments[1])
-    if _attribute(node, "transA", 0):
+    a, b = given(arguments[0]), given(arguments[1])
+    if attribute(node, "transA", 0):
         a = Pair(a.y.T, a.m.T)
-    if _attribute(node, "transB", 0):
+    if attribute(node, "transB", 0):
         b = Pair(b.y.T, b.m.T)
-    alpha, beta = _attribute(node, "alpha", 1.0), _attribute(node, "beta", 1.0)
+    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     y, m = alpha * (a.y @ b.y), abs(alpha) * (a.m @ b.m)
     c = arguments[2] if len(arguments) > 2 else None
     return Pair(y, m) if c is None else Pair(y + beta * c.y, m + abs(beta) * c.m)
 
 
 def _average_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x = _given(arguments[0])
-    kernel = tuple(_attribute(node, "kernel_shape", ()))
+    x = given(arguments[0])
+    kernel = tuple(attribute(node, "kernel_shape", ()))
     strides, dilations, pads = _window(node, x.y, kernel)
-    if _attribute(node, "ceil_mode", 0):
+    if attribute(node, "ceil_mode", 0):
         raise Unsupported("AveragePool with ceil_mode")
     ones = np.ones((x.y.shape[1], 1, *kernel))
     groups, counted = len(ones), np.ones_like(x.y[:1])
-    if _attribute(node, "count_include_pad", 0):
+    if attribute(node, "count_include_pad", 0):
         size: Any = float(np.prod(kernel))
     else:
         size = convolve(counted, ones, strides, dilations, pads, groups)
@@ -107,45 +91,8 @@ def _average_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(y, convolve(x.m, ones, strides, dilations, pads, groups) / size)
 
 
-def _pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, pads = _given(arguments[0]), _given(arguments[1]).y.astype(np.int64)
-    fill = arguments[2] if len(arguments) > 2 else None
-    if _attribute(node, "mode", "constant") != "constant" or (fill is not None and np.any(fill.y)):
-        raise Unsupported("Pad by anything but zero")
-    axes = np.arange(x.y.ndim)
-    if len(arguments) > 3:
-        axes = _given(arguments[3]).y.astype(np.int64)
-    y, m = x.y, x.m
-    for axis, begin, end in zip(axes % x.y.ndim, *pads.reshape(2, -1), strict=True):
-        shape = list(y.shape)
-        cut = slice(max(-begin, 0), shape[axis] - max(-end, 0))
-        width = [(0, 0)] * y.ndim
-        width[axis] = (max(begin, 0), max(end, 0))
-        index = tuple(cut if a == axis else slice(None) for a in range(y.ndim))
-        y, m = np.pad(y[index], width), np.pad(m[index], width)
-    return Pair(y, m)
-
-
-def _slice(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x = _given(arguments[0])
-    starts, ends = (_given(a).y.astype(np.int64) for a in arguments[1:3])
-    rest = [None if a is None else a.y.astype(np.int64) for a in arguments[3:]]
-    axes = rest[0] if rest and rest[0] is not None else np.arange(len(starts))
-    steps = rest[1] if len(rest) > 1 and rest[1] is not None else np.ones_like(starts)
-    index = [slice(None)] * x.y.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        index[axis] = slice(int(start), int(end), int(step))
-    return Pair(x.y[tuple(index)], x.m[tuple(index)])
-
-
-def _given(argument: Pair | None) -> Pair:
-    if argument is None:
-        raise Unsupported("a missing operand")
-    return argument
-
-
 def _sum(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    pairs = [_given(a) for a in arguments]
+    pairs = [given(a) for a in arguments]
     return Pair(_total([p.y for p in pairs]), _total([p.m for p in pairs]))
 
 
@@ -157,32 +104,32 @@ def _total(arrays: list[Array]) -> Array:
 
 
 def _sub(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    a, b = _given(arguments[0]), _given(arguments[1])
+    a, b = given(arguments[0]), given(arguments[1])
     return Pair(a.y - b.y, a.m + b.m)
 
 
 def _mul(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    a, b = _given(arguments[0]), _given(arguments[1])
+    a, b = given(arguments[0]), given(arguments[1])
     return Pair(a.y * b.y, a.m * b.m)
 
 
 def _div(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    a, b = _given(arguments[0]), _given(arguments[1])
+    a, b = given(arguments[0]), given(arguments[1])
     return Pair(a.y / b.y, a.m / b.m)
 
 
 def _matmul(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    a, b = _given(arguments[0]), _given(arguments[1])
+    a, b = given(arguments[0]), given(arguments[1])
     return Pair(a.y @ b.y, a.m @ b.m)
 
 
 def _neg(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x = _given(arguments[0])
+    x = given(arguments[0])
     return Pair(-x.y, x.m)
 
 
 def _same(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _given(arguments[0])
+    return given(arguments[0])
 
 
 def _leaky(slope: Array | float, x: Pair) -> Pair:
@@ -190,22 +137,22 @@ def _leaky(slope: Array | float, x: Pair) -> Pair:
 
 
 def _relu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(0.0, _given(arguments[0]))
+    return _leaky(0.0, given(arguments[0]))
 
 
 def _leaky_relu(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(_attribute(node, "alpha", 0.01), _given(arguments[0]))
+    return _leaky(attribute(node, "alpha", 0.01), given(arguments[0]))
 
 
 def _prelu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(_given(arguments[1]).y, _given(arguments[0]))
+    return _leaky(given(arguments[1]).y, given(arguments[0]))
 
 
 def _clip(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x = _given(arguments[0])
+    x = given(arguments[0])
     low, high = ([None if a is None else a.y for a in arguments[1:]] + [None, None])[:2]
-    low = _attribute(node, "min", -np.inf) if low is None else low
-    high = _attribute(node, "max", np.inf) if high is None else high
+    low = attribute(node, "min", -np.inf) if low is None else low
+    high = attribute(node, "max", np.inf) if high is None else high
     return Pair(np.clip(x.y, low, high), x.m)
 
 
@@ -225,9 +172,8 @@ RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "Mul": _mul,
     "Neg": _neg,
     "PRelu": _prelu,
-    "Pad": _pad,
     "Relu": _relu,
-    "Slice": _slice,
     "Sub": _sub,
     "Sum": _sum,
+    **MOVING,
 }

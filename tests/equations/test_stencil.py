@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from flatfold.passes import rims
 from flatfold.passes import stencil as sa
+from flatfold.passes.elementary import stencil
 from flatfold.passes.geometry import Decline
-from flatfold.passes.stencil import Stencil, stencil
+from flatfold.passes.stencil import Stencil
 from tests.equations.direct import direct
 
 GROUPS = {(4, 4): [1, 2, 4], (4, 8): [1, 2, 4], (8, 4): [1, 2, 4], (6, 4): [1, 2], (3, 4): [1]}

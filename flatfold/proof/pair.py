@@ -1,0 +1,35 @@
+"""A value and its magnitude companion, and reading operands and attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from flatfold.proof.convolution import Array
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value and its magnitude companion."""
+
+    y: Array
+    m: Array
+
+
+class Unsupported(Exception):
+    """The interpreter does not know the operator."""
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute of a node, or its default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def given(argument: Pair | None) -> Pair:
+    """An operand that must be there."""
+    if argument is None:
+        raise Unsupported("a missing operand")
+    return argument

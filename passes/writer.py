@@ -1,0 +1,234 @@
+"""Terms to nodes: each stencil as the operators that compute it.
+
+Weights are cast once, to the dtype of the value computed, and named after it, never after an old
+weight, which may be shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.passes import picks
+from flatfold.passes.affine import Term
+from flatfold.passes.cost import Profile
+from flatfold.passes.geometry import Decline
+from flatfold.passes.kernels import Array, Weight, transposed
+from flatfold.passes.operators import FLOATS
+from flatfold.passes.reading import channel_axis, rank
+from flatfold.passes.rims import uncrop
+from flatfold.passes.rounding import cast
+from flatfold.passes.selectors import EVERYTHING
+from flatfold.passes.stencil import Stencil, regroup
+from flatfold.passes.writing import Part, moves_data
+
+
+@dataclass
+class Lowered:
+    """New nodes and initializers, not yet part of a graph; `output` stands for the old value."""
+
+    output: ir.Value
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: list[ir.Value] = field(default_factory=list)
+
+
+class Names:
+    """Names that no value of the graph has; and the opset that they are written in."""
+
+    def __init__(self, taken: set[str], opset: int) -> None:
+        self._taken = taken
+        self.opset = opset
+
+    def fresh(self, base: str) -> str:
+        name, number = base, 1
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
+
+
+class Writer:
+    """Writes the nodes of one form; `done` collects them."""
+
+    def __init__(self, output: ir.Value, names: Names, profile: Profile, pixels: int) -> None:
+        if output.dtype is None or output.dtype not in FLOATS:
+            raise Decline("DTYPE", f"the type of {output.name} is unknown")
+        self.output = output
+        self.dtype = output.dtype
+        self.base = output.name or "value"
+        self.names = names
+        self.profile = profile
+        self.pixels = pixels
+        self.done = Lowered(output)
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        attributes: dict[str, object] | None = None,
+        shape: ir.Shape | None = None,
+    ) -> ir.Value:
+        """Add a node and return its output."""
+        node = ir.node(op_type, inputs, attributes or {})  # type: ignore[arg-type]
+        value = node.outputs[0]
+        value.name = self.names.fresh(f"{self.base}.{op_type.lower()}")
+        node.name = value.name
+        value.dtype = self.dtype
+        value.shape = shape
+        self.done.nodes.append(node)
+        return value
+
+    def constant(self, array: Weight, what: str) -> ir.Value:
+        """A weight, rounded to the type of the output."""
+        return self._initializer(cast(array, self.dtype), what, self.dtype)
+
+    def integers(self, numbers: Sequence[int] | picks.Index, what: str) -> ir.Value:
+        return self._initializer(np.array(numbers, np.int64), what, ir.DataType.INT64)
+
+    def _initializer(self, array: npt.NDArray[Any], what: str, dtype: ir.DataType) -> ir.Value:
+        name = self.names.fresh(f"{self.base}.{what}")
+        tensor = ir.Tensor(array, dtype=dtype, name=name)
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(dtype), const_value=tensor
+        )
+        self.done.initializers.append(value)
+        return value
+
+    def shaped(self, channels: int, axes: int) -> ir.Shape | None:
+        """The shape of the output, with another number of channels."""
+        if self.output.shape is None:
+            return None
+        dims = list(self.output.shape.dims)
+        dims[1 if axes else -1] = channels
+        return ir.Shape(dims)
+
+    def term(self, term: Term, bias: Array | None) -> ir.Value:
+        """The value of one term."""
+        term = self.select(term)
+        form = term.stencil
+        if self.names.opset >= 11 and moves_data(Part.of(form), self.pixels, self.profile):
+            return self.elementwise(self.shift(term), bias)
+        if form.geometry.is_diagonal:
+            return self.elementwise(term, bias)
+        if form.geometry.axes == 0:
+            return self.product(term, bias)
+        whole = uncrop(form)
+        spread = whole.geometry.is_transposed
+        attributes = transpose_attributes(whole) if spread else conv_attributes(whole)
+        weight = transposed(whole.weight, whole.geometry.groups) if spread else whole.weight
+        inputs = [term.source, self.constant(weight, "weight")]
+        inputs += [] if bias is None else [self.constant(bias, "bias")]
+        return self.node(
+            "ConvTranspose" if spread else "Conv", inputs, attributes, self._shape_of(form)
+        )
+
+    def _shape_of(self, form: Stencil) -> ir.Shape | None:
+        return self.shaped(form.geometry.outputs, form.geometry.axes)
+
+    def select(self, term: Term) -> Term:
+        """The term on the channels that it picks: a Slice where they are in a row, or a Gather."""
+        form = term.stencil
+        if form.pick is None:
+            return term
+        place = np.minimum(picks.every(len(form.pick)), form.width - 1)
+        pick = np.where(form.pick == picks.NOTHING, place, form.pick)
+        value = self.channels(term.source, pick, form.geometry.axes)
+        return replace(term, source=value, stencil=replace(form, pick=None, width=0))
+
+    def channels(self, value: ir.Value, index: picks.Index, axes: int) -> ir.Value:
+        """Channels `index` of a value."""
+        axis = channel_axis(value, axes)
+        shape = _with_dim(value.shape, axis, len(index))
+        if self.names.opset >= 10 and bool(np.all(np.diff(index) == 1)):
+            ends = ([int(index[0])], [int(index[-1]) + 1], [axis])
+            names = zip(ends, ("starts", "ends", "axes"), strict=True)
+            return self.node("Slice", [value, *(self.integers(*e) for e in names)], None, shape)
+        inputs = [value, self.integers(index, "channels")]
+        return self.node("Gather", inputs, {"axis": axis}, shape)
+
+    def shift(self, term: Term) -> Term:
+        """The term with its move carried out by Slice and Pad: what is left is a scale."""
+        form, shape, value = term.stencil, term.stencil.geometry, term.source
+        low, high = ([min(n, 0) for n in side] for side in (shape.begin, shape.end))
+        axes = range(2, shape.axes + 2)
+        if any((*low, *high)) or max(shape.strides) > 1:
+            ends = [last or EVERYTHING for last in high]
+            ranges = (([-n for n in low], "starts"), (ends, "ends"), (axes, "axes"))
+            inputs = [self.integers(list(numbers), what) for numbers, what in ranges]
+            value = self.node("Slice", [value, *inputs, self.integers(shape.strides, "steps")])
+        if max((*shape.begin, *shape.end)) > 0:
+            begin, end = ([max(n, 0) for n in side] for side in (shape.begin, shape.end))
+            pads = self.integers([0, 0, *begin, 0, 0, *end], "pads")
+            value = self.node("Pad", [value, pads])
+        value.shape = self._shape_of(form)
+        none, one = (0,) * shape.axes, (1,) * shape.axes
+        rest = replace(shape, begin=none, end=none, strides=one)
+        return replace(term, source=value, stencil=replace(form, geometry=rest))
+
+    def product(self, term: Term, bias: Array | None) -> ir.Value:
+        """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""
+        matrix, shape = regroup(term.stencil, 1).weight, self._shape_of(term.stencil)
+        if rank(term.source) == 2 and bias is not None:  # before opset 11 a Gemm must have one
+            inputs = [term.source, self.constant(matrix, "weight"), self.constant(bias, "bias")]
+            return self.node("Gemm", inputs, {"transB": 1}, shape)
+        weight = self.constant(np.ascontiguousarray(matrix.T), "weight")
+        value = self.node("MatMul", [term.source, weight], None, shape)
+        if bias is None:
+            return value
+        return self.node("Add", [value, self.constant(bias, "bias")], None, shape)
+
+    def elementwise(self, term: Term, bias: Array | None) -> ir.Value:
+        """A scale and a bias per channel."""
+        value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
+        column = (-1, *(1,) * form.geometry.axes)
+        if not form.is_identity:
+            factor = self.constant(form.weight.reshape(column), "scale")
+            value = self.node("Mul", [value, factor], None, shape)
+        if bias is not None:
+            shift = self.constant(bias.reshape(column), "shift")
+            value = self.node("Add", [value, shift], None, shape)
+        return value
+
+
+def _with_dim(shape: ir.Shape | None, axis: int, size: int) -> ir.Shape | None:
+    if shape is None:
+        return None
+    dims = list(shape.dims)
+    dims[axis] = size
+    return ir.Shape(dims)
+
+
+def conv_attributes(f: Stencil) -> dict[str, object]:
+    shape = f.geometry
+    return {
+        "kernel_shape": shape.kernel,
+        "strides": shape.strides,
+        "dilations": shape.dilations,
+        "pads": (*shape.begin, *shape.end),
+        "group": shape.groups,
+    }
+
+
+def transpose_attributes(f: Stencil) -> dict[str, object]:
+    """Attributes of the ConvTranspose that is this stencil; Decline if there is none."""
+    shape = f.geometry
+    ends = zip(shape.span, shape.begin, shape.end, strict=True)
+    pads = [(span - 1 - begin, span - 1 - end) for span, begin, end in ends]
+    extra = tuple(max(-last, 0) for _, last in pads)
+    short = any(x >= u for x, u in zip(extra, shape.upsample, strict=True) if x)
+    if any(s > 1 for s in shape.strides) or min(first for first, _ in pads) < 0 or short:
+        raise Decline("UPSAMPLE", "no ConvTranspose has this stride and padding")
+    return {
+        "kernel_shape": shape.kernel,
+        "strides": shape.upsample,
+        "dilations": shape.dilations,
+        "pads": (*(first for first, _ in pads), *(max(last, 0) for _, last in pads)),
+        "output_padding": extra,
+        "group": shape.groups,
+    }

@@ -1,0 +1,173 @@
+"""How a form is written as nodes, and what that costs.
+
+A sum is one Add per further term. Where terms cover different channels, as behind a Concat, it may
+be cheaper to write each block of channels for itself and to put the blocks side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from flatfold.passes import cost, picks
+from flatfold.passes.affine import Affine, Term
+from flatfold.passes.cost import Cost, Profile
+from flatfold.passes.geometry import Decline, Geometry
+from flatfold.passes.picks import Index
+from flatfold.passes.rims import framed
+from flatfold.passes.stencil import Stencil, rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """What decides the cost of a term: its shape, whether its weights are ones, its pick."""
+
+    shape: Geometry
+    ones: bool = False
+    picked: bool = False
+
+    @staticmethod
+    def of(f: Stencil) -> Part:
+        local = f.geometry.is_depthwise and f.geometry.taps == 1
+        return Part(f.geometry, local and bool(np.all(f.weight == 1)), f.pick is not None)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some of the output channels, and the form of these alone."""
+
+    channels: Index
+    form: Affine
+
+
+def is_shift(shape: Geometry) -> bool:
+    """One tap that looks at another pixel, channel by channel: Slice, Pad, or both."""
+    moves = shape.is_depthwise and shape.taps == 1 and not shape.is_pointwise
+    return moves and not shape.is_transposed
+
+
+def moves_data(part: Part, out: int, profile: Profile) -> bool:
+    """Whether a shift is written as Slice and Pad: cheaper than a convolution by one tap."""
+    if not is_shift(part.shape):
+        return False
+    copied = _of_moves(part, False, out, profile)
+    convolved = cost.of_stencil(framed(part.shape), False, False, out, profile)
+    return copied.seconds < convolved.seconds
+
+
+def _of_moves(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
+    shape, total = part.shape, Cost()
+    if min((*shape.begin, *shape.end)) < 0 or max(shape.strides) > 1:
+        total += cost.of_copy(shape.outputs, out, profile)
+    if max((*shape.begin, *shape.end)) > 0:
+        total += cost.of_copy(shape.outputs, out, profile)
+    plain = replace(
+        shape, begin=(0,) * shape.axes, end=(0,) * shape.axes, strides=(1,) * shape.axes
+    )
+    return total + cost.of_stencil(plain, biased, part.ones, out, profile)
+
+
+def of_part(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
+    """Cost of one term, `out` output positions an image."""
+    shape = part.shape
+    if moves_data(part, out, profile):
+        total = _of_moves(part, biased, out, profile)
+    else:
+        total = cost.of_stencil(framed(shape), biased, part.ones, out, profile)
+    if part.picked:
+        read = out * int(np.prod(shape.strides)) // int(np.prod(shape.upsample))
+        total += cost.of_copy(shape.inputs, read, profile)
+    return total
+
+
+def of_parts(
+    parts: Sequence[Part], biased: bool, out: int, profile: Profile, batched: bool = False
+) -> Cost:
+    """Cost of a sum of terms; a layer among them takes the bias."""
+    total = Cost()
+    if batched and biased and any(not part.shape.is_diagonal for part in parts):
+        total = cost.of_bias(parts[0].shape.outputs, out, profile)
+        biased = False
+    host = host_of([part.shape for part in parts])
+    for index, part in enumerate(parts):
+        total += of_part(part, biased and index == host, out, profile)
+    for _ in parts[1:]:
+        total += cost.of_elementwise(parts[0].shape.outputs, out, profile, reads=2)
+    return total
+
+
+def host_of(shapes: Sequence[Geometry]) -> int:
+    """The term that takes the bias along: the first layer, which does it for nothing."""
+    layers = (i for i, s in enumerate(shapes) if not s.is_diagonal and not is_shift(s))
+    return next(layers, 0)
+
+
+def cost_of(form: Affine, profile: Profile) -> Cost:
+    """Of the nodes that are written for this form."""
+    found = _of_whole(form, profile)
+    if form.joined:
+        apart = blocks(form)
+        if len(apart) > 1:
+            found = min(found, _of_blocks(form, apart, profile), key=lambda c: c.seconds)
+    return found
+
+
+def planned(form: Affine, profile: Profile) -> list[Block]:
+    """The blocks that the form is written in; one if it is written as a whole."""
+    if form.joined:
+        apart = blocks(form)
+        if len(apart) > 1:
+            whole, parts = _of_whole(form, profile), _of_blocks(form, apart, profile)
+            if parts.seconds < whole.seconds:
+                return apart
+    return [Block(picks.every(form.geometry.outputs), form)]
+
+
+def _of_whole(form: Affine, profile: Profile) -> Cost:
+    parts = [Part.of(term.stencil) for term in form.live]
+    return of_parts(parts, form.bias is not None, form.pixels, profile, form.batched)
+
+
+def _of_blocks(form: Affine, apart: list[Block], profile: Profile) -> Cost:
+    copied = cost.of_copy(form.geometry.outputs, form.pixels, profile)
+    total = copied if in_order(apart) else copied + copied
+    for block in apart:
+        total += _of_whole(block.form, profile)
+    return total
+
+
+def in_order(apart: Sequence[Block]) -> bool:
+    """Whether the blocks, side by side, have their channels in order."""
+    order = np.concatenate([block.channels for block in apart])
+    return bool(np.all(np.diff(order) > 0))
+
+
+def blocks(form: Affine) -> list[Block]:
+    """Channels by the terms that they depend on, each block with these terms only."""
+    alive = np.stack([picks.live(term.stencil.weight) for term in form.terms])
+    names = np.packbits(alive, axis=0).T
+    _, first, which = np.unique(names, axis=0, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    found = []
+    for group in np.argsort(first):
+        channels = np.flatnonzero(which == group).astype(np.int64)
+        some = alive[:, channels[0]]
+        if not some.any():
+            return []
+        terms = tuple(
+            Term(t.source, rows(t.stencil, channels), t.sizes)
+            for t, here in zip(form.terms, some, strict=True)
+            if here
+        )
+        bias = None if form.bias is None else form.bias[channels]
+        found.append(Block(channels, replace(form, terms=terms, bias=bias, joined=False)))
+    return found
+
+
+def too_dear(before: Cost, after: Cost, what: str) -> Decline:
+    ratio = f"{after.seconds / before.seconds:.1f}x the time"
+    if before.macs and after.macs > before.macs:
+        ratio += f" and {after.macs / before.macs:.1f}x the multiplies"
+    return Decline("COST", f"exact, but {what} {ratio}")

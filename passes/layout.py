@@ -43,7 +43,7 @@ def form_of(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) -> Aff
 def alone(linear: Applied, value: ir.Value) -> Affine:
     """The form of an operator's output over the operator's own input."""
     form = linear.stencil
-    return form_of((_term(linear.source, replace(form, bias=None)),), form.bias, value)
+    return form_of((term_of(linear.source, replace(form, bias=None)),), form.bias, value)
 
 
 def opaque(value: ir.Value) -> Affine:
@@ -51,7 +51,8 @@ def opaque(value: ir.Value) -> Affine:
     return alone(scaled(value), value)
 
 
-def _term(source: ir.Value, stencil: Stencil) -> Term:
+def term_of(source: ir.Value, stencil: Stencil) -> Term:
+    """A term, with the sizes of its source."""
     axes = stencil.geometry.axes
     if source.shape is None:
         return Term(source, stencil, unknown_sizes(axes))
@@ -65,7 +66,7 @@ def aligned(outer: Applied, inner: Affine, value: ir.Value) -> tuple[Stencil, Af
         return stencil, inner
     if _is_uniform(stencil):
         return _restated(stencil, channels(value, axes), axes), inner
-    return stencil, _recast(inner, value, stencil.geometry.axes)
+    return stencil, recast(inner, value, stencil.geometry.axes)
 
 
 def same_layout(operands: list[tuple[ir.Value, Affine]]) -> list[Affine]:
@@ -73,7 +74,7 @@ def same_layout(operands: list[tuple[ir.Value, Affine]]) -> list[Affine]:
     fixed = {form.geometry.axes for _, form in operands if not _is_free(form)}
     axes = min(fixed) if fixed else operands[0][1].geometry.axes
     return [
-        form if form.geometry.axes == axes else _recast(form, value, axes)
+        form if form.geometry.axes == axes else recast(form, value, axes)
         for value, form in operands
     ]
 
@@ -84,7 +85,7 @@ def joined(operands: list[tuple[ir.Value, Affine]], axis: int) -> tuple[list[Aff
     last = any(form.geometry.axes == 0 and not _is_free(form) for _, form in operands)
     axes = 0 if rank_ == 2 or (last and axis == rank_ - 1) else rank_ - 2
     forms = [
-        form if form.geometry.axes == axes else _recast(form, value, axes)
+        form if form.geometry.axes == axes else recast(form, value, axes)
         for value, form in operands
     ]
     return forms, axis == channel_axis(operands[0][0], axes)
@@ -106,13 +107,14 @@ def places(values: Sequence[ir.Value], axis: int) -> list[tuple[Ints, Ints]]:
     return moves
 
 
-def _recast(form: Affine, value: ir.Value, axes: int) -> Affine:
+def recast(form: Affine, value: ir.Value, axes: int) -> Affine:
+    """The form in the other layout, if it is the same in both."""
     if not _is_free(form):
         raise Decline(
             "LAYOUT", "one mixes the channels of axis 1, the other those of the last axis"
         )
     terms = tuple(
-        _term(t.source, _restated(t.stencil, channels(t.source, axes), axes)) for t in form.terms
+        term_of(t.source, _restated(t.stencil, channels(t.source, axes), axes)) for t in form.terms
     )
     bias = None if form.bias is None else np.full(channels(value, axes), form.bias[0])
     return form_of(terms, bias, value)

@@ -7,18 +7,19 @@ operator, the boundary keeps the reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from flatfold.passes import layout
+from flatfold.passes import layout, virtual
 from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.affine import Affine, trimmed
 from flatfold.passes.cost import Profile
+from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
-from flatfold.passes.reading import Applied, Joined, Linear, Summed, operands
-from flatfold.passes.sums import apply, end_to_end, side_by_side, total
+from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 
 MERGE, COMPOSE, COLLAPSE, FOLD, TRIM = "merge", "compose", "collapse", "fold", "trim"
 
@@ -50,16 +51,17 @@ class Lifter:
 
     def __init__(self, allowed: frozenset[str], profile: Profile) -> None:
         self.allowed = allowed
-        self.profile = profile
+        self._forms = Forms(profile, COMPOSE in allowed, {})
         self._meanings: dict[ir.Node, Linear | Decline] = {}
         self._cuts: dict[ir.Value, Decline] = {}
-        self._refusals: dict[ir.Node, Decline] = {}
         self._regions: dict[ir.Node, Region] = {}
 
     def lift(self, root: ir.Node) -> Region:
         """The region that ends in `root`. Raises Decline if the node itself is not linear."""
         if root not in self._regions:
-            self.linear(root)
+            linear = self.linear(root)
+            if isinstance(linear, Applied) and virtual.origin(linear.source) is not None:
+                raise Decline("NONLINEAR", "only what is behind it is linear")
             self._regions[root] = self._lift(root)
         return self._regions[root]
 
@@ -81,7 +83,7 @@ class Lifter:
 
     def _checked(self, node: ir.Node) -> Linear:
         found = meaning(node)
-        if not isinstance(found, Applied) and MERGE not in self.allowed:
+        if isinstance(found, Summed | Joined) and MERGE not in self.allowed:
             raise Decline("OFF", "merging is switched off")
         if node.op_type in ACTIVATIONS and COLLAPSE not in self.allowed:
             raise Decline("OFF", "collapsing activations is switched off")
@@ -174,49 +176,20 @@ class Lifter:
     ) -> Affine:
         linear = self.linear(node)
         if isinstance(linear, Summed):
-            values = [value for _, value in terms]
-            inners = [forms.pop(v) if v in forms else layout.opaque(v) for v in values]
-            inners = layout.same_layout(list(zip(values, inners, strict=True)))
-            layout.require_equal_sizes(list(zip(values, inners, strict=True)))
-            signs = [sign for sign, _ in terms]
-            form, refusal = total(zip(signs, inners, strict=True), self.profile)
-            return self._refused(node, form, refusal)
+            signs, values = zip(*terms, strict=True)
+            return self._forms.of_sum(node, signs, _taken(values, forms))
         if isinstance(linear, Joined):
-            return self._joined(node, linear, forms)
-        inner = forms.pop(linear.source, None)
-        own = layout.alone(linear, node.outputs[0])
-        if inner is not None:
+            return self._forms.of_join(node, linear, _taken(linear.values, forms))
+        if isinstance(linear, Carried):
+            ((_, inner),) = _taken((linear.source,), forms)
+            return self._forms.carried(node, linear, inner)
+        found = forms.pop(linear.source, None)
+        if found is not None:
             try:
-                return self._composed(linear, inner, own.pixels)
+                return self._forms.composed(node, linear, found)
             except Decline as reason:
                 self._cuts[linear.source] = reason
-        return own
-
-    def _joined(self, node: ir.Node, linear: Joined, forms: dict[ir.Value, Affine]) -> Affine:
-        values = linear.values
-        inners = [forms.pop(v) if v in forms else layout.opaque(v) for v in values]
-        inners, by_channel = layout.joined(list(zip(values, inners, strict=True)), linear.axis)
-        own = layout.form_of(inners[0].terms, None, node.outputs[0])
-        if by_channel:
-            form, refusal = side_by_side(inners, own.pixels, self.profile)
-        else:
-            moves = layout.places(values, linear.axis)
-            form, refusal = end_to_end(inners, moves, own.pixels, self.profile)
-        return self._refused(node, form, refusal)
-
-    def _refused(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:
-        if refusal is not None:
-            self._refusals[node] = refusal
-        return form
-
-    def _composed(self, linear: Applied, inner: Affine, pixels: int) -> Affine:
-        outer, inner = layout.aligned(linear, inner, linear.source)
-        layers = not outer.geometry.is_diagonal and any(
-            not term.stencil.geometry.is_diagonal for term in inner.terms
-        )
-        if layers and COMPOSE not in self.allowed:
-            raise Decline("OFF", "composing layers is switched off")
-        return apply(outer, inner, pixels, self.profile)
+        return layout.alone(linear, node.outputs[0])
 
     def _inside(
         self, root: ir.Node
@@ -230,8 +203,8 @@ class Lifter:
             nodes.append(node)
             if isinstance(linear, Applied):
                 nodes += [_producer(value) for value in linear.through]
-            if node in self._refusals:
-                boundaries[node.outputs[0]] = self._refusals[node]
+            if node in self._forms.refusals:
+                boundaries[node.outputs[0]] = self._forms.refusals[node]
             for value in operands(linear):
                 if value in self._cuts:
                     boundaries[value] = self._cuts[value]
@@ -242,7 +215,7 @@ class Lifter:
 
 def _kind(meanings: dict[ir.Node, Linear]) -> str:
     found = list(meanings.values())
-    if not all(isinstance(linear, Applied) for linear in found):
+    if any(isinstance(linear, Summed | Joined) for linear in found):
         return MERGE
     layers = sum(
         isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal for linear in found
@@ -250,6 +223,11 @@ def _kind(meanings: dict[ir.Node, Linear]) -> str:
     if layers > 1:
         return COMPOSE
     return COLLAPSE if any(node.op_type in ACTIVATIONS for node in meanings) else FOLD
+
+
+def _taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:
+    """Each value with its form, or as what is not looked into."""
+    return [(v, forms.pop(v) if v in forms else layout.opaque(v)) for v in values]
 
 
 def _producer(value: ir.Value) -> ir.Node:

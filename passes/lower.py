@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from flatfold.passes.affine import Affine
 from flatfold.passes.cost import Profile
-from flatfold.passes.writer import Lowered, Names, Writer
+from flatfold.passes.draft import Lowered, Names
+from flatfold.passes.writer import Writer
 from flatfold.passes.writing import host_of, in_order, planned
 
 __all__ = ["Lowered", "Names", "lower"]

@@ -16,6 +16,8 @@ from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.elementary import diagonal, stencil
 from flatfold.passes.geometry import Decline
 from flatfold.passes.layers import LAYERS
+from flatfold.passes.norms import NORMS
+from flatfold.passes.passages import CARRIERS, read_view
 from flatfold.passes.reading import (
     Applied,
     Linear,
@@ -28,11 +30,9 @@ from flatfold.passes.reading import (
     per_channel,
     scaled,
     source,
-    spatial,
-    weights,
     window,
 )
-from flatfold.passes.selectors import SELECTORS
+from flatfold.passes.selectors import SELECTORS, read_shuffle
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
@@ -45,27 +45,6 @@ def meaning(node: ir.Node) -> Linear:
     if node.outputs[0].dtype is not None and node.outputs[0].dtype not in FLOATS:
         raise Decline("DTYPE", f"{node.outputs[0].dtype.name} is not a floating-point type")
     return reader(node)
-
-
-def read_batch_norm(node: ir.Node) -> Applied:
-    """s * x + t with s = gamma / sqrt(var + eps), t = beta - mean * s (Ioffe & Szegedy 2015)."""
-    if number(node, "training_mode", 0) != 0 or len(node.outputs) > 1:
-        raise Decline(
-            "TRAINING-MODE",
-            "the normalisation uses the statistics of the batch",
-            "export the model in eval mode",
-        )
-    if number(node, "spatial", 1) != 1:
-        raise Decline("NOT-PER-CHANNEL", "the statistics differ between pixels")
-    names = ("scale", "bias", "mean", "variance")
-    parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
-    gamma, beta, mean, variance = parts
-    spread = variance + number(node, "epsilon", 1e-5)
-    if not np.all(spread > 0) or not all(np.all(np.isfinite(part)) for part in parts):
-        worst = int(np.argmin(np.where(np.isfinite(spread), spread, -np.inf)))
-        raise Decline("NONFINITE", f"variance + epsilon is {spread[worst]:g} in channel {worst}")
-    scale = gamma / np.sqrt(spread)
-    return Applied(source(node), diagonal(scale, beta - mean * scale, len(spatial(source(node)))))
 
 
 def read_product(node: ir.Node) -> Applied:
@@ -117,10 +96,17 @@ def read_average_pool(node: ir.Node) -> Applied:
     return Applied(source(node), form)
 
 
+def read_reshape(node: ir.Node) -> Linear:
+    """Axes dropped or added, or the end of a shuffle of channels."""
+    try:
+        return read_view(node)
+    except Decline:
+        return read_shuffle(node)
+
+
 READERS: dict[str, Callable[[ir.Node], Linear]] = {
     "Add": read_sum,
     "AveragePool": read_average_pool,
-    "BatchNormalization": read_batch_norm,
     "Div": read_product,
     "Dropout": read_same,
     "Identity": read_same,
@@ -129,6 +115,9 @@ READERS: dict[str, Callable[[ir.Node], Linear]] = {
     "Sub": read_sum,
     "Sum": read_sum,
     **ACTIVATIONS,
+    **CARRIERS,
     **LAYERS,
+    **NORMS,
     **SELECTORS,
+    "Reshape": read_reshape,
 }

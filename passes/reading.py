@@ -41,12 +41,26 @@ class Joined:
     axis: int
 
 
-Linear = Applied | Summed | Joined
+@dataclass(frozen=True)
+class Carried:
+    """An operator that a map of the channels passes through.
+
+    Spatial axes of the map afterwards, if it mixes axis 1 (`spatial`) or the last one (`matrix`);
+    None if it does not pass. Each channel is `repeat` features afterwards.
+    """
+
+    source: ir.Value
+    spatial: int | None
+    matrix: int | None
+    repeat: int = 1
+
+
+Linear = Applied | Summed | Joined | Carried
 
 
 def operands(linear: Linear) -> tuple[ir.Value, ...]:
     """The values that it reads."""
-    if isinstance(linear, Applied):
+    if isinstance(linear, Applied | Carried):
         return (linear.source,)
     if isinstance(linear, Joined):
         return linear.values

@@ -19,10 +19,10 @@ from flatfold.errors import PassError
 from flatfold.passes import cost
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
-from flatfold.passes.layout import alone
 from flatfold.passes.lift import Lifter, Region
 from flatfold.passes.lower import Lowered, Names, lower
-from flatfold.passes.reading import Joined, Linear, Summed, known
+from flatfold.passes.pricing import cost_as_it_is
+from flatfold.passes.reading import Summed
 from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,
@@ -123,7 +123,8 @@ class _Sweep:
         try:
             region = self.lifter.lift(node)
             rewrite = self._rewrite_for(region)
-            before, after = self._costs(region)
+            profile = self.pipeline.profile
+            before, after = cost_as_it_is(region, profile), cost_of(region.form, profile)
             missed = replace(missed, rewrite=rewrite.name, before=before, after=after)
             told = self._note_boundaries(region, missed)
             if told and len(region.nodes) == 1:
@@ -166,29 +167,6 @@ class _Sweep:
             remark = replace(missed, code=why.code, reason=where + why.reason, hint=why.hint)
             self.missed.append(remark)
 
-    def _costs(self, region: Region) -> tuple[Cost, Cost]:
-        profile = self.pipeline.profile
-        before = Cost()
-        for node, linear in region.meanings.items():
-            before += self._cost_of(linear, node)
-        return before, cost_of(region.form, profile)
-
-    def _cost_of(self, linear: Linear, node: ir.Node) -> Cost:
-        profile, value = self.pipeline.profile, node.outputs[0]
-        if node.op_type == "Identity":
-            return Cost()
-        if isinstance(linear, Summed):
-            elements = cost.positions(known(value)[1:])
-            return cost.of_elementwise(1, elements, profile, reads=len(linear.operands))
-        if isinstance(linear, Joined):
-            return cost.of_copy(1, cost.positions(known(value)[1:]), profile)
-        form = alone(linear, value)
-        if form.geometry.is_diagonal:  # one node, however it is written
-            one = cost.of_elementwise(form.geometry.outputs, form.pixels, profile)
-            constants = len(node.inputs) - 1 if linear.stencil.pick is None else 0
-            return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
-        return cost_of(form, profile)
-
     def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:
         region, new = change.region, change.lowered
         scope = region.root.metadata_props.get(SCOPE_KEY)
@@ -226,9 +204,11 @@ _ENDS = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
 
 
 def _require_gain(before: Cost, after: Cost) -> None:
-    """Sums of the same times may differ in the last bit; that is no gain."""
+    """Less time, or as much (but for the last bits) with fewer parameters."""
     ratio = after.seconds / before.seconds if before.seconds else 1.0
     if abs(ratio - 1) < TIE:
+        if after.parameters < before.parameters and after.nodes <= before.nodes:
+            return
         raise Decline("TRIVIAL", "it already has its cheapest form")
     if ratio > 1:
         raise Decline("COST", f"exact, but {ratio:.2f}x the time")

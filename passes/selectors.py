@@ -188,6 +188,5 @@ SELECTORS: dict[str, Callable[[ir.Node], Applied | Joined]] = {
     "Concat": read_concat,
     "Gather": read_gather,
     "Pad": read_pad,
-    "Reshape": read_shuffle,
     "Slice": read_slice,
 }

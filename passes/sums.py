@@ -17,7 +17,7 @@ from flatfold.passes.geometry import Decline, Ints
 from flatfold.passes.kernels import Array
 from flatfold.passes.partition import merge
 from flatfold.passes.stencil import Stencil, compose, plus, present, require_exact, rows
-from flatfold.passes.writing import Part, cost_of, of_parts, too_dear
+from flatfold.passes.writing import Part, cost_of, of_parts, of_sources, too_dear
 
 
 def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affine:
@@ -28,6 +28,7 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
     g, batched = outer.geometry, inner.batched
     own = of_parts([Part.of(outer)], outer.bias is not None, pixels, profile, batched)
     before = cost_of(inner, profile) + own
+    sources = of_sources(inner, profile)
     if outer.pick is not None:
         inner = chosen(inner, outer.pick)
         outer = replace(outer, pick=None, width=0)
@@ -36,7 +37,7 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
     biased = outer.bias is not None or inner.bias is not None
     if not inner.joined:  # what is zero on many channels shrinks when it is composed
         shapes = [_composed(outer, t.stencil) for t in inner.live]
-        after = of_parts(shapes, biased, pixels, profile, batched)
+        after = sources + of_parts(shapes, biased, pixels, profile, batched)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
     bias = outer.bias

@@ -6,17 +6,18 @@ weight, which may be shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.passes import picks
+from flatfold.passes import picks, virtual
 from flatfold.passes.affine import Term
 from flatfold.passes.cost import Profile
+from flatfold.passes.draft import Lowered, Names
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import Array, Weight, transposed
 from flatfold.passes.operators import FLOATS
@@ -26,31 +27,6 @@ from flatfold.passes.rounding import cast
 from flatfold.passes.selectors import EVERYTHING
 from flatfold.passes.stencil import Stencil, regroup
 from flatfold.passes.writing import Part, moves_data
-
-
-@dataclass
-class Lowered:
-    """New nodes and initializers, not yet part of a graph; `output` stands for the old value."""
-
-    output: ir.Value
-    nodes: list[ir.Node] = field(default_factory=list)
-    initializers: list[ir.Value] = field(default_factory=list)
-
-
-class Names:
-    """Names that no value of the graph has; and the opset that they are written in."""
-
-    def __init__(self, taken: set[str], opset: int) -> None:
-        self._taken = taken
-        self.opset = opset
-
-    def fresh(self, base: str) -> str:
-        name, number = base, 1
-        while name in self._taken:
-            number += 1
-            name = f"{base}_{number}"
-        self._taken.add(name)
-        return name
 
 
 class Writer:
@@ -66,12 +42,31 @@ class Writer:
         self.profile = profile
         self.pixels = pixels
         self.done = Lowered(output)
+        self._made: dict[ir.Value, ir.Value] = {}
+
+    def source(self, value: ir.Value) -> ir.Value:
+        """A value of the graph: itself, or made here if nothing makes it yet."""
+        how = virtual.origin(value)
+        if how is None:
+            return value
+        if value not in self._made:
+            rest = [
+                self._operand(operand, f"{how.op_type.lower()}.operand") for operand in how.rest
+            ]
+            inputs, attributes = [self.source(how.source), *rest], dict(how.attributes)
+            self._made[value] = self.node(how.op_type, inputs, attributes, value.shape)
+        return self._made[value]
+
+    def _operand(self, operand: ir.Value | Weight | None, what: str) -> ir.Value | None:
+        if operand is None or isinstance(operand, ir.Value):
+            return operand
+        return self.constant(operand, what)
 
     def node(
         self,
         op_type: str,
-        inputs: Sequence[ir.Value],
-        attributes: dict[str, object] | None = None,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, object] | None = None,
         shape: ir.Shape | None = None,
     ) -> ir.Value:
         """Add a node and return its output."""
@@ -110,7 +105,7 @@ class Writer:
 
     def term(self, term: Term, bias: Array | None) -> ir.Value:
         """The value of one term."""
-        term = self.select(term)
+        term = self.select(replace(term, source=self.source(term.source)))
         form = term.stencil
         if self.names.opset >= 11 and moves_data(Part.of(form), self.pixels, self.profile):
             return self.elementwise(self.shift(term), bias)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flatfold.passes import cost, picks
+from flatfold.passes import cost, picks, virtual
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline, Geometry
@@ -104,8 +104,20 @@ def host_of(shapes: Sequence[Geometry]) -> int:
     return next(layers, 0)
 
 
+def of_sources(form: Affine, profile: Profile) -> Cost:
+    """Of what has to be made before the form can be applied."""
+    total = Cost()
+    for source in {term.source for term in form.live}:
+        total += virtual.cost_of(source, profile)
+    return total
+
+
 def cost_of(form: Affine, profile: Profile) -> Cost:
     """Of the nodes that are written for this form."""
+    return of_sources(form, profile) + _of_terms(form, profile)
+
+
+def _of_terms(form: Affine, profile: Profile) -> Cost:
     found = _of_whole(form, profile)
     if form.joined:
         apart = blocks(form)

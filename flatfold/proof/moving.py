@@ -72,11 +72,35 @@ def _transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(x.y.transpose(order), x.m.transpose(order))
 
 
+def _flatten(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axis = given(arguments[0]), attribute(node, "axis", 1)
+    shape = (int(np.prod(x.y.shape[:axis])), -1)
+    return Pair(x.y.reshape(shape), x.m.reshape(shape))
+
+
+def _listed(node: ir.Node, arguments: list[Pair | None]) -> list[int]:
+    axes = attribute(node, "axes", None)
+    return list(axes) if axes is not None else given(arguments[1]).y.astype(np.int64).tolist()
+
+
+def _squeeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axes = given(arguments[0]), tuple(_listed(node, arguments))
+    return Pair(x.y.squeeze(axes), x.m.squeeze(axes))
+
+
+def _unsqueeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axes = given(arguments[0]), tuple(_listed(node, arguments))
+    return Pair(np.expand_dims(x.y, axes), np.expand_dims(x.m, axes))
+
+
 MOVING: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "Concat": _concat,
+    "Flatten": _flatten,
     "Gather": _gather,
     "Pad": _pad,
     "Reshape": _reshape,
     "Slice": _slice,
+    "Squeeze": _squeeze,
     "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
 }

@@ -9,14 +9,14 @@ that see the padding at the start, at the end, and some that see none, for every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.errors import NotEquivalent
-from flatfold.passes import Change
+from flatfold.passes import Change, virtual
 from flatfold.passes.affine import Term
 from flatfold.passes.geometry import Decline
 from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
@@ -25,6 +25,7 @@ from flatfold.proof.extent import Extent, extents
 ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT16": 2.0**-8}
 SPACING = {"FLOAT16": 2.0**-24, "FLOAT": 2.0**-149, "BFLOAT16": 2.0**-133}  # below normal
 MARGIN = 1.01
+OPEN = 3  # pixels along an axis of which no size is known
 
 # Operators that are linear on some inputs only: their region is run on inputs that can occur.
 RANGED = ("Clip", "LeakyRelu", "PRelu", "Relu")
@@ -88,13 +89,15 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     ranged = any(node.op_type in RANGED for node in region.nodes)
     for term in region.form.terms:
         shape = data_shape(term, extent[term.source], _batch(term, region.nodes))
-        x = rng.standard_normal(shape)
+        source = virtual.base(term.source)
+        x = rng.standard_normal(base_shape(term.source, shape))
         if ranged:
-            x *= np.where(rng.random(shape) < 0.5, 1.0, _reach(region.nodes))
-            x = within_range(term.source, x)
-        feeds.setdefault(term.source, Pair(x, np.abs(x)))
+            x *= np.where(rng.random(x.shape) < 0.5, 1.0, _reach(region.nodes))
+            x = within_range(source, x)
+        feeds.setdefault(source, Pair(x, np.abs(x)))
+    nodes = [*_makers(region.nodes, feeds), *reversed(region.nodes)]
     try:
-        before = evaluate(reversed(region.nodes), feeds)[region.output]
+        before = evaluate(nodes, feeds)[region.output]
         after = evaluate(lowered.nodes, feeds)[lowered.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
@@ -105,6 +108,29 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     largest = max(float(np.max(pair.m, initial=0.0)) for pair in feeds.values())
     lost = _lost(change, largest)
     return worst_ratio(before, after.y, region.output.dtype, _operations(change), lost)
+
+
+def _makers(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> list[ir.Node]:
+    """What computes the other values that the region reads, straight from the feeds."""
+    read = {value for node in nodes for value in node.inputs if value is not None}
+    made = {value for node in nodes for value in node.outputs}
+    makers = [value.producer() for value in read - made - set(feeds)]
+    return [n for n in makers if n is not None and n.inputs and n.inputs[0] in feeds]
+
+
+def base_shape(value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what a value that is yet to be made comes from, for one of this shape."""
+    how = virtual.origin(value)
+    if how is None:
+        return shape
+    if how.op_type in ("LayerNormalization", "LeakyRelu"):
+        return base_shape(how.source, shape)
+    if how.op_type == "Transpose":
+        order = how.attributes["perm"].as_ints()
+        return base_shape(how.source, tuple(shape[order.index(i)] for i in range(len(order))))
+    dims = how.source.shape.dims if how.source.shape is not None else ()
+    sizes = [dim if isinstance(dim, int) else OPEN for dim in dims[1:]]
+    return base_shape(how.source, (shape[0], *sizes))
 
 
 def _batch(term: Term, nodes: Iterable[ir.Node]) -> int:

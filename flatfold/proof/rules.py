@@ -63,6 +63,34 @@ def _batch_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(y, m)
 
 
+def _layer_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, scale = given(arguments[0]), given(arguments[1])
+    if attribute(node, "axis", -1) not in (-1, x.y.ndim - 1):
+        raise Unsupported("LayerNormalization of several axes")
+    centred = x.y - x.y.mean(-1, keepdims=True)
+    epsilon = attribute(node, "epsilon", 1e-5)
+    plain = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    y, m = plain * scale.y, np.abs(plain) * scale.m
+    bias = arguments[2] if len(arguments) > 2 else None
+    return Pair(y, m) if bias is None else Pair(y + bias.y, m + bias.m)
+
+
+def _mean(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    axes, keep = attribute(node, "axes", None), bool(attribute(node, "keepdims", 1))
+    if len(arguments) > 1 and arguments[1] is not None:
+        axes = arguments[1].y.astype(np.int64).tolist()
+    if not axes:
+        raise Unsupported("a mean over no axes or all")
+    return Pair(x.y.mean(tuple(axes), keepdims=keep), x.m.mean(tuple(axes), keepdims=keep))
+
+
+def _global_mean(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    axes = tuple(range(2, x.y.ndim))
+    return Pair(x.y.mean(axes, keepdims=True), x.m.mean(axes, keepdims=True))
+
+
 def _gemm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     a, b = given(arguments[0]), given(arguments[1])
     if attribute(node, "transA", 0):
@@ -166,12 +194,15 @@ RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "Div": _div,
     "Dropout": _same,
     "Gemm": _gemm,
+    "GlobalAveragePool": _global_mean,
     "Identity": _same,
+    "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
     "Mul": _mul,
     "Neg": _neg,
     "PRelu": _prelu,
+    "ReduceMean": _mean,
     "Relu": _relu,
     "Sub": _sub,
     "Sum": _sum,

@@ -1,0 +1,67 @@
+"""a * relu(x) + b * x is one LeakyRelu: what a schedule that makes an activation linear leaves.
+
+    a * max(x, 0) + b * x = (a + b) * LeakyRelu(x; alpha = b / (a + b)),    a + b != 0
+
+VanillaNet (Chen et al. 2023) trains with (1 - l) * A(x) + l * x, l growing from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes import virtual
+from flatfold.passes.affine import Affine, Term
+from flatfold.passes.elementary import diagonal
+
+
+def bent(form: Affine, dtype: ir.DataType | None) -> Affine:
+    """The form with every such pair of terms as one."""
+    if len(form.live) < 2 or dtype is None:
+        return form
+    plain = {term.source: term for term in form.live}
+    for term in form.live:
+        inner = _under_relu(term.source)
+        if inner is not None and inner in plain:
+            joint = _joint(term, plain[inner], dtype)
+            if joint is not None:
+                kept = [t for t in form.live if t is not term and t is not plain[inner]]
+                return bent(replace(form, terms=(*kept, joint)), dtype)
+    return form
+
+
+def _under_relu(value: ir.Value) -> ir.Value | None:
+    node = value.producer()
+    if node is None or (node.op_type, node.domain) != ("Relu", ""):
+        return None
+    return node.inputs[0]
+
+
+def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
+    """The two as one term, if each is a single number times its value."""
+    numbers = [_number(term) for term in (bend, line)]
+    if numbers[0] is None or numbers[1] is None or bend.source.type is None:
+        return None
+    one = np.array(numbers[0] + numbers[1]).astype(dtype.numpy())  # 1 - l + l is 1 but for rounding
+    total = float(one)
+    alpha = float(np.float32(numbers[1] / total)) if total else 0.0
+    exact = dtype is not ir.DataType.DOUBLE or alpha * total == numbers[1]
+    if total == 0 or not exact:  # the attribute has single precision
+        return None
+    attributes = {"alpha": ir.AttrFloat32("alpha", alpha)}
+    how = virtual.Origin("LeakyRelu", line.source, (), attributes)
+    name = f"{bend.source.name}.leaky"
+    value = virtual.made(how, name, bend.source.shape, bend.source)
+    geometry = bend.stencil.geometry
+    scale = diagonal(np.full(geometry.outputs, total), None, geometry.axes)
+    return Term(value, scale, bend.sizes)
+
+
+def _number(term: Term) -> float | None:
+    f = term.stencil
+    if f.pick is not None or not f.geometry.is_diagonal:
+        return None
+    numbers = f.weight.reshape(-1)
+    return float(numbers[0]) if bool(np.all(numbers == numbers[0])) else None

@@ -1,0 +1,32 @@
+"""Nodes that are not yet part of a graph, and names for them that nothing has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+
+@dataclass
+class Lowered:
+    """New nodes and initializers, not yet part of a graph; `output` stands for the old value."""
+
+    output: ir.Value
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: list[ir.Value] = field(default_factory=list)
+
+
+class Names:
+    """Names that no value of the graph has; and the opset that they are written in."""
+
+    def __init__(self, taken: set[str], opset: int) -> None:
+        self._taken = taken
+        self.opset = opset
+
+    def fresh(self, base: str) -> str:
+        name, number = base, 1
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name

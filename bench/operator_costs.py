@@ -1,82 +1,230 @@
 """Measure the figures of `passes/cost.py` on this machine: what each class of operator costs.
 
-    .venv/bin/python bench/operator_costs.py
+    .venv/bin/python bench/operator_costs.py                       every figure beside the profile's
+    .venv/bin/python bench/operator_costs.py --class depthwise     one class only
+    .venv/bin/python bench/operator_costs.py --json                for a program
 
-Each class is a graph of a few equal nodes, run by ONNX Runtime with its optimisations on, as an
-engine would. Printed: multiply-accumulates a second, bytes a second, seconds a node. The cost model
-needs only their ratios, in round numbers.
+A rate is what is left after the profile's time for the node and its bytes: the figure with which
+the cost model would be right for that case. The profile needs only round numbers of the right
+ratio. bench/operator_forms.py compares different forms of one function.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 import sys
-import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-import numpy as np
-import onnxruntime as ort
-from onnx import helper, numpy_helper
+from operator_graphs import Chain, Timer, between_layers
 from rich.console import Console
 from rich.table import Table
 
-NODES = 8
-ROUNDS = 15
+from flatfold.passes import cost
+from flatfold.passes.geometry import Geometry
+
+PROFILE = cost.PROFILES["ort-cpu"]
+MAPS = ((64, 56), (128, 28), (512, 14), (1024, 7))
+MOST_WEIGHTS = 3_000_000  # of one layer; chains of larger ones would no longer fit the cache
+LEAST = 0.25  # a rate is told where multiplying takes at least this share of the time
 
 
-def seconds(kind: str, channels: int, size: int, kernel: int = 1, groups: int = 1) -> float:
-    """Median time of one node of this class on a map [1, channels, size, size]."""
-    rng = np.random.default_rng(0)
-    nodes, constants, value = [], [], "x"
-    for i in range(NODES):
-        if kind == "Conv":
-            weight = rng.standard_normal((channels, channels // groups, kernel, kernel))
-            constants.append(numpy_helper.from_array(weight.astype(np.float32), f"w{i}"))
-            attributes = {"group": groups, "pads": [kernel // 2] * 4}
-            nodes.append(helper.make_node("Conv", [value, f"w{i}"], [f"y{i}"], **attributes))
-        else:
-            factor = rng.standard_normal((channels, 1, 1)).astype(np.float32)
-            constants.append(numpy_helper.from_array(factor, f"w{i}"))
-            nodes.append(helper.make_node(kind, [value, f"w{i}"], [f"y{i}"]))
-        value = f"y{i}"
-    shape = [1, channels, size, size]
-    ends = [helper.make_tensor_value_info(name, 1, shape) for name in ("x", value)]
-    graph = helper.make_graph(nodes, "profile", ends[:1], ends[1:], constants)
-    opset = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {"x": rng.standard_normal(shape).astype(np.float32)}
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        session.run(None, feeds)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[3:]) / NODES
+@dataclass(frozen=True)
+class Case:
+    """An operator on a map [1, channels, size, size], or [1, size * size, channels] for MatMul."""
+
+    figure: str
+    kind: str
+    channels: int
+    size: int
+    kernel: tuple[int, int] = (1, 1)
+    groups: int = 1
+    dilation: int = 1
+
+    def __str__(self) -> str:
+        window = "{}x{}".format(*self.kernel) if "Conv" in self.kind else ""
+        dilation = f"dilation {self.dilation}" if self.dilation > 1 else ""
+        wide = self.channels // self.groups
+        groups = "" if self.groups == 1 else "depthwise" if wide == 1 else f"groups of {wide}"
+        words = f"{self.kind} {window} {dilation} {groups}".split()
+        return f"{' '.join(words)} on {self.channels}x{self.size}x{self.size}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        c, s = self.channels, self.size
+        return (1, s * s, c) if self.kind == "MatMul" else (1, c, s, s)
+
+    @property
+    def geometry(self) -> Geometry:
+        axes = 0 if self.kind == "MatMul" else 2
+        ones, dilations = (1,) * axes, (self.dilation,) * axes
+        begin = tuple((k - 1) * self.dilation // 2 for k in self.kernel[:axes])
+        up = (2, 2) if self.kind == "ConvTranspose" else ones
+        c, kernel = self.channels, self.kernel[:axes]
+        return Geometry(c, c, self.groups, kernel, ones, dilations, begin, begin, up)
+
+    @property
+    def is_layer(self) -> bool:
+        return self.kind in ("Conv", "ConvTranspose", "MatMul")
+
+    @property
+    def estimate(self) -> cost.Cost:
+        """What the cost model says."""
+        c, pixels = self.channels, self.size**2
+        if self.figure == "copies":
+            once = cost.of_copy(c, pixels, PROFILE)
+            return once if self.kind == "Gather" else once + once
+        if not self.is_layer:
+            return cost.of_elementwise(c, pixels, PROFILE, reads=2 if self.kind == "Add" else 1)
+        out = pixels * (4 if self.kind == "ConvTranspose" else 1)
+        return cost.of_stencil(self.geometry, True, False, out, PROFILE)
+
+    def found(self, seconds: float) -> float | None:
+        """The profile's figure that would give this time; None where the time does not say."""
+        if self.figure == "node":
+            return seconds
+        estimate = self.estimate
+        if not self.is_layer:
+            overhead = estimate.nodes * PROFILE.node
+            moved = (estimate.seconds - overhead) * getattr(PROFILE, self.figure)
+            return moved / max(seconds - overhead, 1e-9)
+        rate = cost.rate(self.geometry, PROFILE)
+        left = seconds - (estimate.seconds - estimate.macs / rate)
+        if left < LEAST * seconds:
+            return None
+        share = getattr(PROFILE, self.figure) if self.figure.startswith("dilated") else rate
+        return estimate.macs / left / rate * share
+
+    def add(self, chain: Chain, x: str) -> str:
+        c = self.channels
+        if self.kind == "Conv":
+            return chain.conv(x, c, self.kernel, self.groups, dilation=self.dilation)
+        if self.kind == "ConvTranspose":
+            weight, half = chain.weight(c, c // self.groups, *self.kernel), self.kernel[0] // 2 - 1
+            how = {"kernel_shape": self.kernel, "group": self.groups, "pads": [half] * 4}
+            y = chain.op("ConvTranspose", x, weight, chain.weight(c), strides=[2, 2], **how)
+            return chain.op("MaxPool", y, kernel_shape=[1, 1], strides=[2, 2])  # the size of x
+        if self.kind == "Slice":
+            halves = [chain.slice(x, 1, c // 2, c), chain.slice(x, 1, 0, c // 2)]
+            return chain.op("Concat", *halves, axis=1)
+        if self.kind == "Gather":
+            return chain.op("Gather", x, chain.const(chain.random.permutation(c)), axis=1)
+        if self.kind == "Pad":
+            pads = chain.const([0, 0, 1, 0, 0, 0, 0, 0])
+            return chain.slice(chain.op("Pad", x, pads), 2, 0, self.size)
+        second = {"MatMul": (c, c), "Mul": (c, 1, 1)}.get(self.kind)
+        return chain.op(self.kind, x, chain.weight(*second) if second else "x")
+
+
+def layers(channels: int, size: int) -> list[Case]:
+    """Every class of layer on one map, but for what would take minutes."""
+    c, conv, spread = channels, "Conv", "ConvTranspose"
+    kernels = [(11, 1), (31, 1), (3, 3), (5, 5), (51, 5), (7, 7), (9, 9), (1, 11), (13, 13)]
+    kernels += [(17, 17), (1, 31), (31, 31), (5, 51), (51, 51)]
+    made = [
+        Case("pointwise", conv, c, size),
+        Case("product", "MatMul", c, size),
+        *(Case("dense", conv, c, size, (3, 3), c // wide) for wide in (c, cost.LANES)),
+        *(Case("thin", conv, c, size, (3, 3), c // wide) for wide in (2, 4, 8)),
+        *(Case("depthwise", conv, c, size, kernel, c) for kernel in kernels),
+        *(Case("dilated", conv, c, size, (3, 3), 1, d) for d in (2, 3)),
+        *(Case("dilated_depthwise", conv, c, size, (k, k), c, 2) for k in (3, 5, 7)),
+        *(Case("transposed", spread, c, size, (k, k)) for k in (2, 4)),
+        *(Case("transposed_grouped", spread, c, size, (k, k), c) for k in (2, 4)),
+    ]
+    return [
+        case
+        for case in made
+        if case.estimate.parameters < MOST_WEIGHTS and max(case.kernel) <= 2 * size
+    ]
+
+
+CASES = [
+    *(case for channels, size in MAPS for case in layers(channels, size)),
+    *(Case("bandwidth", kind, *of) for kind in ("Mul", "Add") for of in MAPS),
+    *(Case("copies", kind, *of) for kind in ("Gather", "Slice", "Pad") for of in MAPS),
+    *(Case("node", kind, 64, 1) for kind in ("Mul", "Add")),
+]
+
+
+def measured(cases: Sequence[Case], rounds: int) -> dict[Case, tuple[float, float]]:
+    """(least, median) in seconds. Copies are timed between layers, where they stand."""
+    steps = {}
+    for case in cases:
+        inside = case.figure == "copies"
+        steps[str(case)] = case.shape, between_layers(case.add) if inside else case.add
+        if inside:
+            steps[str(case.shape)] = case.shape, between_layers(lambda _, x: x)
+    took = Timer().seconds(steps, rounds)
+    none = (0.0, 0.0)  # what stands around every other case
+    rest = {case: took[str(case.shape)] if case.figure == "copies" else none for case in cases}
+    return {
+        case: (took[str(case)][0] - rest[case][0], took[str(case)][1] - rest[case][1])
+        for case in cases
+    }
+
+
+def figures(found: Mapping[Case, tuple[float, float]]) -> dict[str, tuple[float, float | None]]:
+    """By name of the figure: (what the profile says, the median of what the cases say)."""
+    said: dict[str, list[float]] = {}
+    profile: dict[str, float] = {}
+    for case, (least, _) in found.items():
+        name, wide = case.figure, case.figure == "depthwise"
+        name = f"depthwise, {case.kernel[1]} wide" if wide else name
+        profile[name] = cost.rate(case.geometry, PROFILE) if wide else getattr(PROFILE, name)
+        figure = case.found(least)
+        said.setdefault(name, []).extend([] if figure is None else [figure])
+    return {
+        name: (profile[name], statistics.median(values) if values else None)
+        for name, values in said.items()
+    }
+
+
+def told(name: str, figure: float | None) -> str:
+    if figure is None:
+        return "-"
+    if name == "node":
+        return f"{figure * 1e6:.2f} us"
+    if name.startswith("dilated"):
+        return f"{figure:.2f}"
+    return f"{figure / 1e9:.1f} {'GB/s' if name in ('bandwidth', 'copies') else 'GMAC/s'}"
+
+
+def tables(found: Mapping[Case, tuple[float, float]]) -> list[Table]:
+    cases = Table(title="Cases", title_justify="left")
+    for column in ("operator", "least", "median", "cost model", "figure"):
+        cases.add_column(column, justify="left" if column == "operator" else "right")
+    for case, times in found.items():
+        shown = [f"{t * 1e6:.1f} us" for t in (*times, case.estimate.seconds)]
+        cases.add_row(str(case), *shown, told(case.figure, case.found(times[0])))
+    profile = Table(title=f"Profile {PROFILE.name}", title_justify="left")
+    for column in ("figure", "in the profile", "measured", "ratio"):
+        profile.add_column(column, justify="left" if column == "figure" else "right")
+    for name, (said, here) in figures(found).items():
+        ratio = "-" if here is None else f"{here / said:.2f}"
+        profile.add_row(name, told(name, said), told(name, here), ratio)
+    return [cases, profile]
 
 
 def main() -> int:
-    table = Table(title="What operators cost here (ONNX Runtime, CPU)", title_justify="left")
-    for column in ("class", "map", "time", "figure"):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    rows = [("dense 3x3", 128, 28, 3, 1), ("dense 3x3", 256, 14, 3, 1), ("dense 7x7", 64, 28, 7, 1)]
-    rows += [("pointwise", 128, 28, 1, 1), ("pointwise", 512, 14, 1, 1)]
-    rows += [("grouped 3x3, 4 groups", 128, 28, 3, 4)]
-    rows += [(f"depthwise {k}x{k}", 128, 28, k, 128) for k in (1, 3, 5, 7, 13, 31)]
-    for name, channels, size, kernel, groups in rows:
-        took = seconds("Conv", channels, size, kernel, groups)
-        macs = channels * (channels // groups) * kernel**2 * size**2
-        table.add_row(
-            name,
-            f"{channels}x{size}x{size}",
-            f"{took * 1e6:.0f} us",
-            f"{macs / took / 1e9:.1f} GMAC/s",
-        )
-    took = seconds("Mul", 128, 56)
-    moved = 2 * 4 * 128 * 56**2
-    table.add_row(
-        "elementwise", "128x56x56", f"{took * 1e6:.0f} us", f"{moved / took / 1e9:.1f} GB/s"
-    )
-    table.add_row("node", "1x1x1", f"{seconds('Mul', 1, 1) * 1e6:.1f} us", "")
-    Console(width=100).print(table)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    names = sorted({case.figure for case in CASES})
+    parser.add_argument("--class", dest="figure", choices=names, help="measure only this one")
+    parser.add_argument("--rounds", type=int, default=15, help="times that each chain runs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args()
+    cases = [case for case in CASES if given.figure in (None, case.figure)]
+    found = measured(cases, given.rounds)
+    if given.json:
+        rows = [
+            {"operator": str(case), **asdict(case), "least": least, "median": median}
+            for case, (least, median) in found.items()
+        ]
+        print(json.dumps({"cases": rows, "figures": figures(found)}, indent=1))
+    else:
+        Console(width=110).print(*tables(found), sep="\n")
     return 0
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flatfold.backends.base import Backend, Engine
     from flatfold.frontend.source import Source
     from flatfold.passes import Rewrite
+    from flatfold.passes.cost import Profile
     from flatfold.proof.equivalence import Equivalence
 
 VERIFY = ("off", "sample", "bound")
@@ -34,6 +35,7 @@ def optimize(
     example_inputs: Any = None,
     dynamic_batch: bool = False,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    target: str = "default",
     passes: Iterable[str] | None = None,
     verify: str = "bound",
     simplify: bool = False,
@@ -42,8 +44,9 @@ def optimize(
     """Rewrite a model's graph into the cheapest form that computes the same function.
 
     `model` is an nn.Module, a zoo name, "timm:NAME", "package.module:factory", the path of an
-    .onnx file, an onnx.ModelProto or an onnx_ir.Model; it is never modified. `passes` names the
-    rewrites to use (default all). `verify`: "off"; "sample" runs both graphs against a float64
+    .onnx file, an onnx.ModelProto or an onnx_ir.Model; it is never modified. What is cheap is
+    judged for `target`, which need not be available here. `passes` names the rewrites to use
+    (default all). `verify`: "off"; "sample" runs both graphs against a float64
     reference; "bound" also checks each change against its rounding bound before it is made.
     `simplify` runs onnxsim afterwards, under the same proof. Raises NotEquivalent rather than
     return a graph that differs.
@@ -53,7 +56,7 @@ def optimize(
     from flatfold.proof.region import RegionChecks
     from flatfold.resolve import resolve
 
-    rewrites = _rewrites(passes)
+    rewrites, profile = _rewrites(passes), _profile(target)
     if verify not in VERIFY:
         raise UnknownName("verification", verify, VERIFY)
     progress("exporting")
@@ -70,7 +73,7 @@ def optimize(
     canonicalise(graph)
     training = graph.clone()
     checks = RegionChecks() if verify == "bound" else None
-    remarks = Pipeline(rewrites, check=checks).run(graph)
+    remarks = Pipeline(rewrites, profile, checks).run(graph)
     if simplify:
         from flatfold.frontend.simplify import simplify as clean
 
@@ -116,6 +119,18 @@ def _rewrites(passes: Iterable[str] | None) -> list[Rewrite]:
     return [known[name]() for name in known if name in wanted]
 
 
+def _profile(target: str) -> Profile:
+    """What operators cost on `target`; a target without figures of its own has the default ones."""
+    from flatfold.backends import TARGETS, best_target
+    from flatfold.passes.cost import PROFILES
+
+    name = best_target() if target == "auto" else target
+    if name not in PROFILES and name not in TARGETS:
+        known = {**PROFILES, **TARGETS}
+        raise UnknownName("target", name, known, hint="`flatfold targets` lists them")
+    return PROFILES.get(name, PROFILES["default"])
+
+
 def compile(
     model: Any,
     target: str = "auto",
@@ -125,12 +140,13 @@ def compile(
 ) -> Engine:
     """Optimize a model and build an engine for `target`; "auto" takes the best one present.
 
-    `options` are those of `optimize`, `engine_options` those of the target. The engine's manifest
+    `options` are those of `optimize`, `engine_options` those of the target, whose costs decide what
+    is rewritten. The engine's manifest
     holds the proof, the remarks and the counts. Raises what `optimize` raises, and
     TargetUnavailable or BuildError.
     """
     backend = backend_for(target)
-    result = optimize(model, **options)
+    result = optimize(model, target=backend.name, **options)
     return build(result, backend.name, engine_options, options.get("progress", _silent))
 
 

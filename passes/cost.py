@@ -1,9 +1,10 @@
 """What a piece of graph costs on a target: whether a rewrite pays is decided here and only here.
 
-    seconds = nodes * overhead + macs / rate(kind) + bytes / bandwidth
+    seconds = nodes * overhead + multiply-accumulates / rate(class) + bytes / bandwidth(class)
 
-for one image. The figures of a `Profile` are round numbers measured by bench/operator_costs.py;
-decisions depend on their ratios. Unknown spatial sizes count as `ASSUMED_SIZE`.
+for one image. The figures of a `Profile` are round numbers; bench/operator_costs.py measures them
+and prints what it finds beside them. Decisions depend on their ratios. Unknown spatial sizes count
+as `ASSUMED_SIZE`.
 """
 
 from __future__ import annotations
@@ -11,27 +12,91 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from flatfold.passes.geometry import Geometry, Sizes
 
 ASSUMED_SIZE = 28
 BYTES = 4
+LANES = 16  # grouped layers with fewer channels to a group leave a vector register half empty
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Speed of a target per class of operator: multiply-accumulates, bytes and nodes a second."""
+    """What a target does in a second: multiply-accumulates per class of layer, bytes, nodes.
+
+    dense               k x k, in one group or in groups of at least LANES channels
+    pointwise           the same, 1x1
+    product             Gemm and MatMul
+    thin                groups of fewer than LANES channels, depthwise with more outputs than inputs
+    depthwise           by the width of the kernel (its last axis): widths in ascending order, each
+                        with its rate; between them the rate is interpolated
+    dilated             the share of the rate that is left when a dense kernel is dilated
+    dilated_depthwise   the same for a depthwise kernel
+    transposed          transposed convolutions with a stride
+    transposed_grouped  the same in more than one group
+    bandwidth           bytes that layers and element-wise nodes read and write
+    copies              bytes that Slice, Pad, Concat, Gather and Transpose read and write
+    node                seconds for each node, whatever it does
+    """
 
     name: str
     dense: float
-    depthwise: float
+    pointwise: float
+    product: float
+    thin: float
+    depthwise: tuple[tuple[int, float], ...]
+    dilated: float
+    dilated_depthwise: float
+    transposed: float
+    transposed_grouped: float
     bandwidth: float
+    copies: float
     node: float
 
 
-# `default`: ONNX Runtime 1.31 on two cores of an x86 processor with AVX-512.
-PROFILES = {
-    "default": Profile("default", dense=100e9, depthwise=60e9, bandwidth=60e9, node=1e-6),
-}
+# ONNX Runtime 1.31, float32, one core of an x86 processor with AVX-512; on two cores the rates
+# double. A wide depthwise kernel is slow because each column within its reach of the border takes
+# a path of its own; dilation costs a dense kernel nothing. In a network a copy also leaves the
+# layout that convolutions work in, and comes back to it.
+ORT_CPU = Profile(
+    "ort-cpu",
+    dense=53e9,
+    pointwise=52e9,
+    product=50e9,
+    thin=8e9,
+    depthwise=((1, 42e9), (5, 53e9), (7, 52e9), (9, 32e9), (13, 27e9), (51, 22e9)),
+    dilated=1.0,
+    dilated_depthwise=0.8,
+    transposed=36e9,
+    transposed_grouped=1.6e9,
+    bandwidth=70e9,
+    copies=32e9,
+    node=0.6e-6,
+)
+
+# Not measured: from published figures of TensorRT and PyTorch on an A100, at batch 1. dense and
+# pointwise: the slope of latency over work from ResNet-18 to -34 and from VanillaNet-9 to -13.
+# depthwise: SLaK, where ordinary kernels run a 51x51 at twice the time of its two strips.
+# bandwidth: that of the memory. node: launching a kernel. The rest are cautious guesses.
+TRT = Profile(
+    "trt",
+    dense=8e12,
+    pointwise=15e12,
+    product=15e12,
+    thin=1e12,
+    depthwise=((1, 0.5e12), (5, 0.6e12), (51, 1.5e12)),
+    dilated=1.0,
+    dilated_depthwise=0.5,
+    transposed=4e12,
+    transposed_grouped=0.2e12,
+    bandwidth=1.5e12,
+    copies=1e12,
+    node=5e-6,
+)
+
+# By target. A target that is not here is taken for `default`.
+PROFILES = {"default": ORT_CPU, "ort-cpu": ORT_CPU, "trt": TRT, "trt-rtx": TRT}
 
 
 @dataclass(frozen=True)
@@ -57,10 +122,34 @@ def positions(sizes: Sizes) -> int:
     return math.prod(ASSUMED_SIZE if size is None else max(size, 1) for size in sizes)
 
 
+def rate(shape: Geometry, profile: Profile) -> float:
+    """Multiply-accumulates a second of a layer of this shape."""
+    if shape.axes == 0:
+        return profile.product
+    if shape.is_transposed:
+        return profile.transposed if shape.groups == 1 else profile.transposed_grouped
+    dilated = any(k > 1 and d > 1 for k, d in zip(shape.kernel, shape.dilations, strict=True))
+    if shape.is_depthwise:
+        widths, rates = zip(*profile.depthwise, strict=True)
+        share = profile.dilated_depthwise if dilated else 1.0
+        return share * float(np.interp(shape.kernel[-1], widths, rates))
+    if shape.groups > 1 and min(shape.inputs, shape.outputs) < LANES * shape.groups:
+        return profile.thin
+    if shape.taps == 1:
+        return profile.pointwise
+    return profile.dense * (profile.dilated if dilated else 1.0)
+
+
 def of_elementwise(channels: int, pixels: int, profile: Profile, reads: int = 1) -> Cost:
     """One node that reads `reads` maps and writes one."""
     moved = channels * pixels * BYTES * (reads + 1)
     return Cost(nodes=1, seconds=profile.node + moved / profile.bandwidth)
+
+
+def of_copy(channels: int, pixels: int, profile: Profile) -> Cost:
+    """One node that only moves data (Slice, Pad, Concat, Gather, Transpose), by what it writes."""
+    moved = channels * pixels * BYTES * 2
+    return Cost(nodes=1, seconds=profile.node + moved / profile.copies)
 
 
 def of_bias(channels: int, pixels: int, profile: Profile) -> Cost:
@@ -70,20 +159,14 @@ def of_bias(channels: int, pixels: int, profile: Profile) -> Cost:
 
 
 def of_stencil(shape: Geometry, biased: bool, identity: bool, out: int, profile: Profile) -> Cost:
-    """A stencil as the nodes it is written with: Conv or Gemm, or Mul and Add, or nothing."""
+    """A stencil as the nodes it is written with: Conv or Gemm, or Mul, Add, or nothing."""
     if shape.is_diagonal:
         one = of_elementwise(shape.outputs, out, profile)
-        parameters = shape.outputs * (int(not identity) + int(biased))
-        steps = int(not identity) + int(biased)
-        return Cost(steps * one.nodes, 0, parameters, steps * one.seconds)
+        parts = int(not identity) + int(biased)
+        steps = min(parts, 1) if shape.axes else parts  # both at once: a convolution by one tap
+        return Cost(steps * one.nodes, 0, parts * shape.outputs, steps * one.seconds)
     macs = shape.weights * out // math.prod(shape.upsample)
-    rate = profile.depthwise if shape.inputs == shape.groups else profile.dense
     read = shape.inputs * out * math.prod(shape.strides) // math.prod(shape.upsample)
     moved = (read + shape.outputs * out + shape.weights) * BYTES
-    seconds = profile.node + macs / rate + moved / profile.bandwidth
+    seconds = profile.node + macs / rate(shape, profile) + moved / profile.bandwidth
     return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)
-
-
-def of_copy(channels: int, pixels: int, profile: Profile) -> Cost:
-    """One node that only moves a map: Slice, Gather, Concat, Pad, Transpose."""
-    return of_elementwise(channels, pixels, profile)

@@ -42,6 +42,6 @@ def _of_applied(linear: Applied, node: ir.Node, profile: Profile) -> Cost:
         return own + Cost(parameters=sum(array.size for array in weights if array is not None))
     if form.geometry.is_diagonal:  # one node, however it is written
         one = cost.of_elementwise(form.geometry.outputs, form.pixels, profile)
-        constants = len(node.inputs) - 1 if linear.stencil.pick is None else 0
+        constants = min(len(node.inputs) - 1, 2) if linear.stencil.pick is None else 0
         return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
     return cost_of(form, profile)

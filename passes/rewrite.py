@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from flatfold.errors import PassError
-from flatfold.passes import cost
+from flatfold.passes import cost, virtual
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.lift import Lifter, Region
@@ -132,7 +132,7 @@ class _Sweep:
             if all(isinstance(linear, Summed) for linear in region.meanings.values()):
                 self.settled.update(region.nodes)  # a sum in a sum that gains nothing gains nothing
             rewrite.accept(region)
-            _require_gain(before, after)
+            _require_gain(region, before, after)
             self._apply(rewrite, region, before, after)
         except Decline as why:
             self._note(missed, why)
@@ -203,11 +203,12 @@ def _drop_dead(graph: ir.Graph, values: list[ir.Value]) -> None:
 _ENDS = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
 
 
-def _require_gain(before: Cost, after: Cost) -> None:
-    """Less time, or as much (but for the last bits) with fewer parameters."""
+def _require_gain(region: Region, before: Cost, after: Cost) -> None:
+    """Less time; or as much, but for the last bits, where an operator gives its parameters away."""
     ratio = after.seconds / before.seconds if before.seconds else 1.0
     if abs(ratio - 1) < TIE:
-        if after.parameters < before.parameters and after.nodes <= before.nodes:
+        given = any(virtual.origin(term.source) is not None for term in region.form.terms)
+        if given and after.parameters < before.parameters and after.nodes <= before.nodes:
             return
         raise Decline("TRIVIAL", "it already has its cheapest form")
     if ratio > 1:

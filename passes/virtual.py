@@ -92,4 +92,7 @@ def cost_of_operator(op_type: str, source: ir.Value, profile: Profile) -> Cost:
     """One pass over what it reads, or nothing."""
     if op_type in FREE or source.shape is None:
         return Cost()
-    return cost.of_copy(1, cost.positions(known(source)[1:]), profile)
+    elements = cost.positions(known(source)[1:])
+    if op_type == "Transpose":
+        return cost.of_copy(1, elements, profile)
+    return cost.of_elementwise(1, elements, profile)

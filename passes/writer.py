@@ -179,9 +179,12 @@ class Writer:
         return self.node("Add", [value, self.constant(bias, "bias")], None, shape)
 
     def elementwise(self, term: Term, bias: Array | None) -> ir.Value:
-        """A scale and a bias per channel."""
+        """A scale and a bias per channel; both at once are a convolution by one tap."""
         value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
         column = (-1, *(1,) * form.geometry.axes)
+        if bias is not None and form.geometry.axes and not form.is_identity:
+            parts = [self.constant(form.weight, "weight"), self.constant(bias, "bias")]
+            return self.node("Conv", [value, *parts], conv_attributes(form), shape)
         if not form.is_identity:
             factor = self.constant(form.weight.reshape(column), "scale")
             value = self.node("Mul", [value, factor], None, shape)

@@ -11,7 +11,8 @@ from torch import nn
 import flatfold
 from flatfold.errors import InputError, NotEquivalent, UnknownName
 from flatfold.models.initialise import initialise
-from flatfold.passes import lower
+from flatfold.passes import writer
+from flatfold.passes.cost import PROFILES
 from tests.nets import Net
 
 SHAPE = (4, 10, 9)
@@ -78,9 +79,9 @@ def test_verification_can_be_less(graph, verify, verdict):
 
 @pytest.mark.parametrize(("verify", "says"), [("bound", "u\\*M"), ("sample", "refuted")])
 def test_a_wrong_rewrite_is_an_error_and_no_result(graph, verify, says, monkeypatch):
-    honest = lower.cast
+    honest = writer.cast
     monkeypatch.setattr(
-        lower, "cast", lambda array, dtype: honest(array, dtype) * np.float32(1.001)
+        writer, "cast", lambda array, dtype: honest(array, dtype) * np.float32(1.001)
     )
     with pytest.raises(NotEquivalent, match=says) as error:
         flatfold.optimize(graph, verify=verify)
@@ -121,3 +122,29 @@ def test_a_model_without_convolutions_is_left_alone():
     done = flatfold.optimize(net.model(net.op("Relu", net.x)))
     assert not [remark for remark in done.remarks if remark.applied]
     assert done.equivalence.passed
+
+
+def squeezed() -> onnx.ModelProto:
+    """A small layer after a layer: with launches at 5 us, one larger layer costs less than two."""
+    net = Net((1, 64, 8, 8), dtype=np.float32)
+    return net.model(net.conv(net.conv(net.x, 4, 64, (1, 1)), 64, 4, (1, 1)))
+
+
+def test_what_is_cheap_depends_on_the_target():
+    counts = {}
+    for target in ("default", "ort-cpu", "auto", "trt"):
+        done = flatfold.optimize(squeezed(), target=target)
+        counts[target] = done.after.operators["Conv"]
+    assert counts == {"default": 2, "ort-cpu": 2, "auto": 2, "trt": 1}
+    with pytest.raises(UnknownName, match="unknown target 'trd'") as caught:
+        flatfold.optimize(squeezed(), target="trd")
+    assert "trt" in str(caught.value)
+
+
+def test_compile_rewrites_for_its_target(monkeypatch):
+    monkeypatch.setitem(PROFILES, "ort-cpu", PROFILES["trt"])
+    engine = flatfold.compile(squeezed(), target="ort-cpu")
+    assert engine.manifest["after"]["operators"]["Conv"] == 1
+    monkeypatch.delitem(PROFILES, "ort-cpu")  # then it has the default figures
+    engine = flatfold.compile(squeezed(), target="ort-cpu")
+    assert engine.manifest["after"]["operators"]["Conv"] == 2

@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 BUILD = Path("build")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
-Target = Annotated[
-    str,
-    typer.Option(
-        "--target",
-        "-t",
-        metavar="NAME",
-        autocompletion=given.complete_target,
-        help="What to build for; auto is the best one present.",
-    ),
-]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -73,7 +63,7 @@ class Compiled:
 
 def compile(
     model: given.Model,
-    target: Target = "auto",
+    target: given.Target = "auto",
     out_folder: Out = None,
     weights: given.Weights = None,
     batch: given.Batch = None,
@@ -98,6 +88,7 @@ def compile(
         "input_shape": given.input_shape(model, batch, size, dynamic_batch),
         "dynamic_batch": dynamic_batch,
         "weights": weights,
+        "target": target,
         "passes": given.chosen_passes(passes, skip),
         "verify": verify,
         "simplify": simplify,

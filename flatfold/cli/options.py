@@ -62,6 +62,16 @@ Weights = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="A .safetensors file or a state dict saved by torch."),
 ]
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME",
+        autocompletion=complete_target,
+        help="The engine it is for; auto is the best one present.",
+    ),
+]
 Verify = Annotated[str, typer.Option(metavar="off|sample|bound", help="How much to prove.")]
 Passes = Annotated[
     str | None, typer.Option(metavar="A,B", help="Use these rewrites only; default all.")

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 import flatfold as api
 from flatfold.__main__ import run
 from tests.cli.running import BLOCK, PLAIN, THREE_BLOCKS, TWINS, below, flatfold, write_onnx
+from tests.nets import Net
 
 Read = pytest.CaptureFixture[str]
 
@@ -137,6 +139,16 @@ def test_passes_can_be_left_out(tmp_path: Path, capsys: Read) -> None:
         found = result(capsys, "explain", "m.onnx", *options)
         assert found["after"]["operators"]["Conv"] == 2
     assert result(capsys, "explain", "m.onnx")["after"]["operators"]["Conv"] == 1
+
+
+def test_explain_judges_for_its_target(tmp_path: Path, capsys: Read) -> None:
+    net = Net((1, 64, 8, 8), dtype=np.float32)
+    few = net.conv(net.x, 4, 64, (1, 1))
+    onnx.save(net.model(net.conv(few, 64, 4, (1, 1))), tmp_path / "m.onnx")
+    for target, left in (("ort-cpu", 2), ("trt", 1)):
+        found = result(capsys, "explain", "m.onnx", "--target", target)
+        assert found["after"]["operators"]["Conv"] == left
+    assert run(["explain", "m.onnx", "--target", "ort-gpu"]) == 2
 
 
 def test_verify_tells_different_from_equal(tmp_path: Path, capsys: Read) -> None:

@@ -1,0 +1,131 @@
+"""Chains of equal operators, and what one operator of a chain takes in ONNX Runtime on one core."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+LONG, SHORT = 5, 1
+
+
+class Chain:
+    """An ONNX graph under construction, from the value "x" on; constants are random."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self.random = np.random.default_rng(0)
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        """Add a node; the name of its output."""
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        return name
+
+    def const(self, array: npt.ArrayLike) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def weight(self, *shape: int) -> str:
+        return self.const(self.random.standard_normal(shape, dtype=np.float32) / 8)
+
+    def slice(self, x: str, axis: int, begin: int, end: int) -> str:
+        return self.op("Slice", x, *(self.const([n]) for n in (begin, end, axis)))
+
+    def conv(
+        self, x: str, channels: int, kernel: Sequence[int], groups: int = 1, dilation: int = 1
+    ) -> str:
+        """A convolution with a bias, of equal input and output size."""
+        weight = self.weight(channels, channels // groups, *kernel)
+        attributes = {
+            "group": groups,
+            "kernel_shape": kernel,
+            "dilations": [dilation] * 2,
+            "pads": [(k - 1) * dilation // 2 for k in kernel] * 2,
+        }
+        return self.op("Conv", x, weight, self.weight(channels), **attributes)
+
+    def model(self, value: str) -> bytes:
+        start = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
+        end = helper.make_tensor_value_info(value, TensorProto.FLOAT, None)
+        graph = helper.make_graph(self.nodes, "chain", [start], [end], self.constants)
+        opset = [helper.make_opsetid("", 18)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+Step = Callable[[Chain, str], str]
+"""Adds an operator behind a value; its output has the same shape."""
+
+
+def layer(chain: Chain, x: str) -> str:
+    """A cheap convolution, and a pooling that nothing is fused with."""
+    channels = chain.shape[1]
+    return pass_on(chain, chain.conv(x, channels, (1, 1), channels))
+
+
+def pass_on(chain: Chain, x: str) -> str:
+    """The same map: in the layout of the convolutions, and a wall between what could be fused."""
+    return chain.op("MaxPool", x, kernel_shape=[1, 1])
+
+
+def between_layers(step: Step) -> Step:
+    """`step` where ONNX Runtime has a layout of its own, which a step may not know."""
+    return lambda chain, x: pass_on(chain, step(chain, layer(chain, x)))
+
+
+class Timer:
+    """Sessions on one thread, timed by the time of the processor that the thread used.
+
+    So other work on the machine counts for little, and the figures are those of one core. On more
+    cores all layers get faster alike and the overhead of a node does not.
+    """
+
+    def __init__(self) -> None:
+        self.settings = ort.SessionOptions()
+        self.settings.intra_op_num_threads = 1
+        self.settings.log_severity_level = 3
+
+    def seconds(
+        self, steps: Mapping[str, tuple[Sequence[int], Step]], rounds: int
+    ) -> dict[str, tuple[float, float]]:
+        """(least, median) seconds of each step on a map of its shape.
+
+        The difference of a long and a short chain: what a run costs as a whole drops out. All
+        chains run in turn; what disturbs a run only adds to it, so the least says most.
+        """
+        runs = {
+            (name, length): self._run(shape, step, length)
+            for name, (shape, step) in steps.items()
+            for length in (LONG, SHORT)
+        }
+        times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
+        for _ in range(rounds):
+            for key, run in runs.items():
+                run()  # brings its weights back into the cache
+                start = time.thread_time()
+                run()
+                times[key].append(time.thread_time() - start)
+
+        def of(name: str, reduce: Callable[[list[float]], float]) -> float:
+            long, short = (reduce(times[name, length]) for length in (LONG, SHORT))
+            return (long - short) / (LONG - SHORT)
+
+        return {name: (of(name, min), of(name, statistics.median)) for name in steps}
+
+    def _run(self, shape: Sequence[int], step: Step, length: int) -> Callable[[], object]:
+        chain, value = Chain(shape), "x"
+        for _ in range(length):
+            value = step(chain, value)
+        session = ort.InferenceSession(
+            chain.model(value), self.settings, providers=["CPUExecutionProvider"]
+        )
+        feeds = {"x": chain.random.standard_normal(chain.shape, dtype=np.float32)}
+        return lambda: session.run(None, feeds)

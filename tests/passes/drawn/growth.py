@@ -43,6 +43,15 @@ class Growth:
         found = [v for v in self.pool if v.shape == value.shape and v != value]
         return [value, *reversed(found)][index % (len(found) + 1)]
 
+    def summand(self, value: Value, index: int) -> Value:
+        """A value that can be added without changing the shape of `value`, number 0 itself."""
+        found = [v for v in self.pool if v.axes == value.axes and v != value]
+        found = [
+            v for v in found if all(a in (1, b) for a, b in zip(v.shape, value.shape, strict=True))
+        ]
+        found.sort(key=lambda v: v.shape == value.shape)  # those that broadcast come last
+        return [value, *reversed(found)][index % (len(found) + 1)]
+
     def numbers(self, *shape: int, fan: int = 1) -> str:
         """Random numbers; a layer that reads `fan` of them keeps the size of its input."""
         return self.net.const(self.net.rng.standard_normal(shape) / np.sqrt(fan))

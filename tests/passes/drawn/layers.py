@@ -84,18 +84,23 @@ def pool(growth: Growth, step: r.Pool, v: Value) -> Value | None:
     how = {"kernel_shape": kernel, "strides": strides, "pads": pads}
     if step.kind == "AveragePool":
         how["count_include_pad"] = int(step.include)
-    if step.ceil:
-        how["ceil_mode"] = 1
-        sizes = _up(v.sizes, kernel, strides, pads)
+    hanging = _up(v.sizes, kernel, strides, pads) if step.ceil else None
+    if hanging is not None:
+        how["ceil_mode"], sizes = 1, hanging
     return Value(growth.net.op(step.kind, v.name, **how), v.channels, sizes)
 
 
-def _up(sizes, kernel, strides, pads) -> tuple[int, ...]:
-    """As with ceil_mode: the last window may hang over the edge, but starts inside."""
+def _up(sizes, kernel, strides, pads) -> tuple[int, ...] | None:
+    """Sizes with ceil_mode, where the last window may hang over the edge.
+
+    None where that window would start behind the edge: it is left out, but ONNX's own shape
+    inference counts it.
+    """
     made = []
     for n, k, s, b, e in zip(sizes, kernel, strides, pads, pads[len(sizes) :], strict=False):
-        count = -((k - n - b - e) // s) + 1
-        made.append(count - ((count - 1) * s >= n + b))
+        made.append(-((k - n - b - e) // s) + 1)
+        if (made[-1] - 1) * s >= n + b:
+            return None
     return tuple(made)
 
 
@@ -142,7 +147,7 @@ def _body(growth: Growth, step: r.Branches, arm: r.Arm, v: Value, out: int) -> V
 
 
 def total(growth: Growth, step: r.Total, v: Value) -> Value:
-    others = [growth.alike(v, index).name for index in step.others]
+    others = [growth.summand(v, index).name for index in step.others]
     terms = [(False, v.name), *((step.minus, name) for name in others)]
     return replace(v, name=growth.total(terms, step.nesting))
 

@@ -99,7 +99,7 @@ class Branches(Step):
 
 @dataclass(frozen=True)
 class Total(Step):
-    """A sum of values of one shape, the same one several times among them."""
+    """A sum of values of one shape, or of one that broadcasts to it; some of them repeated."""
 
     others: tuple[int, ...] = (0,)
     minus: bool = False

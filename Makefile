@@ -30,9 +30,10 @@ test-slow: $(STAMP)  ## the tests of the large models
 	@$(BIN)/python -m pytest -q -m slow
 
 fuzz: $(STAMP)  ## rewrite 2,000 random graphs: [SEED=number, default the time]
-	@export FLATFOLD_FUZZ_COUNT=2000 FLATFOLD_FUZZ_SEED=$${SEED:-$$(date +%s)}; \
-	echo "seed $$FLATFOLD_FUZZ_SEED"; \
-	$(BIN)/python -m pytest -q tests/passes/test_random_graphs.py
+	@seed=$${SEED:-$$(date +%s)}; \
+	echo "seed $$seed"; \
+	$(BIN)/python -m pytest -q tests/passes/test_random_graphs.py \
+	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed"
 
 lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 	@$(BIN)/ruff check --quiet

@@ -1,4 +1,8 @@
-"""Hypothesis draws the same examples each time in `make test`; FLATFOLD_RANDOM=1 draws new ones."""
+"""Hypothesis draws the same examples each time in `make test`, and others in `make fuzz`.
+
+FLATFOLD_RANDOM=1 draws new ones. Under `fuzz`, pytest's --hypothesis-seed says which; no database,
+or the examples that failed last would be among them.
+"""
 
 from __future__ import annotations
 
@@ -8,4 +12,5 @@ from hypothesis import settings
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None, print_blob=True)
+settings.register_profile("fuzz", deadline=None, database=None)
 settings.load_profile("random" if os.environ.get("FLATFOLD_RANDOM") else "fixed")

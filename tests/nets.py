@@ -20,6 +20,7 @@ from onnx.reference.op_run import OpRun
 
 from flatfold.passes import PIPELINE, Pipeline, Remark
 from flatfold.proof.region import RegionChecks
+from tests.pools import AveragePool, MaxPool
 
 TYPES = {np.dtype(np.float64): 11, np.dtype(np.float32): 1, np.dtype(np.float16): 10}
 
@@ -147,7 +148,7 @@ def run(model: onnx.ModelProto, *arrays: np.ndarray) -> list[np.ndarray]:
     """The ONNX reference evaluator."""
     names = [value.name for value in model.graph.input]
     with np.errstate(all="ignore"):
-        return ReferenceEvaluator(model, new_ops=[ConvTranspose]).run(
+        return ReferenceEvaluator(model, new_ops=[ConvTranspose, AveragePool, MaxPool]).run(
             None, dict(zip(names, arrays, strict=False))
         )
 

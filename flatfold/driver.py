@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.frontend.source import Source
-    from flatfold.passes import Rewrite
+    from flatfold.passes import Exchange, Rewrite
     from flatfold.passes.cost import Profile
     from flatfold.proof.equivalence import Equivalence
 
@@ -108,7 +108,7 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
     return replace(result, equivalence=found)
 
 
-def _rewrites(passes: Iterable[str] | None) -> list[Rewrite]:
+def _rewrites(passes: Iterable[str] | None) -> list[Rewrite | Exchange]:
     from flatfold.passes import PIPELINE
 
     known = {rewrite.name: rewrite for rewrite in PIPELINE}

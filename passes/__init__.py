@@ -5,17 +5,20 @@ from __future__ import annotations
 from flatfold.passes.collapse_activations import CollapseActivations
 from flatfold.passes.compose_convs import ComposeConvs
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
+from flatfold.passes.hoist_activations import HoistActivations
 from flatfold.passes.merge_branches import MergeBranches
+from flatfold.passes.pipeline import Pipeline
 from flatfold.passes.remark import Remark
-from flatfold.passes.rewrite import Change, Pipeline, Rewrite
+from flatfold.passes.rewrite import Change, Exchange, Rewrite
 from flatfold.passes.trim_kernels import TrimKernels
 
-PIPELINE: tuple[type[Rewrite], ...] = (
+PIPELINE: tuple[type[Rewrite | Exchange], ...] = (
     FoldBatchNorm,
     MergeBranches,
     ComposeConvs,
     CollapseActivations,
     TrimKernels,
+    HoistActivations,
 )
 
-__all__ = ["PIPELINE", "Change", "Pipeline", "Remark", "Rewrite"]
+__all__ = ["PIPELINE", "Change", "Exchange", "Pipeline", "Remark", "Rewrite"]

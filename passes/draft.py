@@ -15,6 +15,12 @@ class Lowered:
     nodes: list[ir.Node] = field(default_factory=list)
     initializers: list[ir.Value] = field(default_factory=list)
 
+    def discard(self) -> None:
+        """Let go of what the nodes read, which counts its readers."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+
 
 class Names:
     """Names that no value of the graph has; and the opset that they are written in."""

@@ -22,6 +22,11 @@ def zeros(shape: Geometry) -> Array:
     return np.zeros((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
 
 
+def zeros_of(shape: Ints) -> Array:
+    """Zeros that take no memory, for where only the shape is looked at."""
+    return np.broadcast_to(np.zeros(()), shape)
+
+
 def accumulate(total: Array, shape: Geometry, weight: Weight, part: Geometry) -> None:
     """total += weight, each of its taps and blocks where the merged kernel `shape` has it."""
     index: list[Any] = [slice(None), slice(None)]

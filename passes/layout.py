@@ -43,7 +43,8 @@ def form_of(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) -> Aff
 def alone(linear: Applied, value: ir.Value) -> Affine:
     """The form of an operator's output over the operator's own input."""
     form = linear.stencil
-    return form_of((term_of(linear.source, replace(form, bias=None)),), form.bias, value)
+    shared = replace(form, bias=None, fresh=False)  # meanings are kept: nobody may sum into them
+    return form_of((term_of(linear.source, shared),), form.bias, value)
 
 
 def opaque(value: ir.Value) -> Affine:

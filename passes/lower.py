@@ -8,6 +8,7 @@ import onnx_ir as ir
 from flatfold.passes.affine import Affine
 from flatfold.passes.cost import Profile
 from flatfold.passes.draft import Lowered, Names
+from flatfold.passes.geometry import Decline
 from flatfold.passes.writer import Writer
 from flatfold.passes.writing import host_of, in_order, planned
 
@@ -17,7 +18,16 @@ __all__ = ["Lowered", "Names", "lower"]
 def lower(form: Affine, output: ir.Value, names: Names, profile: Profile) -> Lowered:
     """Nodes that compute `form`. Raises Decline if a weight does not fit the output's dtype."""
     writer = Writer(output, names, profile, form.pixels)
-    apart = planned(form, profile)
+    try:
+        writer.done.output = _written(form, writer)
+    except Decline:
+        writer.done.discard()
+        raise
+    return writer.done
+
+
+def _written(form: Affine, writer: Writer) -> ir.Value:
+    output, apart = writer.output, planned(form, writer.profile)
     values = [_sum(block.form, writer) for block in apart]
     value, axes = values[0], form.geometry.axes
     if len(apart) > 1:
@@ -28,8 +38,7 @@ def lower(form: Affine, output: ir.Value, names: Names, profile: Profile) -> Low
             value = writer.channels(value, order.astype(np.int64), axes)
     if value.producer() not in writer.done.nodes and output.is_graph_output():
         value = writer.node("Identity", [value], None, output.shape)  # an output keeps its name
-    writer.done.output = value
-    return writer.done
+    return value
 
 
 def _sum(form: Affine, writer: Writer) -> ir.Value:

@@ -1,41 +1,15 @@
-"""Rewrites, what becomes of them (remarks), and the driver that applies them to a fixed point.
-
-A rewrite describes: it accepts a linear region or declines with a reason. Only the driver edits
-the graph. It walks each graph from its outputs to its inputs, so the largest region around a node
-comes first and its weights are rounded once; a region is replaced if its cheapest exact form costs
-less than the nodes it has.
-"""
+"""What a rewrite is: it describes a change, or declines with a reason a user understands."""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from flatfold.errors import PassError
-from flatfold.passes import cost, virtual
 from flatfold.passes.cost import Cost, Profile
-from flatfold.passes.geometry import Decline
-from flatfold.passes.lift import Lifter, Region
-from flatfold.passes.lower import Lowered, Names, lower
-from flatfold.passes.pricing import cost_as_it_is
-from flatfold.passes.reading import Summed
-from flatfold.passes.remark import (
-    REPLACED_KEY,
-    REWRITE_KEY,
-    SCOPE_KEY,
-    Remark,
-    census,
-    origins,
-)
-from flatfold.passes.splits import close_splits, open_splits
-from flatfold.passes.writing import cost_of
-
-TIE = 1e-9
-MOST_SWEEPS = 100  # two or three are usual; each one strictly lowers the estimated time
+from flatfold.passes.draft import Lowered, Names
+from flatfold.passes.lift import Region
 
 
 class Rewrite(ABC):
@@ -50,182 +24,29 @@ class Rewrite(ABC):
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """Nodes in place of others; the form of the region says only what it reads, and how far."""
+
+    region: Region
+    lowered: Lowered
+    before: Cost
+    after: Cost
+
+
+class Exchange(ABC):
+    """A rewrite of a few nodes that are not all linear."""
+
+    name: str
+
+    @abstractmethod
+    def propose(self, node: ir.Node, names: Names, profile: Profile) -> Proposal:
+        """What to put in place of the nodes that end in `node`. Raises Decline if nothing."""
+
+
+@dataclass(frozen=True)
 class Change:
     """A replacement that is about to be made, for whoever wants to check it first."""
 
     rewrite: str
     region: Region
     lowered: Lowered
-
-
-Check = Callable[[Change], None]
-
-
-@dataclass
-class Pipeline:
-    """Applies rewrites until nothing changes. `check` sees every change before it is made."""
-
-    rewrites: Sequence[Rewrite]
-    profile: Profile = field(default_factory=lambda: cost.PROFILES["default"])
-    check: Check | None = None
-
-    def run(self, model: ir.Model) -> list[Remark]:
-        """Rewrite `model` in place; the remarks say what was done and what was left and why."""
-        applied: list[Remark] = []
-        missed: list[Remark] = []
-        names = Names(_names(model), model.opset_imports.get("", 0))
-        for graph in model.graphs():
-            opened = open_splits(graph, names)
-            try:
-                done, left = self._settle(graph, names)
-            finally:
-                close_splits(graph, opened)
-            applied += done
-            missed += left
-        return applied + missed
-
-    def _settle(self, graph: ir.Graph, names: Names) -> tuple[list[Remark], list[Remark]]:
-        """Sweep until nothing changes: what was applied, and what the last sweep left."""
-        applied: list[Remark] = []
-        for _ in range(MOST_SWEEPS):
-            sweep = _Sweep(self, graph, names)
-            changed = sweep.run()
-            applied += sweep.applied
-            if not changed:
-                return applied, sweep.missed
-        raise PassError(f"no fixed point after {MOST_SWEEPS} sweeps", where=graph.name or "")
-
-
-class _Sweep:
-    """One walk over one graph."""
-
-    def __init__(self, pipeline: Pipeline, graph: ir.Graph, names: Names) -> None:
-        self.pipeline = pipeline
-        self.graph = graph
-        self.lifter = Lifter(frozenset(r.kind for r in pipeline.rewrites), pipeline.profile)
-        self.by_kind = {rewrite.kind: rewrite for rewrite in pipeline.rewrites}
-        self.default = pipeline.rewrites[0].name if pipeline.rewrites else ""
-        self.names = names
-        self.settled: set[ir.Node] = set()
-        self.applied: list[Remark] = []
-        self.missed: list[Remark] = []
-
-    def run(self) -> bool:
-        """Visit every node, last one first; whether anything changed."""
-        for node in list(reversed(self.graph)):
-            if node.graph is not None and node not in self.settled:
-                self._visit(node)
-        _drop_unused(self.graph)
-        return bool(self.applied)
-
-    def _visit(self, node: ir.Node) -> None:
-        missed = Remark(self.default, node.name or "", False, "", "")
-        try:
-            region = self.lifter.lift(node)
-            rewrite = self._rewrite_for(region)
-            profile = self.pipeline.profile
-            before, after = cost_as_it_is(region, profile), cost_of(region.form, profile)
-            missed = replace(missed, rewrite=rewrite.name, before=before, after=after)
-            told = self._note_boundaries(region, missed)
-            if told and len(region.nodes) == 1:
-                return  # the reason is known; that nothing came of it need not be said again
-            if all(isinstance(linear, Summed) for linear in region.meanings.values()):
-                self.settled.update(region.nodes)  # a sum in a sum that gains nothing gains nothing
-            rewrite.accept(region)
-            _require_gain(region, before, after)
-            self._apply(rewrite, region, before, after)
-        except Decline as why:
-            self._note(missed, why)
-        finally:
-            self.lifter.release(node)
-
-    def _rewrite_for(self, region: Region) -> Rewrite:
-        if region.kind not in self.by_kind:
-            raise Decline("OFF", f"{region.kind} is switched off")
-        return self.by_kind[region.kind]
-
-    def _apply(self, rewrite: Rewrite, region: Region, before: Cost, after: Cost) -> None:
-        lowered = lower(region.form, region.output, self.names, self.pipeline.profile)
-        change = Change(rewrite.name, region, lowered)
-        if self.pipeline.check is not None:
-            self.pipeline.check(change)
-        message = f"{census(region.nodes)} -> {census(lowered.nodes) or 'nothing'}"
-        names, node = origins(region.nodes), region.root.name or ""
-        self._replace(change, names)
-        remark = Remark(rewrite.name, node, True, "APPLIED", message, before, after, names)
-        self.applied.append(remark)
-
-    def _note_boundaries(self, region: Region, missed: Remark) -> bool:
-        """Why the region ends where it does, where that is a near miss; whether there was one."""
-        before = len(self.missed)
-        for value, why in region.boundaries:
-            self._note(replace(missed, before=Cost(), after=Cost()), why, f"{value.name}: ")
-        return len(self.missed) > before
-
-    def _note(self, missed: Remark, why: Decline, where: str = "") -> None:
-        if why.code not in _ENDS:
-            remark = replace(missed, code=why.code, reason=where + why.reason, hint=why.hint)
-            self.missed.append(remark)
-
-    def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:
-        region, new = change.region, change.lowered
-        scope = region.root.metadata_props.get(SCOPE_KEY)
-        for node in new.nodes:
-            node.metadata_props[REWRITE_KEY] = change.rewrite
-            node.metadata_props[REPLACED_KEY] = json.dumps(replaced)
-            if scope is not None:
-                node.metadata_props[SCOPE_KEY] = scope
-        for value in new.initializers:
-            self.graph.register_initializer(value)
-        if new.nodes:
-            ir.convenience.replace_nodes_and_values(
-                self.graph, region.root, region.nodes, new.nodes, [region.output], [new.output]
-            )
-        else:
-            ir.convenience.replace_all_uses_with(region.output, new.output)
-            self.graph.remove(region.nodes, safe=True)
-        _drop_dead(self.graph, [value for value, _ in region.boundaries])
-
-
-def _drop_dead(graph: ir.Graph, values: list[ir.Value]) -> None:
-    """Remove what computed `values`, and so on upwards, if nothing reads it any more."""
-    while values:
-        node = values.pop().producer()
-        if node is None or node.graph is not graph:
-            continue
-        if any(value.uses() or value.is_graph_output() for value in node.outputs):
-            continue
-        values += [value for value in node.inputs if value is not None]
-        graph.remove(node, safe=True)
-
-
-# Reasons that only say where linearity ends or that all is well; nobody needs to be told.
-_ENDS = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
-
-
-def _require_gain(region: Region, before: Cost, after: Cost) -> None:
-    """Less time; or as much, but for the last bits, where an operator gives its parameters away."""
-    ratio = after.seconds / before.seconds if before.seconds else 1.0
-    if abs(ratio - 1) < TIE:
-        given = any(virtual.origin(term.source) is not None for term in region.form.terms)
-        if given and after.parameters < before.parameters and after.nodes <= before.nodes:
-            return
-        raise Decline("TRIVIAL", "it already has its cheapest form")
-    if ratio > 1:
-        raise Decline("COST", f"exact, but {ratio:.2f}x the time")
-
-
-def _names(model: ir.Model) -> set[str]:
-    """Every name in use; a body of If or Loop sees the names around it, so all are one set."""
-    names: set[str | None] = set()
-    for graph in model.graphs():
-        names.update(graph.initializers)
-        names.update(value.name for value in graph.inputs)
-        names.update(value.name for node in graph for value in node.outputs)
-    return {name for name in names if name}
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
-            del graph.initializers[name]

@@ -164,6 +164,25 @@ def _leaky(slope: Array | float, x: Pair) -> Pair:
     return Pair(np.where(x.y >= 0, x.y, slope * x.y), np.maximum(1.0, np.abs(slope)) * x.m)
 
 
+def _max_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """The largest of each window; what lies outside is below everything."""
+    x, kernel = given(arguments[0]), tuple(attribute(node, "kernel_shape", ()))
+    strides, dilations, pads = _window(node, x.y, kernel)
+    if attribute(node, "ceil_mode", 0):
+        raise Unsupported("MaxPool with ceil_mode")
+    axes = len(kernel)
+    width = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    window = tuple(slice(None, None, d) for d in dilations)
+    index = (slice(None), slice(None), *(slice(None, None, s) for s in strides), *window)
+    over, found = tuple(range(-axes, 0)), []
+    for array, outside in ((x.y, -np.inf), (x.m, 0.0)):
+        whole = np.pad(array, width, constant_values=outside)
+        views = np.lib.stride_tricks.sliding_window_view(whole, spans, tuple(range(2, axes + 2)))
+        found.append(views[index].max(over))
+    return Pair(*found)
+
+
 def _relu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     return _leaky(0.0, given(arguments[0]))
 
@@ -199,6 +218,7 @@ RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
+    "MaxPool": _max_pool,
     "Mul": _mul,
     "Neg": _neg,
     "PRelu": _prelu,

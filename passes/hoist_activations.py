@@ -1,0 +1,96 @@
+"""Move an activation in front of a max pool, to the convolution that computes it for nothing."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from flatfold.passes import cost, layout
+from flatfold.passes.affine import Affine
+from flatfold.passes.cost import Profile
+from flatfold.passes.draft import Lowered, Names
+from flatfold.passes.elementary import stencil
+from flatfold.passes.geometry import Decline
+from flatfold.passes.kernels import zeros_of
+from flatfold.passes.lift import Region
+from flatfold.passes.ranges import clip_limits
+from flatfold.passes.reading import channels, constant, ints, known, number, source, window
+from flatfold.passes.rewrite import Exchange, Proposal
+
+LAYERS = ("Conv", "ConvTranspose")
+
+
+class HoistActivations(Exchange):
+    """f(maxpool(x)) = maxpool(f(x)) for a function f that never falls.
+
+    *Given* MaxPool - Relu (or LeakyRelu, Clip) behind a convolution. *Result* the activation right
+    behind the convolution: engines compute the two in one step.
+
+    *Declines when* a window may lie in the padding alone, or the value between is read elsewhere.
+    """
+
+    name = "hoist-activations"
+
+    def propose(self, node: ir.Node, names: Names, profile: Profile) -> Proposal:
+        """Exchange `node`, an activation, with the pool in front of it."""
+        _require_rising(node)
+        pool = _private_producer(source(node), ("MaxPool",))
+        data = source(pool)
+        _private_producer(data, LAYERS)
+        kernel = ints(pool, "kernel_shape", ())
+        strides, dilations, begin, end = window(pool, kernel)
+        if number(pool, "ceil_mode", 0) != 0 or len(pool.outputs) > 1:
+            raise Decline("CEIL-MODE", "the last window may hang over the edge")
+        if any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True)):
+            raise Decline("PAD-MODE", "a window may lie in the padding alone")
+        if max(dilations) > 1 and any((*begin, *end)):
+            raise Decline("PAD-MODE", "a window may lie in the padding alone")
+        looks = stencil(
+            zeros_of((channels(data), 1, *kernel)),
+            groups=channels(data),
+            strides=strides,
+            dilations=dilations,
+            begin=begin,
+            end=end,
+        )
+        form = Affine((layout.term_of(data, looks),), None, 0)
+        region = Region(node, form, (node, pool), {}, self.name, ())
+        own = cost.of_elementwise(1, cost.positions(known(data)[1:]), profile)
+        then = cost.of_elementwise(1, cost.positions(known(node.outputs[0])[1:]), profile)
+        return Proposal(region, _exchanged(node, pool, names), own + then, own)
+
+
+def _require_rising(node: ir.Node) -> None:
+    """Decline unless the node is a function that never falls, with a meaning of its own."""
+    if node.domain != "":
+        raise Decline("NONLINEAR", "it is not an activation")
+    if node.op_type == "Relu" or (node.op_type == "LeakyRelu" and number(node, "alpha", 0.01) >= 0):
+        return
+    if node.op_type != "Clip":
+        raise Decline("NONLINEAR", "it is not an activation that never falls")
+    limits = clip_limits(node)
+    operands = [value for value in node.inputs[1:] if value is not None]
+    if limits is None or limits[0] > limits[1] or any(constant(v) is None for v in operands):
+        raise Decline("NONLINEAR", "the limits are not constant")
+
+
+def _private_producer(value: ir.Value, op_types: tuple[str, ...]) -> ir.Node:
+    node = value.producer()
+    if node is None or node.domain != "" or node.op_type not in op_types:
+        raise Decline("NONLINEAR", "nothing that it could move to")
+    if value.is_graph_output():
+        raise Decline("NONLINEAR", f"{value.name} is an output of the graph")
+    if len(value.uses()) > 1 or any(use.node.graph is not node.graph for use in value.uses()):
+        raise Decline("NONLINEAR", f"{value.name} is read elsewhere")
+    return node
+
+
+def _exchanged(node: ir.Node, pool: ir.Node, names: Names) -> Lowered:
+    data = source(pool)
+    first = ir.node(node.op_type, [data, *node.inputs[1:]], dict(node.attributes))
+    last = ir.node(pool.op_type, [first.outputs[0]], dict(pool.attributes))
+    output = node.outputs[0]
+    for new, like in ((first, data), (last, output)):
+        value = new.outputs[0]
+        value.name = new.name = names.fresh(f"{output.name}.{new.op_type.lower()}")
+        value.shape, value.type = like.shape, output.type
+    return Lowered(last.outputs[0], [first, last], [])

@@ -51,7 +51,8 @@ class RepLKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.large_kernel(self.pw1(self.prelkb_bn(x)))
-        return x + self.pw2(self.lk_nonlinear(y))
+        y = x + self.pw2(self.lk_nonlinear(y))
+        return y
 
 
 class ConvFFN(nn.Module):
@@ -65,7 +66,8 @@ class ConvFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.pw1(self.preffn_bn(x))
-        return x + self.pw2(F.gelu(y))
+        y = x + self.pw2(F.gelu(y))
+        return y
 
 
 class Stage(nn.Module):

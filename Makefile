@@ -41,7 +41,7 @@ lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 	@$(BIN)/mypy --no-error-summary
 	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 
-bench: $(STAMP)  ## time optimize beside onnxsim and over the length of a graph: [ALL=1] with B3
+bench: $(STAMP)  ## time and memory of optimize beside onnxsim, and its growth: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}
 
 venv: $(STAMP)  ## only make the virtual environment: [PYTHON=python3] [PIP_ARGS=options of pip]

@@ -1,11 +1,11 @@
 """How fast the rewrites are: beside onnxsim on the same files, and along a growing chain.
 
-    make bench            A0 and B1 of RepVGG, and chains of 1,000 / 2,000 / 4,000 nodes
-    make bench ALL=1      B3 too (a file of half a gigabyte)
+    make bench            RepVGG-A0 and B1, VanillaNet-13, RepLKNet-31B, and chains of nodes
+    make bench ALL=1      RepVGG-B3 too (a file of half a gigabyte)
 
 Every pair is measured in one process, in turns, and reported as a ratio with its 95 % interval.
 What is timed is reading the file, rewriting, and making the new ModelProto; the proof is timed
-apart.
+apart. bench/memory.py says what counts as peak memory.
 """
 
 from __future__ import annotations
@@ -17,52 +17,29 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from contenders import CONTENDERS, flatfold_on
+from memory import peaks
 from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-import flatfold
 from flatfold.backends.timing import Timing, measure, ratio
 from flatfold.frontend.canonicalise import canonicalise
 from flatfold.resolve import resolve
 from flatfold.summary import summarise
 
-MODELS = ("repvgg_a0", "repvgg_b1")
+MODELS = ("repvgg_a0", "repvgg_b1", "vanillanet_13", "replknet_31b")
 COLLECT = "collect"  # nothing is collected while timing, and a graph is hundreds of megabytes
 CHAINS = (1000, 2000, 4000)
 
 note = Console(stderr=True)
-
-
-def ours(path: Path, verify: str = "off") -> Callable[[], object]:
-    return lambda: flatfold.optimize(path, verify=verify).model
-
-
-def onnxsim_on(path: Path) -> Callable[[], object]:
-    import onnxsim
-
-    return lambda: onnxsim.simplify(onnx.load(path))[0]
-
-
-def rewritten_and_checked(path: Path) -> Callable[[], object]:
-    """The rewrites with every change checked against its bound, before any graph is run."""
-    from flatfold.frontend.onnx_file import read_model
-    from flatfold.passes import PIPELINE, Pipeline
-    from flatfold.proof.region import RegionChecks
-
-    def run() -> object:
-        graph = read_model(path)
-        canonicalise(graph)
-        Pipeline([kind() for kind in PIPELINE], check=RegionChecks()).run(graph)
-        return ir.to_proto(graph)
-
-    return run
 
 
 def training_form(name: str, folder: Path) -> tuple[Path, int]:
@@ -104,17 +81,12 @@ def chain(length: int, folder: Path) -> Path:
     return path
 
 
-def against_onnxsim(names: tuple[str, ...], folder: Path, budget: float) -> list[dict[str, Any]]:
+def against_onnxsim(files: dict[str, tuple[Path, int]], budget: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for name in names:
-        path, weights = training_form(name, folder)
+    for name, (path, weights) in files.items():
         note.print(f"measuring {name}")
-        runs = {
-            COLLECT: gc.collect,
-            "flatfold": ours(path),
-            "onnxsim": onnxsim_on(path),
-            "flatfold, checked": rewritten_and_checked(path),
-        }
+        runs: dict[str, Callable[[], object]] = {COLLECT: gc.collect}
+        runs |= {contender: partial(run, path) for contender, run in CONTENDERS.items()}
         times = measure(runs, rounds=10, budget_s=budget)
         del times[COLLECT]
         rows.append({"name": name, "weights": weights, **_row(times)})
@@ -131,7 +103,8 @@ def _row(times: dict[str, Timing]) -> dict[str, Any]:
 
 
 def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Time over weights, relative to the first row: at most 1 means no faster than the weights."""
+    """Of RepVGG: time and weights as multiples of the first row's."""
+    rows = [row for row in rows if row["name"].startswith("repvgg")]
     first = rows[0]
     return [
         {
@@ -146,7 +119,7 @@ def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def chains(folder: Path, budget: float) -> list[dict[str, Any]]:
     note.print("measuring chains")
     paths = {length: chain(length, folder) for length in CHAINS}
-    runs = {str(length): ours(path) for length, path in paths.items()}
+    runs = {str(length): partial(flatfold_on, path) for length, path in paths.items()}
     times = measure(runs, rounds=10, budget_s=budget)
     base = times[str(CHAINS[0])]
     return [
@@ -193,14 +166,19 @@ def main() -> int:
     names = (*MODELS, "repvgg_b3") if options.all else MODELS
     with tempfile.TemporaryDirectory() as folder:
         lengths = chains(Path(folder), options.budget)
-        rows = against_onnxsim(names, Path(folder), options.budget)
+        files = {name: training_form(name, Path(folder)) for name in names}
+        rows = against_onnxsim(files, options.budget)
+        note.print("measuring memory")
+        warm_up = chain(30, Path(folder))
+        memory = [peaks(name, path, warm_up) for name, (path, _) in files.items()]
     show(
         "Time of optimize, and of onnxsim on the same file (median; ratio with 95 % interval)", rows
     )
+    show("Peak memory of optimize as a multiple of the model file", memory)
     show("Growth of optimize beside growth of the weights", growth(rows))
     show("optimize on a chain of nodes: an exponent of 1 is linear time", lengths)
     if options.json:
-        figures = {"models": rows, "growth": growth(rows), "chains": lengths}
+        figures = {"models": rows, "memory": memory, "growth": growth(rows), "chains": lengths}
         options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,26 @@ def _repvgg(gain: float = 0.55, **kwargs: Any) -> ModelSpec:
     return ModelSpec("repvgg", factory, kwargs, gain=gain, summary=summary)
 
 
+def _vanillanet(
+    multiples: Sequence[int],
+    pools: Sequence[int],
+    unit: int = 512,
+    gain: float = 1.7,
+    **kwargs: Any,
+) -> ModelSpec:
+    """`multiples` of `unit` are the widths."""
+    kwargs = {"widths": tuple(unit * multiple for multiple in multiples), "pools": pools, **kwargs}
+    summary = "pairs of 1x1 convolutions whose activation becomes linear (Chen et al., 2023)"
+    factory = "flatfold.models.vanillanet:vanillanet"
+    return ModelSpec("vanillanet", factory, kwargs, gain=gain, summary=summary)
+
+
+def _replknet(size: int, gain: float = 2.0, **kwargs: Any) -> ModelSpec:
+    summary = "depthwise kernels of up to 31x31 with a small one beside each (Ding et al., 2022)"
+    factory = "flatfold.models.replknet:replknet"
+    return ModelSpec("replknet", factory, kwargs, (3, size, size), gain, summary)
+
+
 ZOO: dict[str, ModelSpec] = {
     "repvgg_a0": _repvgg(depths=(2, 4, 14, 1), widths=(48, 96, 192, 1280)),
     "repvgg_a1": _repvgg(depths=(2, 4, 14, 1), widths=(64, 128, 256, 1280)),
@@ -59,6 +79,25 @@ ZOO: dict[str, ModelSpec] = {
     "repvgg_b3g4": _repvgg(depths=(4, 6, 16, 1), widths=(192, 384, 768, 2560), groups=4),
     "repvgg_d2se": _repvgg(
         gain=4.5, depths=(8, 14, 24, 1), widths=(160, 320, 640, 2560), squeeze_excite=True
+    ),
+    "replknet_31b": _replknet(224, widths=(128, 256, 512, 1024), kernels=(31, 29, 27, 13)),
+    "replknet_31l": _replknet(384, widths=(192, 384, 768, 1536), kernels=(31, 29, 27, 13)),
+    "replknet_xl": _replknet(
+        320, widths=(256, 512, 1024, 2048), kernels=(27, 27, 27, 13), small=None, inner_ratio=1.5
+    ),
+    "vanillanet_5": _vanillanet((1, 2, 4, 8), (2, 2, 2)),
+    "vanillanet_6": _vanillanet((1, 2, 4, 8, 8), (2, 2, 2, 1)),
+    "vanillanet_7": _vanillanet((1, 1, 2, 4, 8, 8), (1, 2, 2, 2, 1)),
+    "vanillanet_8": _vanillanet((1, 1, 2, 4, 4, 8, 8), (1, 2, 2, 1, 2, 1)),
+    "vanillanet_9": _vanillanet((1, 1, 2, *[4] * 3, 8, 8), (1, 2, 2, *[1] * 2, 2, 1)),
+    "vanillanet_10": _vanillanet((1, 1, 2, *[4] * 4, 8, 8), (1, 2, 2, *[1] * 3, 2, 1)),
+    "vanillanet_11": _vanillanet((1, 1, 2, *[4] * 5, 8, 8), (1, 2, 2, *[1] * 4, 2, 1)),
+    "vanillanet_12": _vanillanet((1, 1, 2, *[4] * 6, 8, 8), (1, 2, 2, *[1] * 5, 2, 1)),
+    "vanillanet_13": _vanillanet((1, 1, 2, *[4] * 7, 8, 8), (1, 2, 2, *[1] * 6, 2, 1)),
+    "vanillanet_13_x1_5": _vanillanet((1, 1, 2, *[4] * 7, 8, 8), (1, 2, 2, *[1] * 6, 2, 1), 768),
+    # Its adaptive pools at 224 x 224, 75 -> 38 -> 19 -> 10, are MaxPools of width 3, 2 and 3.
+    "vanillanet_13_x1_5_ada_pool": _vanillanet(
+        (1, 1, 2, *[4] * 7, 8, 8), (1, 3, 2, *[1] * 6, 3, 1), 768, stem=(3, 1)
     ),
 }
 

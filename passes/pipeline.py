@@ -1,8 +1,8 @@
 """The driver: applies rewrites to a fixed point, and says what became of them.
 
-Rewrites describe; only the driver edits the graph. It walks each graph from its outputs to its inputs, so the largest region around a node
-comes first and its weights are rounded once; a region is replaced if its cheapest exact form costs
-less than the nodes it has.
+Rewrites describe; only the driver edits the graph. It walks each graph from its outputs to its
+inputs, so the largest region around a node comes first and its weights are rounded once; a region
+is replaced if its cheapest exact form costs less than the nodes it has.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.story import Group, Places, grouped, of_rule
+from flatfold.cli.story import Group, Places, grouped, of_rule, patterns
 from flatfold.cli.streams import emit, out, working
 from flatfold.cli.text import clean, count, duration, listing
 
@@ -106,8 +106,9 @@ def _paragraph(group: Group, filtered: bool) -> Iterator[str]:
     yield f"  {mark} {clean(first.rewrite)}{number}{code}: {clean(first.reason)}" + (
         " (the first of them)" if alike else ""
     )
-    shown = len(group.places) if filtered else PLACES_SHOWN
-    yield f"      at {listing(group.places, shown)}"
+    places = group.places if len(group.places) <= PLACES_SHOWN else patterns(group.places)
+    shown = group.places if filtered else places
+    yield f"      at {listing(shown, len(shown) if filtered else PLACES_SHOWN)}"
     yield from _costs(group)
     if first.hint:
         yield f"      try: {clean(first.hint)}"

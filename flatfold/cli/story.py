@@ -102,6 +102,21 @@ def grouped(remarks: Sequence[Remark], places: Places) -> list[Group]:
     return sorted(groups, key=lambda group: (not group.first.applied, -len(group.remarks)))
 
 
+def patterns(places: Sequence[str]) -> list[str]:
+    """`places` with those that differ only in the numbers of modules as one, and how many.
+
+    a.0.b, a.1.b, c.2 -> "a.*.b (2)", "c.2": shell patterns, which `select` understands.
+    """
+    alike: dict[str, list[str]] = {}
+    for place in places:
+        parts = ("*" if part.isdigit() else part for part in place.split("."))
+        alike.setdefault(".".join(parts), []).append(place)
+    return [
+        f"{pattern} ({len(members)})" if len(members) > 1 else members[0]
+        for pattern, members in alike.items()
+    ]
+
+
 def of_rule(remarks: Iterable[Remark], rule: str) -> list[Remark]:
     """Those of the rewrite, or with the reason code, `rule`. Raises UnknownName for neither."""
     from flatfold.passes import PIPELINE

@@ -1,0 +1,55 @@
+"""Peak memory of a contender on a model file, in a process of its own.
+
+    python bench/memory.py "flatfold" warm-up.onnx model.onnx
+
+prints in bytes by how much the resident memory rose at its peak, over what the process held after
+it had loaded every library and treated the small model `warm-up.onnx`. Counted is everything from
+opening the file to the finished ModelProto: the bytes read, the parsed weights, float64 copies,
+the new weights, and the buffers of the libraries.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from contenders import CONTENDERS
+
+PAGE = resource.getpagesize()
+KIB = 1024  # ru_maxrss is in KiB on Linux
+
+
+def peaks(name: str, path: Path, warm_up: Path) -> dict[str, Any]:
+    """One row: for each contender the peak as a multiple of the bytes of the file."""
+    size = path.stat().st_size
+    row: dict[str, Any] = {"name": name, "file [MB]": size / 1e6}
+    for contender in CONTENDERS:
+        row[f"{contender} / file"] = _rise_in_child(contender, warm_up, path) / size
+    return row
+
+
+def _rise_in_child(contender: str, warm_up: Path, path: Path) -> int:
+    command = [sys.executable, __file__, contender, str(warm_up), str(path)]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()[-1])
+
+
+def rise(contender: str, warm_up: Path, path: Path) -> int:
+    """Bytes by which the peak of this process lies above what it holds now."""
+    run = CONTENDERS[contender]
+    run(warm_up)
+    gc.collect()
+    before = _resident()
+    run(path)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB - before
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE
+
+
+if __name__ == "__main__":
+    print(rise(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))

@@ -1,0 +1,14 @@
+"""Where remarks are about one thing in many blocks, they are told once."""
+
+from __future__ import annotations
+
+from flatfold.cli.story import patterns
+
+
+def test_places_that_differ_in_numbers_are_one_pattern_with_a_count() -> None:
+    blocks = [f"stages.{i}.blocks.{j}.bn" for i in range(2) for j in range(3)]
+    assert patterns(["stem.0", *blocks, "node_12"]) == [
+        "stem.0",
+        "stages.*.blocks.*.bn (6)",
+        "node_12",
+    ]

@@ -1,0 +1,96 @@
+"""Every VanillaNet reaches its published deploy form: counts, parameters, work, same outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import flatfold
+from flatfold.models.initialise import initialise
+from flatfold.models.vanillanet import vanillanet
+
+GOLDEN = json.loads(Path(__file__).with_name("vanillanet.json").read_text(encoding="utf-8"))
+QUICK = ("vanillanet_5",)
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in GOLDEN]
+
+
+def training_form(layers: int, pools: int = 3) -> dict[str, int]:
+    """What a network of `layers` pairs has before."""
+    return {
+        "Conv": 3 * layers - 1,
+        "BatchNormalization": 3 * layers - 2,
+        "LeakyRelu": layers,
+        "Relu": layers - 1,
+        "MaxPool": pools,
+        "ReduceMean": 1,
+        "Reshape": 1,
+    }
+
+
+def deploy_form(layers: int, pools: int = 3) -> dict[str, int]:
+    """What it has after: each pair is one convolution, each series of activations another."""
+    return {
+        "Conv": 2 * layers - 1,
+        "Relu": layers - 1,
+        "MaxPool": pools,
+        "ReduceMean": 1,
+        "Reshape": 1,
+    }
+
+
+def test_the_table_has_every_variant_of_the_zoo():
+    assert set(GOLDEN) == set(flatfold.list_models("vanillanet*"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pair_becomes_one_conv_for_any_batch(name):
+    row = GOLDEN[name]
+    layers = row["layers"]
+    done = flatfold.optimize(name, input_shape=(3, 64, 64), dynamic_batch=True)
+    assert done.before.operators == training_form(layers)
+    assert done.after.operators == deploy_form(layers)
+    assert (done.before.parameters, done.after.parameters) == (row["train"], row["deploy"])
+    assert done.equivalence.verdict == "bounded"
+    assert done.equivalence.regions == 2 * layers - 1
+    assert {label.split()[-1] for label in done.equivalence.inputs} == {"2x3x64x64", "1x3x64x64"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_work_at_its_own_size(name):
+    done = flatfold.optimize(name, verify="off")
+    gmac = [round(count.macs / 1e9, 3) for count in (done.before, done.after)]
+    assert gmac == GOLDEN[name]["gmac"]
+
+
+def small(slope: float):
+    """Five layers and two of the pools of the ada_pool variant."""
+    module = vanillanet(
+        widths=(8, 12, 12, 16), pools=(3, 1, 2), stem=(3, 1), slope=slope, num_classes=10
+    )
+    initialise(module, seed=0, gain=1.7)
+    return module.eval()
+
+
+def test_a_small_one_at_an_odd_size():
+    done = flatfold.optimize(small(1.0), input_shape=(3, 31, 44), dynamic_batch=True)
+    assert done.before.operators == training_form(5, pools=2)
+    assert done.after.operators == deploy_form(5, pools=2)
+    assert done.equivalence.verdict == "bounded"
+
+
+def test_on_a_map_of_one_pixel_a_series_is_a_scale_and_folds_too():
+    done = flatfold.optimize(small(1.0), input_shape=(3, 10, 9))
+    assert done.after.operators.keys() == deploy_form(5).keys()
+    assert done.after.operators["Conv"] < deploy_form(5)["Conv"]
+    assert done.equivalence.verdict == "bounded"
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.99])
+def test_before_the_end_of_the_schedule_no_pair_may_collapse(slope):
+    done = flatfold.optimize(small(slope), input_shape=(3, 32, 32))
+    kept = training_form(5, pools=2)
+    del kept["BatchNormalization"]
+    assert done.after.operators == kept
+    assert done.equivalence.verdict == "bounded"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from flatfold.passes.geometry import Geometry, Sizes
 from flatfold.passes.kernels import Array
-from flatfold.passes.rims import trim
 from flatfold.passes.stencil import Stencil
 
 
@@ -45,10 +44,3 @@ class Affine:
         """The terms that are written: those of zeros are not, which is exact for finite values."""
         kept = tuple(term for term in self.terms if not term.stencil.is_zero)
         return kept or self.terms[:1]
-
-
-def trimmed(form: Affine) -> Affine:
-    """The form without kernel rims that are zero; the same object if there are none."""
-    terms = tuple(Term(t.source, trim(t.stencil), t.sizes) for t in form.terms)
-    same = all(new.stencil is old.stencil for new, old in zip(terms, form.terms, strict=True))
-    return form if same else replace(form, terms=terms)

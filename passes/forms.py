@@ -64,4 +64,5 @@ class Forms:
         )
         if layers and not self.composing:
             raise Decline("OFF", "composing layers is switched off")
-        return apply(outer, inner, pixels, self.profile)
+        sizes = layout.sizes_of(linear.source, outer.geometry.axes)
+        return apply(outer, inner, sizes, pixels, self.profile)

@@ -29,6 +29,10 @@ class Decline(Exception):
         self.reason = reason
         self.hint = hint
 
+    def bare(self) -> Decline:
+        """The same without its traceback, whose frames would keep arrays alive."""
+        return Decline(self.code, self.reason, self.hint)
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from flatfold.passes import cost
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.elementary import diagonal
-from flatfold.passes.geometry import Decline, Ints, unknown_sizes
+from flatfold.passes.geometry import Decline, Ints, Sizes, unknown_sizes
 from flatfold.passes.kernels import Array
 from flatfold.passes.reading import (
     Applied,
@@ -54,10 +54,14 @@ def opaque(value: ir.Value) -> Affine:
 
 def term_of(source: ir.Value, stencil: Stencil) -> Term:
     """A term, with the sizes of its source."""
-    axes = stencil.geometry.axes
-    if source.shape is None:
-        return Term(source, stencil, unknown_sizes(axes))
-    return Term(source, stencil, spatial(source) if axes else ())
+    return Term(source, stencil, sizes_of(source, stencil.geometry.axes))
+
+
+def sizes_of(value: ir.Value, axes: int) -> Sizes:
+    """Spatial sizes of a value that a stencil with `axes` is applied to."""
+    if value.shape is None:
+        return unknown_sizes(axes)
+    return spatial(value) if axes else ()
 
 
 def aligned(outer: Applied, inner: Affine, value: ir.Value) -> tuple[Stencil, Affine]:

@@ -14,12 +14,13 @@ import onnx_ir as ir
 
 from flatfold.passes import layout, virtual
 from flatfold.passes.activations import ACTIVATIONS
-from flatfold.passes.affine import Affine, trimmed
+from flatfold.passes.affine import Affine
 from flatfold.passes.cost import Profile
 from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
+from flatfold.passes.writing import trimmed
 
 MERGE, COMPOSE, COLLAPSE, FOLD, TRIM = "merge", "compose", "collapse", "fold", "trim"
 
@@ -75,10 +76,10 @@ class Lifter:
             try:
                 self._meanings[node] = self._checked(node)
             except Decline as reason:
-                self._meanings[node] = reason
+                self._meanings[node] = reason.bare()
         known = self._meanings[node]
         if isinstance(known, Decline):
-            raise known
+            raise known.bare()
         return known
 
     def _checked(self, node: ir.Node) -> Linear:
@@ -100,14 +101,14 @@ class Lifter:
             try:
                 forms[output] = self._form(node, forms, sums.get(node, []))
             except Decline as reason:
-                self._meanings[node] = reason
+                self._meanings[node] = reason.bare()
                 if node is root:
                     raise
-                self._cuts[output] = reason
+                self._cuts[output] = reason.bare()
         nodes, meanings, boundaries = self._inside(root)
         form, kind = forms[root.outputs[0]], _kind(meanings)
         if TRIM in self.allowed:
-            smaller = trimmed(form)
+            smaller = trimmed(form, self._forms.profile)
             kind = TRIM if smaller is not form and len(nodes) == 1 else kind
             form = smaller
         return Region(root, form, nodes, meanings, kind, tuple(boundaries.items()))
@@ -155,7 +156,7 @@ class Lifter:
         try:
             self._require_private(value)
         except Decline as reason:
-            self._cuts[value] = reason
+            self._cuts[value] = reason.bare()
             return False
         return True
 
@@ -188,7 +189,7 @@ class Lifter:
             try:
                 return self._forms.composed(node, linear, found)
             except Decline as reason:
-                self._cuts[linear.source] = reason
+                self._cuts[linear.source] = reason.bare()
         return layout.alone(linear, node.outputs[0])
 
     def _inside(

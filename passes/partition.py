@@ -27,13 +27,10 @@ class _Bundle:
     shape: Geometry
     members: list[Stencil]
 
-    @property
-    def pick(self) -> Index | None:
-        return self.members[0].pick
-
-    def cost(self, pixels: int, profile: Profile) -> Cost:
-        alone = Part.of(self.members[0]) if len(self.members) == 1 else None
-        part = alone or Part(self.shape, picked=self.pick is not None)
+    def cost(self, sizes: Sizes, pixels: int, profile: Profile) -> Cost:
+        part = Part.of(self.members[0], sizes)
+        if len(self.members) > 1:
+            part = replace(part, shape=self.shape, ones=False)
         return of_part(part, False, pixels, profile)
 
 
@@ -85,7 +82,7 @@ class _Partition:
                     try:
                         joints[old, new] = self._joint(alive[old], alive[new])
                     except Decline as reason:
-                        refusal = reason
+                        refusal = reason.bare()
             if not joints:
                 return list(alive.values()), refusal
             pair = max(joints, key=lambda key: joints[key].gain)
@@ -97,17 +94,19 @@ class _Partition:
 
     def _joint(self, one: _Bundle, two: _Bundle) -> _Joint:
         """The cheapest way to make one of two; Decline if none pays."""
-        apart = one.cost(self.pixels, self.profile) + two.cost(self.pixels, self.profile)
+        how = (self.sizes, self.pixels, self.profile)
+        apart = one.cost(*how) + two.cost(*how)
         apart += cost.of_elementwise(one.shape.outputs, self.pixels, self.profile, reads=2)
         best: _Joint | None = None
         reason: Decline | None = None
-        for shapes, picked, ones, bring in _ways(one, two):
+        for shapes, pick, ones, bring in _ways(one, two):
             try:
                 shape = geo.union(shapes, self.sizes)
             except Decline as why:
-                reason = why
+                reason = why.bare()
                 continue
-            joined = of_part(Part(shape, ones, picked), False, self.pixels, self.profile)
+            part = Part(shape, ones, pick, self.sizes)
+            joined = of_part(part, False, self.pixels, self.profile)
             gain = apart.seconds - joined.seconds
             if gain <= 0:
                 reason = too_dear(apart, joined, "one kernel for both branches would cost")
@@ -118,18 +117,18 @@ class _Partition:
         return best
 
 
-Way = tuple[list[Geometry], bool, bool, Bring]
+Way = tuple[list[Geometry], Index | None, bool, Bring]
 
 
 def _ways(one: _Bundle, two: _Bundle) -> Iterator[Way]:
     """Ways to have both read the same channels.
 
-    (their shapes then, whether by a pick, whether the sum has no weight but ones, how)
+    (their shapes then, what they pick, whether the sum has no weight but ones, how)
     """
     first, second = one.members[0], two.members[0]
     shapes = [one.shape, two.shape]
     if _same_pick(first, second):
-        yield shapes, first.pick is not None, False, lambda f: f
+        yield shapes, first.pick, False, lambda f: f
         return
     if all(shape.is_depthwise for shape in shapes):
         members = one.members + two.members
@@ -137,10 +136,10 @@ def _ways(one: _Bundle, two: _Bundle) -> Iterator[Way]:
         if pick is not None:
             whole = picks.is_every(pick, first.reads)
             final = (None, 0) if whole else (pick, first.reads)
-            yield shapes, not whole, _ones(members), _with_pick(*final)
+            yield shapes, final[0], _ones(members), _with_pick(*final)
     yield from _in_slots(one, two)
     dense = [replace(shape, inputs=first.reads, groups=1) for shape in shapes]
-    yield dense, False, False, lambda f: unpicked(regroup(f, 1))
+    yield dense, None, False, lambda f: unpicked(regroup(f, 1))
 
 
 def _same_pick(one: Stencil, two: Stencil) -> bool:
@@ -184,7 +183,7 @@ def _in_slots(one: _Bundle, two: _Bundle) -> Iterator[Way]:
         return replace(f, geometry=shape, pick=final, width=width)
 
     shapes = [replace(b.shape, groups=groups, inputs=inputs) for b in (one, two)]
-    yield shapes, not whole, False, bring
+    yield shapes, final, False, bring
 
 
 def _slot(bundle: _Bundle) -> tuple[int, Index] | None:

@@ -31,6 +31,17 @@ def is_every(pick: Index, width: int) -> bool:
     return len(pick) == width and bool(np.all((pick == every(width)) | (pick == NOTHING)))
 
 
+def resolved(pick: Index, width: int) -> Index:
+    """The pick with a channel of the source in place of each channel of zeros: any will do."""
+    place = np.minimum(every(len(pick)), width - 1)
+    return np.where(pick == NOTHING, place, pick)
+
+
+def is_range(pick: Index) -> bool:
+    """Whether the channels are one after the other."""
+    return bool(np.all(np.diff(pick) == 1))
+
+
 def rows(weight: Weight, shape: Geometry, pick: Index, index: Index) -> Picked:
     """The outputs `index` of a stencil, zeros where it is -1: (weight, shape, pick)."""
     count, groups, each = len(index), shape.groups, shape.outputs // shape.groups

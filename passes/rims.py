@@ -1,13 +1,17 @@
-"""The edge of a stencil: outputs that are cut off, and kernel rims that are zero."""
+"""What a stencil has and does not use: outputs cut off, rims of zeros, channels never read."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from flatfold.passes import kernels
 from flatfold.passes.geometry import Geometry, Ints
 from flatfold.passes.kernels import Weight
-from flatfold.passes.stencil import Stencil, add
+from flatfold.passes.picks import NOTHING
+from flatfold.passes.stencil import Stencil, add, settled
 
 
 def crop(f: Stencil, begin: Ints, end: Ints) -> Stencil:
@@ -34,6 +38,33 @@ def trim(f: Stencil) -> Stencil:
         return f
     cut = replace(shape, begin=tuple(begin), end=tuple(end), kernel=weight.shape[2:])
     return replace(f, geometry=cut, weight=weight)
+
+
+def sparse(f: Stencil) -> Stencil:
+    """A dense weight of which each output reads one channel only, as a scale behind a choice.
+
+    The first output tells it of most; a shuffle of channels that was written as a matrix is one.
+    """
+    shape, weight = f.geometry, f.weight
+    if shape.groups > 1 or shape.inputs == 1 or np.count_nonzero(_reads(weight[:1])) > 1:
+        return f
+    reads = _reads(weight)
+    if np.any(reads.sum(axis=1) > 1):
+        return f
+    channel = reads.argmax(axis=1).astype(np.int64)
+    picked = np.take_along_axis(weight, channel.reshape(-1, *(1,) * (weight.ndim - 1)), axis=1)
+    pick = np.where(reads.any(axis=1), channel, NOTHING)
+    pick = pick if f.pick is None else np.where(pick == NOTHING, NOTHING, f.pick[channel])
+    count = shape.outputs
+    geometry = replace(shape, inputs=count, groups=count)
+    return settled(Stencil(geometry, picked, f.bias, True, pick, f.reads))
+
+
+def _reads(weight: Weight) -> npt.NDArray[np.bool_]:
+    """[outputs, inputs]: which channel each output reads."""
+    taps = tuple(range(2, weight.ndim))
+    found: npt.NDArray[np.bool_] = np.any(weight != 0, axis=taps)
+    return found
 
 
 def _rim(weight: Weight, axis: int, index: int) -> Weight:

@@ -13,20 +13,20 @@ from flatfold.passes import kernels, picks
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Profile
 from flatfold.passes.elementary import moved
-from flatfold.passes.geometry import Decline, Ints
+from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Array
 from flatfold.passes.partition import merge
 from flatfold.passes.stencil import Stencil, compose, plus, present, require_exact, rows
 from flatfold.passes.writing import Part, cost_of, of_parts, of_sources, too_dear
 
 
-def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affine:
-    """outer(inner) with the composition carried out.
+def apply(outer: Stencil, inner: Affine, sizes: Sizes, pixels: int, profile: Profile) -> Affine:
+    """outer(inner) with the composition carried out; `sizes` are those of what `outer` reads.
 
     Raises Decline where it is not exact or costs more than the two steps it replaces.
     """
     g, batched = outer.geometry, inner.batched
-    own = of_parts([Part.of(outer)], outer.bias is not None, pixels, profile, batched)
+    own = of_parts([Part.of(outer, sizes)], outer.bias is not None, pixels, profile, batched)
     before = cost_of(inner, profile) + own
     sources = of_sources(inner, profile)
     if outer.pick is not None:
@@ -36,7 +36,7 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
         require_exact(g, term.stencil.geometry, inner.bias is not None, term.sizes)
     biased = outer.bias is not None or inner.bias is not None
     if not inner.joined:  # what is zero on many channels shrinks when it is composed
-        shapes = [_composed(outer, t.stencil) for t in inner.live]
+        shapes = [_composed(outer, t) for t in inner.live]
         after = sources + of_parts(shapes, biased, pixels, profile, batched)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
@@ -53,12 +53,14 @@ def apply(outer: Stencil, inner: Affine, pixels: int, profile: Profile) -> Affin
     return form
 
 
-def _composed(outer: Stencil, inner: Stencil) -> Part:
+def _composed(outer: Stencil, term: Term) -> Part:
     """What composing will give, as far as it is known without arithmetic."""
+    inner = term.stencil
     shape = geo.compose(outer.geometry, inner.geometry)
-    ones = Part.of(outer).ones and Part.of(inner).ones
+    part = Part.of(inner, term.sizes)
+    ones = Part.of(outer, ()).ones and part.ones
     absorbed = shape.groups == 1 and inner.width <= shape.inputs
-    return Part(shape, ones, inner.pick is not None and not absorbed)
+    return Part(shape, ones, None if absorbed else part.pick, term.sizes)
 
 
 def chosen(form: Affine, index: picks.Index) -> Affine:

@@ -26,7 +26,7 @@ from flatfold.passes.rims import uncrop
 from flatfold.passes.rounding import cast
 from flatfold.passes.selectors import EVERYTHING
 from flatfold.passes.stencil import Stencil, regroup
-from flatfold.passes.writing import Part, moves_data
+from flatfold.passes.writing import Part, crops, moves_data
 
 
 class Writer:
@@ -105,10 +105,12 @@ class Writer:
 
     def term(self, term: Term, bias: Array | None) -> ir.Value:
         """The value of one term."""
-        term = self.select(replace(term, source=self.source(term.source)))
-        form = term.stencil
-        if self.names.opset >= 11 and moves_data(Part.of(form), self.pixels, self.profile):
+        term = replace(term, source=self.source(term.source))
+        part = Part.of(term.stencil, term.sizes)
+        if self.names.opset >= 11 and moves_data(part, self.pixels, self.profile):
             return self.elementwise(self.shift(term), bias)
+        term = self.select(term)
+        form = term.stencil
         if form.geometry.is_diagonal:
             return self.elementwise(term, bias)
         if form.geometry.axes == 0:
@@ -131,8 +133,7 @@ class Writer:
         form = term.stencil
         if form.pick is None:
             return term
-        place = np.minimum(picks.every(len(form.pick)), form.width - 1)
-        pick = np.where(form.pick == picks.NOTHING, place, form.pick)
+        pick = picks.resolved(form.pick, form.width)
         value = self.channels(term.source, pick, form.geometry.axes)
         return replace(term, source=value, stencil=replace(form, pick=None, width=0))
 
@@ -140,7 +141,7 @@ class Writer:
         """Channels `index` of a value."""
         axis = channel_axis(value, axes)
         shape = _with_dim(value.shape, axis, len(index))
-        if self.names.opset >= 10 and bool(np.all(np.diff(index) == 1)):
+        if self.names.opset >= 10 and picks.is_range(index):
             ends = ([int(index[0])], [int(index[-1]) + 1], [axis])
             names = zip(ends, ("starts", "ends", "axes"), strict=True)
             return self.node("Slice", [value, *(self.integers(*e) for e in names)], None, shape)
@@ -149,22 +150,43 @@ class Writer:
 
     def shift(self, term: Term) -> Term:
         """The term with its move carried out by Slice and Pad: what is left is a scale."""
-        form, shape, value = term.stencil, term.stencil.geometry, term.source
-        low, high = ([min(n, 0) for n in side] for side in (shape.begin, shape.end))
-        axes = range(2, shape.axes + 2)
-        if any((*low, *high)) or max(shape.strides) > 1:
-            ends = [last or EVERYTHING for last in high]
-            ranges = (([-n for n in low], "starts"), (ends, "ends"), (axes, "axes"))
-            inputs = [self.integers(list(numbers), what) for numbers, what in ranges]
-            value = self.node("Slice", [value, *inputs, self.integers(shape.strides, "steps")])
+        shape = term.stencil.geometry
+        if crops(shape):
+            term = self.crop(term)
+        term = self.select(term)
+        form, value = term.stencil, term.source
         if max((*shape.begin, *shape.end)) > 0:
             begin, end = ([max(n, 0) for n in side] for side in (shape.begin, shape.end))
             pads = self.integers([0, 0, *begin, 0, 0, *end], "pads")
-            value = self.node("Pad", [value, pads])
-        value.shape = self._shape_of(form)
+            value = self.node("Pad", [value, pads], None, self._shape_of(form))
         none, one = (0,) * shape.axes, (1,) * shape.axes
         rest = replace(shape, begin=none, end=none, strides=one)
         return replace(term, source=value, stencil=replace(form, geometry=rest))
+
+    def crop(self, term: Term) -> Term:
+        """The term on the pixels that it keeps, and on its channels if these are in a row."""
+        form, shape = term.stencil, term.stencil.geometry
+        begin, end = ([max(-n, 0) for n in side] for side in (shape.begin, shape.end))
+        axes, ends = [*range(2, shape.axes + 2)], [-n or EVERYTHING for n in end]
+        steps = list(shape.strides)
+        if form.pick is not None:
+            pick = picks.resolved(form.pick, form.width)
+            if picks.is_range(pick):
+                begin, ends = [int(pick[0]), *begin], [int(pick[-1]) + 1, *ends]
+                axes, steps = [1, *axes], [1, *steps]
+                form = replace(form, pick=None, width=0)
+        ranges = ((begin, "starts"), (ends, "ends"), (axes, "axes"), (steps, "steps"))
+        inputs = [self.integers(numbers, what) for numbers, what in ranges]
+        trim = [max(-b, 0) + max(-e, 0) for b, e in zip(shape.begin, shape.end, strict=True)]
+        left = [
+            None if n is None else (n - less + step - 1) // step
+            for n, less, step in zip(term.sizes, trim, shape.strides, strict=True)
+        ]
+        batch = term.source.shape[0] if term.source.shape is not None else None
+        kept = ir.Shape([batch, form.reads, *left])
+        return replace(
+            term, source=self.node("Slice", [term.source, *inputs], None, kept), stencil=form
+        )
 
     def product(self, term: Term, bias: Array | None) -> ir.Value:
         """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""

@@ -14,24 +14,29 @@ import numpy as np
 from flatfold.passes import cost, picks, virtual
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Cost, Profile
-from flatfold.passes.geometry import Decline, Geometry
+from flatfold.passes.geometry import Decline, Geometry, Sizes
 from flatfold.passes.picks import Index
-from flatfold.passes.rims import framed
+from flatfold.passes.rims import framed, sparse, trim
 from flatfold.passes.stencil import Stencil, rows
 
 
 @dataclass(frozen=True)
 class Part:
-    """What decides the cost of a term: its shape, whether its weights are ones, its pick."""
+    """What decides the cost of a term: its shape, whether its weights are ones, what it picks.
+
+    `sizes`: of the map that channels are picked from.
+    """
 
     shape: Geometry
     ones: bool = False
-    picked: bool = False
+    pick: Index | None = None
+    sizes: Sizes = ()
 
     @staticmethod
-    def of(f: Stencil) -> Part:
+    def of(f: Stencil, sizes: Sizes) -> Part:
         local = f.geometry.is_depthwise and f.geometry.taps == 1
-        return Part(f.geometry, local and bool(np.all(f.weight == 1)), f.pick is not None)
+        pick = None if f.pick is None else picks.resolved(f.pick, f.width)
+        return Part(f.geometry, local and bool(np.all(f.weight == 1)), pick, sizes)
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,18 @@ class Block:
 
 
 def is_shift(shape: Geometry) -> bool:
-    """One tap that looks at another pixel, channel by channel: Slice, Pad, or both."""
+    """One tap that looks at another pixel, channel by channel: Slice, Pad, or both.
+
+    Not with padding and a stride: then where the Pad begins depends on the size.
+    """
     moves = shape.is_depthwise and shape.taps == 1 and not shape.is_pointwise
-    return moves and not shape.is_transposed
+    padded = max((*shape.begin, *shape.end), default=0) > 0
+    return moves and not shape.is_transposed and not (padded and max(shape.strides) > 1)
+
+
+def crops(shape: Geometry) -> bool:
+    """Whether a shift drops some of the pixels."""
+    return min((*shape.begin, *shape.end)) < 0 or max(shape.strides) > 1
 
 
 def moves_data(part: Part, out: int, profile: Profile) -> bool:
@@ -59,7 +73,7 @@ def moves_data(part: Part, out: int, profile: Profile) -> bool:
 
 def _of_moves(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
     shape, total = part.shape, Cost()
-    if min((*shape.begin, *shape.end)) < 0 or max(shape.strides) > 1:
+    if crops(shape):
         total += cost.of_copy(shape.outputs, out, profile)
     if max((*shape.begin, *shape.end)) > 0:
         total += cost.of_copy(shape.outputs, out, profile)
@@ -76,10 +90,14 @@ def of_part(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
         total = _of_moves(part, biased, out, profile)
     else:
         total = cost.of_stencil(framed(shape), biased, part.ones, out, profile)
-    if part.picked:
-        read = out * int(np.prod(shape.strides)) // int(np.prod(shape.upsample))
-        total += cost.of_copy(shape.inputs, read, profile)
-    return total
+    if part.pick is None:
+        return total
+    if not moves_data(part, out, profile) or not crops(shape):
+        read = cost.positions(part.sizes) if shape.axes else out
+        return total + cost.of_copy(shape.inputs, read, profile)
+    if picks.is_range(part.pick):
+        return total  # one Slice does both
+    return total + cost.of_copy(shape.inputs, out, profile)
 
 
 def of_parts(
@@ -138,7 +156,7 @@ def planned(form: Affine, profile: Profile) -> list[Block]:
 
 
 def _of_whole(form: Affine, profile: Profile) -> Cost:
-    parts = [Part.of(term.stencil) for term in form.live]
+    parts = [Part.of(term.stencil, term.sizes) for term in form.live]
     return of_parts(parts, form.bias is not None, form.pixels, profile, form.batched)
 
 
@@ -176,6 +194,25 @@ def blocks(form: Affine) -> list[Block]:
         bias = None if form.bias is None else form.bias[channels]
         found.append(Block(channels, replace(form, terms=terms, bias=bias, joined=False)))
     return found
+
+
+def trimmed(form: Affine, profile: Profile) -> Affine:
+    """The form without what is zero: rims of kernels, and channels that no output reads.
+
+    The same object if there is nothing of that kind.
+    """
+    terms = tuple(_trimmed(term, form.pixels, profile) for term in form.terms)
+    same = all(new is old for new, old in zip(terms, form.terms, strict=True))
+    return form if same else replace(form, terms=terms)
+
+
+def _trimmed(term: Term, out: int, profile: Profile) -> Term:
+    inner = trim(term.stencil)
+    thin = sparse(inner)
+    if thin is not inner:
+        costs = [of_part(Part.of(f, term.sizes), False, out, profile) for f in (thin, inner)]
+        inner = thin if costs[0].seconds < costs[1].seconds else inner
+    return term if inner is term.stencil else replace(term, stencil=inner)
 
 
 def too_dear(before: Cost, after: Cost, what: str) -> Decline:

@@ -88,7 +88,7 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     feeds: dict[ir.Value, Pair] = {}
     ranged = any(node.op_type in RANGED for node in region.nodes)
     for term in region.form.terms:
-        shape = data_shape(term, extent[term.source], _batch(term, region.nodes))
+        shape = data_shape(term, extent[term.source], region.nodes)
         source = virtual.base(term.source)
         x = rng.standard_normal(base_shape(term.source, shape))
         if ranged:
@@ -133,19 +133,20 @@ def base_shape(value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...]:
     return base_shape(how.source, (shape[0], *sizes))
 
 
-def _batch(term: Term, nodes: Iterable[ir.Node]) -> int:
-    """1, or the batch of the model where an operator counts it."""
-    first = term.source.shape[0] if term.source.shape is not None else None
-    counted = any(node.op_type == "Reshape" for node in nodes)
-    return first if counted and isinstance(first, int) else 1
+def data_shape(
+    term: Term, sizes: tuple[int, ...], nodes: Iterable[ir.Node] = ()
+) -> tuple[int, ...]:
+    """[1, C, sizes] for a stencil with spatial axes; [1, 2, .., C] for a matrix.
 
-
-def data_shape(term: Term, sizes: tuple[int, ...], batch: int = 1) -> tuple[int, ...]:
-    """[N, C, sizes] for a stencil with spatial axes; [N, 2, .., C] for a matrix."""
+    Where an operator counts what it reads, the sizes that the model has instead of 1 and 2.
+    """
     shape, channels = term.source.shape, term.stencil.reads
-    if sizes or shape is None or shape.rank() == 2:
-        return (batch, channels, *sizes)
-    return (batch, *(2,) * (shape.rank() - 2), channels)
+    dims = shape.dims if shape is not None else (None, None)
+    counted = any(node.op_type == "Reshape" for node in nodes)
+    batch, *inner = (dim if counted and isinstance(dim, int) else 0 for dim in dims[:-1])
+    if sizes or len(dims) == 2:
+        return (batch or 1, channels, *sizes)
+    return (batch or 1, *(size or 2 for size in inner), channels)
 
 
 def within_range(source: ir.Value, x: Array) -> Array:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from flatfold.passes.geometry import Geometry, Sizes
 from flatfold.passes.kernels import Array
+from flatfold.passes.planes import Plane
 from flatfold.passes.stencil import Stencil
 
 
@@ -27,6 +28,7 @@ class Affine:
     `pixels`: output positions for one image, known or assumed. `batched`: matrices are applied
     along the last axis of a value of more than two, where no Gemm takes the bias along. `joined`:
     a Concat is among what it came from, so some terms may be zero on many of the channels.
+    `plane`: what the bias is more or less near the border; such a form cannot be written.
     """
 
     terms: tuple[Term, ...]
@@ -34,6 +36,7 @@ class Affine:
     pixels: int
     batched: bool = False
     joined: bool = False
+    plane: Plane | None = None
 
     @property
     def geometry(self) -> Geometry:

@@ -16,7 +16,7 @@ from flatfold.passes.stencil import Stencil
 
 def carry(node: ir.Node, linear: Carried, form: Affine) -> Affine:
     """The form of the node's output, over what the node makes of the form's source."""
-    if len(form.terms) != 1 or not form.geometry.is_pointwise:
+    if len(form.terms) != 1 or not form.geometry.is_pointwise or form.plane is not None:
         raise Decline("NONLINEAR", "only a map of the channels passes through")
     if (linear.matrix if form.geometry.axes == 0 else linear.spatial) is None:
         other = 0 if form.geometry.axes else rank(linear.source) - 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatfold.passes.lift import COLLAPSE, Region
+from flatfold.passes.region import COLLAPSE, Region
 from flatfold.passes.rewrite import Rewrite
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flatfold.passes.geometry import Decline
-from flatfold.passes.lift import FOLD, Region
+from flatfold.passes.region import FOLD, Region
 from flatfold.passes.rewrite import Rewrite
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import layout
+from flatfold.passes import layout, planes
 from flatfold.passes.affine import Affine
 from flatfold.passes.bends import bent
 from flatfold.passes.carriers import carry
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import Applied, Carried, Joined
-from flatfold.passes.sums import apply, end_to_end, side_by_side, total
+from flatfold.passes.rounding import ROUNDOFF
+from flatfold.passes.sums import Reading, apply, end_to_end, side_by_side, total
 
 Operand = tuple[ir.Value, Affine]
 
@@ -25,6 +27,7 @@ class Forms:
 
     profile: Profile
     composing: bool
+    planes: bool
     refusals: dict[ir.Node, Decline]
 
     def of_sum(self, node: ir.Node, signs: Sequence[int], operands: list[Operand]) -> Affine:
@@ -32,19 +35,27 @@ class Forms:
         values = [value for value, _ in operands]
         inners = layout.same_layout(operands)
         layout.require_equal_sizes(list(zip(values, inners, strict=True)))
-        form, refusal = total(zip(signs, inners, strict=True), self.profile)
+        sizes = layout.sizes_of(node.outputs[0], inners[0].geometry.axes)
+        form, refusal = total(list(zip(signs, inners, strict=True)), self.profile, sizes)
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
 
     def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
         """The operands side by side, along the channels or along a spatial axis."""
         inners, by_channel = layout.joined(operands, linear.axis)
-        pixels = layout.form_of(inners[0].terms, None, node.outputs[0]).pixels
-        if by_channel:
-            form, refusal = side_by_side(inners, pixels, self.profile)
-        else:
-            moves = layout.places(linear.values, linear.axis)
-            form, refusal = end_to_end(inners, moves, pixels, self.profile)
-        return self._noted(node, form, refusal)
+        output, axes = node.outputs[0], inners[0].geometry.axes
+        pixels = layout.form_of(inners[0].terms, None, output).pixels
+        how = self._reading(output, axes, pixels)
+        if not by_channel:
+            moves = layout.places(linear, [value for value, _ in operands])
+            fills = [
+                planes.strip(fill.numbers, axes, linear.axis - 2, fill.rows, fill.at_start)
+                for fill in linear.fills
+                if np.any(fill.numbers)
+            ]
+            return self._noted(node, *end_to_end(inners, moves, how, fills))
+        if linear.fills:
+            raise Decline("CONSTANT", "constant channels are put beside data")
+        return self._noted(node, *side_by_side(inners, pixels, self.profile))
 
     def _noted(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:
         if refusal is not None:
@@ -64,5 +75,9 @@ class Forms:
         )
         if layers and not self.composing:
             raise Decline("OFF", "composing layers is switched off")
-        sizes = layout.sizes_of(linear.source, outer.geometry.axes)
-        return apply(outer, inner, sizes, pixels, self.profile)
+        return apply(outer, inner, self._reading(linear.source, outer.geometry.axes, pixels))
+
+    def _reading(self, value: ir.Value, axes: int, pixels: int) -> Reading:
+        tolerance = 4 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0
+        sizes = layout.sizes_of(value, axes)
+        return Reading(sizes, pixels, self.profile, self.planes, tolerance)

@@ -11,9 +11,9 @@ from flatfold.passes.draft import Lowered, Names
 from flatfold.passes.elementary import stencil
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import zeros_of
-from flatfold.passes.lift import Region
 from flatfold.passes.ranges import clip_limits
 from flatfold.passes.reading import channels, constant, ints, known, number, source, window
+from flatfold.passes.region import Region
 from flatfold.passes.rewrite import Exchange, Proposal
 
 LAYERS = ("Conv", "ConvTranspose")

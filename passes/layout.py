@@ -20,6 +20,7 @@ from flatfold.passes.geometry import Decline, Ints, Sizes, unknown_sizes
 from flatfold.passes.kernels import Array
 from flatfold.passes.reading import (
     Applied,
+    Joined,
     channel_axis,
     channels,
     known,
@@ -96,19 +97,22 @@ def joined(operands: list[tuple[ir.Value, Affine]], axis: int) -> tuple[list[Aff
     return forms, axis == channel_axis(operands[0][0], axes)
 
 
-def places(values: Sequence[ir.Value], axis: int) -> list[tuple[Ints, Ints]]:
+def places(linear: Joined, values: Sequence[ir.Value]) -> list[tuple[Ints, Ints]]:
     """(zeros in front, zeros behind) of each value in a Concat along a spatial axis."""
-    sizes = [known(value)[axis] for value in values]
-    if None in sizes:
+    axis = linear.axis
+    first = sum(fill.rows for fill in linear.fills if fill.at_start)
+    last = sum(fill.rows for fill in linear.fills if not fill.at_start)
+    lengths = [known(value)[axis] for value in values]
+    if len(values) > 1 and None in lengths:
         raise Decline("SHAPE", "where a part begins depends on a size that is not known")
-    lengths = [size or 0 for size in sizes]
-    axes = rank(values[0]) - 2
+    whole = sum(length or 0 for length in lengths)
+    at = [axis - 2 == i for i in range(rank(values[0]) - 2)]
     moves, before = [], 0
     for length in lengths:
-        after = sum(lengths) - before - length
-        at = [axis - 2 == i for i in range(axes)]
-        moves.append((tuple(before * here for here in at), tuple(after * here for here in at)))
-        before += length
+        after = whole - before - (length or 0)
+        begin, end = first + before, last + after
+        moves.append((tuple(begin * here for here in at), tuple(end * here for here in at)))
+        before += length or 0
     return moves
 
 

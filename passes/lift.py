@@ -8,7 +8,6 @@ operator, the boundary keeps the reason.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -20,28 +19,8 @@ from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
+from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
 from flatfold.passes.writing import trimmed
-
-MERGE, COMPOSE, COLLAPSE, FOLD, TRIM = "merge", "compose", "collapse", "fold", "trim"
-
-
-@dataclass(frozen=True)
-class Region:
-    """A linear region: `root` computes `form` from its sources through `nodes` (root first).
-
-    `meanings` has every node that was read; what such a node takes in besides has none of its own.
-    """
-
-    root: ir.Node
-    form: Affine
-    nodes: tuple[ir.Node, ...]
-    meanings: dict[ir.Node, Linear]
-    kind: str
-    boundaries: tuple[tuple[ir.Value, Decline], ...]
-
-    @property
-    def output(self) -> ir.Value:
-        return self.root.outputs[0]
 
 
 class Lifter:
@@ -50,9 +29,10 @@ class Lifter:
     `allowed` holds the kinds of region that may be built: with "merge" missing, no sum is entered.
     """
 
-    def __init__(self, allowed: frozenset[str], profile: Profile) -> None:
+    def __init__(self, allowed: frozenset[str], profile: Profile, planes: bool = False) -> None:
         self.allowed = allowed
-        self._forms = Forms(profile, COMPOSE in allowed, {})
+        self._bolder = None if planes else Lifter(allowed, profile, planes=True)
+        self._forms = Forms(profile, COMPOSE in allowed, planes, {})
         self._meanings: dict[ir.Node, Linear | Decline] = {}
         self._cuts: dict[ir.Value, Decline] = {}
         self._regions: dict[ir.Node, Region] = {}
@@ -63,8 +43,20 @@ class Lifter:
             linear = self.linear(root)
             if isinstance(linear, Applied) and virtual.origin(linear.source) is not None:
                 raise Decline("NONLINEAR", "only what is behind it is linear")
-            self._regions[root] = self._lift(root)
+            self._regions[root] = self._larger(root, self._lift(root))
         return self._regions[root]
+
+    def _larger(self, root: ir.Node, region: Region) -> Region:
+        """The region with padding by a bias in it, if that is why it ends where it does."""
+        if self._bolder is None or all(why.code != "BORDER-BIAS" for _, why in region.boundaries):
+            return region
+        try:
+            other = self._bolder.lift(root)
+        except Decline:
+            return region
+        finally:
+            self._bolder.release(root)
+        return other if len(other.nodes) > len(region.nodes) else region
 
     def release(self, root: ir.Node) -> None:
         """Let go of the arrays of a region that has been dealt with."""
@@ -106,12 +98,15 @@ class Lifter:
                     raise
                 self._cuts[output] = reason.bare()
         nodes, meanings, boundaries = self._inside(root)
-        form, kind = forms[root.outputs[0]], _kind(meanings)
+        form, kind = forms[root.outputs[0]], kind_of(meanings)
+        if form.plane is not None:
+            raise Decline("BORDER-BIAS", "its bias is another near the border")
         if TRIM in self.allowed:
             smaller = trimmed(form, self._forms.profile)
             kind = TRIM if smaller is not form and len(nodes) == 1 else kind
             form = smaller
-        return Region(root, form, nodes, meanings, kind, tuple(boundaries.items()))
+        ends, evened = tuple(boundaries.items()), self._bolder is None
+        return Region(root, form, nodes, meanings, kind, ends, evened)
 
     def _reachable(self, root: ir.Node) -> list[ir.Node]:
         """Nodes that could belong to the region, every node before the nodes it reads."""
@@ -212,18 +207,6 @@ class Lifter:
                 else:
                     stack.append(_producer(value))
         return tuple(nodes), meanings, boundaries
-
-
-def _kind(meanings: dict[ir.Node, Linear]) -> str:
-    found = list(meanings.values())
-    if any(isinstance(linear, Summed | Joined) for linear in found):
-        return MERGE
-    layers = sum(
-        isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal for linear in found
-    )
-    if layers > 1:
-        return COMPOSE
-    return COLLAPSE if any(node.op_type in ACTIVATIONS for node in meanings) else FOLD
 
 
 def _taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:

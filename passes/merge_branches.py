@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flatfold.passes.geometry import Decline
-from flatfold.passes.lift import MERGE, Region
+from flatfold.passes.region import MERGE, Region
 from flatfold.passes.rewrite import Rewrite
 
 

@@ -17,10 +17,11 @@ from flatfold.errors import PassError
 from flatfold.passes import cost, virtual
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
-from flatfold.passes.lift import Lifter, Region
+from flatfold.passes.lift import Lifter
 from flatfold.passes.lower import Names, lower
 from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Summed
+from flatfold.passes.region import Region
 from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,

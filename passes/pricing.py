@@ -7,8 +7,8 @@ import onnx_ir as ir
 from flatfold.passes import cost, virtual
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.layout import alone
-from flatfold.passes.lift import Region
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, constant, known
+from flatfold.passes.region import Region
 from flatfold.passes.writing import cost_of
 
 

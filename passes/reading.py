@@ -33,12 +33,22 @@ class Summed:
     operands: tuple[tuple[int, ir.Value], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """Rows of one number per channel at the start or the end."""
+
+    numbers: Array
+    rows: int
+    at_start: bool
+
+
 @dataclass(frozen=True)
 class Joined:
-    """Values put side by side along an axis that is not the batch."""
+    """Values put side by side along an axis that is not the batch, constants at its ends."""
 
     values: tuple[ir.Value, ...]
     axis: int
+    fills: tuple[Fill, ...] = ()
 
 
 @dataclass(frozen=True)

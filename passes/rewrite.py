@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.draft import Lowered, Names
-from flatfold.passes.lift import Region
+from flatfold.passes.region import Region
 
 
 class Rewrite(ABC):

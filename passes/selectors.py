@@ -14,6 +14,7 @@ from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.picks import every
 from flatfold.passes.reading import (
     Applied,
+    Fill,
     Joined,
     channels,
     constant,
@@ -99,13 +100,42 @@ def read_gather(node: ir.Node) -> Applied:
 
 
 def read_concat(node: ir.Node) -> Joined:
+    """Values side by side; constants among them at the ends, one number per channel each."""
     values = [source(node, i) for i in range(len(node.inputs))]
-    if any(constant(value) is not None for value in values):
-        raise Decline("CONSTANT", "a constant is put beside data")
-    axis = int(number(node, "axis", 0)) % rank(values[0])
+    data = tuple(value for value in values if _filler(value) is None)
+    if not data:
+        raise Decline("CONSTANT", "there are only constants")
+    axis = int(number(node, "axis", 0)) % rank(data[0])
     if axis == 0:
         raise Decline("NONLINEAR", "images are put side by side")
-    return Joined(tuple(values), axis)
+    fills = []
+    for index, value in enumerate(values):
+        filler = _filler(value)
+        if filler is not None:
+            if 0 < index < len(values) - 1:
+                raise Decline("CONSTANT", "a constant is put between data")
+            fills.append(_fill(value, filler, axis, index == 0))
+    return Joined(data, axis, tuple(fills))
+
+
+def _filler(value: ir.Value) -> Numbers | None:
+    """The array of a constant, or of one that is expanded."""
+    node = value.producer()
+    if node is not None and (node.op_type, node.domain) == ("Expand", ""):
+        return constant(node.inputs[0])
+    return constant(value)
+
+
+def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
+    sizes = known(value)
+    rows, count = sizes[axis], sizes[1]
+    shape = (1,) * (len(sizes) - array.ndim) + array.shape
+    if not rows or not count or axis == 1 or array.ndim > len(sizes):
+        raise Decline("CONSTANT", "constant channels are put beside data")
+    by_channel = array.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1).astype(np.float64)
+    if np.any(by_channel != by_channel[:, :1]):
+        raise Decline("NOT-PER-CHANNEL", "a constant that is put beside data varies on the map")
+    return Fill(np.broadcast_to(by_channel[:, 0], (count,)), rows, at_start)
 
 
 def read_pad(node: ir.Node) -> Applied:

@@ -2,55 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes import geometry as geo
-from flatfold.passes import kernels, picks
+from flatfold.passes import kernels, picks, planes
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Profile
 from flatfold.passes.elementary import moved
-from flatfold.passes.geometry import Decline, Ints, Sizes
+from flatfold.passes.geometry import Decline, Geometry, Ints, Sizes
 from flatfold.passes.kernels import Array
 from flatfold.passes.partition import merge
+from flatfold.passes.planes import Plane
 from flatfold.passes.stencil import Stencil, compose, plus, present, require_exact, rows
 from flatfold.passes.writing import Part, cost_of, of_parts, of_sources, too_dear
 
 
-def apply(outer: Stencil, inner: Affine, sizes: Sizes, pixels: int, profile: Profile) -> Affine:
-    """outer(inner) with the composition carried out; `sizes` are those of what `outer` reads.
+@dataclass(frozen=True)
+class Reading:
+    """What a stencil reads and writes: sizes of the one, positions of the other.
+
+    `planes`: a bias may be another near the border, if it is even again at the end, but for a
+    relative `tolerance`.
+    """
+
+    sizes: Sizes
+    pixels: int
+    profile: Profile
+    planes: bool = False
+    tolerance: float = 0.0
+
+
+def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
+    """outer(inner) with the composition carried out.
 
     Raises Decline where it is not exact or costs more than the two steps it replaces.
     """
-    g, batched = outer.geometry, inner.batched
-    own = of_parts([Part.of(outer, sizes)], outer.bias is not None, pixels, profile, batched)
+    batched, pixels, profile = inner.batched, how.pixels, how.profile
+    own = of_parts([Part.of(outer, how.sizes)], outer.bias is not None, pixels, profile, batched)
     before = cost_of(inner, profile) + own
     sources = of_sources(inner, profile)
     if outer.pick is not None:
         inner = chosen(inner, outer.pick)
         outer = replace(outer, pick=None, width=0)
+    bias, plane, even = _offset(outer, inner, how)
     for term in inner.terms:
-        require_exact(g, term.stencil.geometry, inner.bias is not None, term.sizes)
-    biased = outer.bias is not None or inner.bias is not None
+        require_exact(
+            outer.geometry, term.stencil.geometry, even and inner.bias is not None, term.sizes
+        )
     if not inner.joined:  # what is zero on many channels shrinks when it is composed
         shapes = [_composed(outer, t) for t in inner.live]
-        after = sources + of_parts(shapes, biased, pixels, profile, batched)
+        after = sources + of_parts(shapes, bias is not None, pixels, profile, batched)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
-    bias = outer.bias
-    if inner.bias is not None:
-        bias = plus(bias, kernels.apply_to_constant(outer.weight, g, inner.bias))
     bare = replace(outer, bias=None)
     terms = [Term(t.source, compose(bare, t.stencil, t.sizes), t.sizes) for t in inner.terms]
-    form = Affine(tuple(terms), bias, pixels, batched, inner.joined and g.groups > 1)
+    joined = inner.joined and outer.geometry.groups > 1
+    form = Affine(tuple(terms), bias, pixels, batched, joined, plane)
     if inner.joined:
         after = cost_of(form, profile)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
     return form
+
+
+def _offset(outer: Stencil, inner: Affine, how: Reading) -> tuple[Array | None, Plane | None, bool]:
+    """(bias, plane, whether the inner bias was even) of outer(inner)."""
+    g = outer.geometry
+    if inner.plane is None and not (how.planes and _moves(g) and inner.bias is not None):
+        if inner.bias is None:
+            return outer.bias, None, True
+        image = kernels.apply_to_constant(outer.weight, g, inner.bias)
+        return plus(outer.bias, image), None, True
+    if not _moves(g):
+        raise Decline("BORDER-BIAS", "the bias in front of a layer is another near the border")
+    moved_ = planes.moved(_plane_of(inner, how.sizes), g.begin, g.end, how.sizes)
+    plane = planes.scaled(moved_, outer.weight.reshape(-1).astype(np.float64))
+    bias = plane.bias(how.tolerance)
+    if bias is None:
+        return outer.bias, plane, False
+    return plus(outer.bias, present(bias)), None, False
+
+
+def _moves(g: Geometry) -> bool:
+    """One tap per channel, no stride: Pad, crop, scale."""
+    return g.is_depthwise and g.taps == 1 and not g.is_transposed and max(g.strides, default=1) == 1
+
+
+def _plane_of(form: Affine, sizes: Sizes) -> Plane:
+    plane = planes.even(form.bias, form.geometry.outputs, form.geometry.axes)
+    return plane if form.plane is None else planes.plus(plane, form.plane, sizes)
 
 
 def _composed(outer: Stencil, term: Term) -> Part:
@@ -67,31 +111,41 @@ def chosen(form: Affine, index: picks.Index) -> Affine:
     """The channels `index` of a form; a channel of zeros where it is -1."""
     terms = tuple(Term(t.source, rows(t.stencil, index), t.sizes) for t in form.terms)
     bias = None if form.bias is None else present(np.where(index < 0, 0.0, form.bias[index]))
+    if form.plane is not None:
+        raise Decline("BORDER-BIAS", "channels of a bias that is another near the border")
     return replace(form, terms=terms, bias=bias)
 
 
-def total(parts: Iterable[tuple[int, Affine]], profile: Profile) -> tuple[Affine, Decline | None]:
-    """Sum of signed forms of equal size: terms over one source are merged where that pays.
+def total(
+    parts: Sequence[tuple[int, Affine]], profile: Profile, sizes: Sizes = (), tolerance: float = 0.0
+) -> tuple[Affine, Decline | None]:
+    """Sum of signed forms of equal `sizes`: terms over one source are merged where that pays.
 
     Also returns the reason for which some terms over one source stayed apart, if there is one.
     """
     grouped: dict[ir.Value, list[Term]] = {}
     bias: Array | None = None
-    pixels, batched, joined = 0, False, False
+    plane: Plane | None = None
     for sign, form in parts:
-        pixels, batched, joined = form.pixels, form.batched, joined or form.joined
         part = form.bias if sign > 0 or form.bias is None else -form.bias
         bias = plus(bias, part)
+        if form.plane is not None:
+            own = planes.scaled(form.plane, sign)
+            plane = own if plane is None else planes.plus(plane, own, sizes)
         for term in form.terms:
             signed = term if sign > 0 else Term(term.source, -term.stencil, term.sizes)
             grouped.setdefault(term.source, []).append(signed)
+    evened = None if plane is None else plane.bias(tolerance)
+    if evened is not None:
+        bias, plane = plus(bias, present(evened)), None
+    last, joined = parts[-1][1], any(form.joined for _, form in parts)
     terms: list[Term] = []
     refusal: Decline | None = None
     for group in grouped.values():
-        merged, why = merge(group, pixels, profile)
+        merged, why = merge(group, last.pixels, profile)
         terms += merged
         refusal = refusal or why
-    return Affine(tuple(terms), bias, pixels, batched, joined), refusal
+    return Affine(tuple(terms), bias, last.pixels, last.batched, joined, plane), refusal
 
 
 def side_by_side(
@@ -109,13 +163,17 @@ def side_by_side(
 
 
 def end_to_end(
-    forms: Sequence[Affine], moves: Sequence[tuple[Ints, Ints]], pixels: int, profile: Profile
+    forms: Sequence[Affine], moves: Sequence[tuple[Ints, Ints]], how: Reading, fills: list[Plane]
 ) -> tuple[Affine, Decline | None]:
-    """Concat along a spatial axis: the sum of the forms, each moved to its place on zeros."""
+    """Concat along a spatial axis: the sum of the forms, each moved to its place on zeros.
+
+    `fills` are the constants at the ends; `how.sizes` those of the whole.
+    """
     first = forms[0].bias
-    for form in forms[1:]:
-        if not np.array_equal(_or_zeros(form, form.bias), _or_zeros(form, first)):
-            raise Decline("BORDER-BIAS", "what is put end to end has different biases")
+    alike = all(np.array_equal(_or_zeros(f), _or_zeros(forms[0])) for f in forms)
+    plain = alike and not fills and all(form.plane is None for form in forms)
+    if not plain and not how.planes:
+        raise Decline("BORDER-BIAS", "what is put end to end has different biases")
     parts = []
     for form, (begin, end) in zip(forms, moves, strict=True):
         outer = moved(form.geometry.outputs, begin, end)
@@ -124,10 +182,13 @@ def end_to_end(
         terms = tuple(
             Term(t.source, compose(outer, t.stencil, t.sizes), t.sizes) for t in form.terms
         )
-        parts.append((1, replace(form, terms=terms, bias=None, pixels=pixels)))
-    form, refusal = total(parts, profile)
-    return replace(form, bias=first), refusal
+        plane = None if plain else planes.moved(_plane_of(form, ()), begin, end, ())
+        parts.append((1, replace(form, terms=terms, bias=None, pixels=how.pixels, plane=plane)))
+    for fill in fills:
+        parts.append((1, Affine((), None, how.pixels, plane=fill)))
+    form, refusal = total(parts, how.profile, how.sizes, how.tolerance)
+    return (replace(form, bias=first) if plain else form), refusal
 
 
-def _or_zeros(form: Affine, bias: Array | None) -> Array:
-    return np.zeros(form.geometry.outputs) if bias is None else bias
+def _or_zeros(form: Affine) -> Array:
+    return np.zeros(form.geometry.outputs) if form.bias is None else form.bias

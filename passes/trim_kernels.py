@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatfold.passes.lift import TRIM, Region
+from flatfold.passes.region import TRIM, Region
 from flatfold.passes.rewrite import Rewrite
 
 

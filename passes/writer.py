@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from flatfold.passes import picks, virtual
 from flatfold.passes.affine import Term
+from flatfold.passes.attributes import conv_attributes, transpose_attributes
 from flatfold.passes.cost import Profile
 from flatfold.passes.draft import Lowered, Names
 from flatfold.passes.geometry import Decline
@@ -222,33 +223,3 @@ def _with_dim(shape: ir.Shape | None, axis: int, size: int) -> ir.Shape | None:
     dims = list(shape.dims)
     dims[axis] = size
     return ir.Shape(dims)
-
-
-def conv_attributes(f: Stencil) -> dict[str, object]:
-    shape = f.geometry
-    return {
-        "kernel_shape": shape.kernel,
-        "strides": shape.strides,
-        "dilations": shape.dilations,
-        "pads": (*shape.begin, *shape.end),
-        "group": shape.groups,
-    }
-
-
-def transpose_attributes(f: Stencil) -> dict[str, object]:
-    """Attributes of the ConvTranspose that is this stencil; Decline if there is none."""
-    shape = f.geometry
-    ends = zip(shape.span, shape.begin, shape.end, strict=True)
-    pads = [(span - 1 - begin, span - 1 - end) for span, begin, end in ends]
-    extra = tuple(max(-last, 0) for _, last in pads)
-    short = any(x >= u for x, u in zip(extra, shape.upsample, strict=True) if x)
-    if any(s > 1 for s in shape.strides) or min(first for first, _ in pads) < 0 or short:
-        raise Decline("UPSAMPLE", "no ConvTranspose has this stride and padding")
-    return {
-        "kernel_shape": shape.kernel,
-        "strides": shape.upsample,
-        "dilations": shape.dilations,
-        "pads": (*(first for first, _ in pads), *(max(last, 0) for _, last in pads)),
-        "output_padding": extra,
-        "group": shape.groups,
-    }

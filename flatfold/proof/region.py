@@ -72,6 +72,8 @@ class RegionChecks:
         name = change.region.output.name or ""
         rng = np.random.default_rng([self.seed, self.regions])
         ratio = max(_ratio(change, extent, rng) for extent in extents(change))
+        if ratio > MARGIN and change.region.evened:
+            raise Decline("BORDER-BIAS", "the bias written on the border is rounded too coarsely")
         self.regions += 1
         self.worst = max(self.worst, ratio)
         if not ratio <= MARGIN:
@@ -142,7 +144,7 @@ def data_shape(
     """
     shape, channels = term.source.shape, term.stencil.reads
     dims = shape.dims if shape is not None else (None, None)
-    counted = any(node.op_type == "Reshape" for node in nodes)
+    counted = any(node.op_type in ("Concat", "Reshape") for node in nodes)
     batch, *inner = (dim if counted and isinstance(dim, int) else 0 for dim in dims[:-1])
     if sizes or len(dims) == 2:
         return (batch or 1, channels, *sizes)

@@ -1,0 +1,130 @@
+"""A constant per channel that is another near the border: what padding makes of a bias.
+
+Along each axis a plane has `low` rows of their own at the start, one row that stands for all in
+between, however many these are, and `high` rows of their own at the end. DBB (Ding et al. 2021)
+pads each channel with what the normalisation makes of 0, by writing it over a border of zeros:
+written out, the plane is the same everywhere, and so a bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flatfold.passes.geometry import Decline, Ints, Sizes
+from flatfold.passes.kernels import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """`values`: [C, low + 1 + high, ..] with one entry per class of rows along each axis."""
+
+    values: Array
+    low: Ints
+    high: Ints
+
+    @property
+    def axes(self) -> int:
+        return len(self.low)
+
+    def bias(self, tolerance: float) -> Array | None:
+        """One number per channel, if the plane is the same everywhere but for rounding.
+
+        `tolerance` is relative. It is the border's number, which the graph has rounded: what it
+        should be the interior knows in full, beside terms far larger than the difference.
+        """
+        flat = self.values.reshape(len(self.values), -1)
+        alike = np.abs(flat - flat[:, :1]) <= tolerance * np.abs(flat[:, :1])
+        return flat[:, 0].copy() if bool(np.all(alike)) else None
+
+
+def even(bias: Array | None, channels: int, axes: int) -> Plane:
+    """The same everywhere."""
+    values = np.zeros(channels) if bias is None else bias
+    return Plane(values.reshape(-1, *(1,) * axes), (0,) * axes, (0,) * axes)
+
+
+def strip(value: Array, axes: int, axis: int, rows: int, at_start: bool) -> Plane:
+    """`value` on so many rows at the start or end of an axis, 0 elsewhere."""
+    inside = Plane(np.zeros((len(value), *(1,) * axes)), (0,) * axes, (0,) * axes)
+    here = tuple(rows * (i == axis) for i in range(axes))
+    return moved(inside, *((here, (0,) * axes) if at_start else ((0,) * axes, here)), (), value)
+
+
+def moved(plane: Plane, begin: Ints, end: Ints, sizes: Sizes, fill: Array | None = None) -> Plane:
+    """With `fill` (default 0) around it, or cropped where begin or end is negative.
+
+    `sizes`: of the map before, needed where a crop goes beyond the rows that have their own entry.
+    """
+    values, low, high = plane.values, list(plane.low), list(plane.high)
+    for axis in range(plane.axes):
+        for side, counts in (((begin[axis], 0), low), ((0, end[axis]), high)):
+            more = sum(side)
+            if more > 0:
+                width = [(0, 0)] * values.ndim
+                width[axis + 1] = side
+                values = _filled(values, width, axis, more, side[0] > 0, fill)
+            elif more < 0:
+                cut = min(-more, counts[axis])
+                _require_rows(plane, axis, -more - cut, sizes)
+                index = (
+                    slice(cut, None) if side[0] < 0 else slice(None, values.shape[axis + 1] - cut)
+                )
+                values = values[(slice(None),) * (axis + 1) + (index,)]
+                more = -cut
+            counts[axis] += more
+    return Plane(values, tuple(low), tuple(high))
+
+
+def _filled(
+    values: Array,
+    width: list[tuple[int, int]],
+    axis: int,
+    rows: int,
+    at_start: bool,
+    fill: Array | None,
+) -> Array:
+    padded = np.pad(values, width)
+    if fill is not None:
+        index = slice(0, rows) if at_start else slice(padded.shape[axis + 1] - rows, None)
+        padded[(slice(None),) * (axis + 1) + (index,)] = fill.reshape(-1, *(1,) * (values.ndim - 1))
+    return padded
+
+
+def _require_rows(plane: Plane, axis: int, rows: int, sizes: Sizes) -> None:
+    """Decline unless there surely are so many rows in between, and one more."""
+    if not rows:
+        return
+    size = sizes[axis] if axis < len(sizes) else None
+    if size is None or size - plane.low[axis] - plane.high[axis] <= rows:
+        raise Decline("BORDER-BIAS", "a crop may reach across the whole of a padded map")
+
+
+def plus(one: Plane, two: Plane, sizes: Sizes) -> Plane:
+    """The sum of two planes over one map of these sizes."""
+    low = tuple(max(a, b) for a, b in zip(one.low, two.low, strict=True))
+    high = tuple(max(a, b) for a, b in zip(one.high, two.high, strict=True))
+    for axis, (first, last) in enumerate(zip(low, high, strict=True)):
+        sure = max(plane.low[axis] + plane.high[axis] for plane in (one, two))
+        size = sizes[axis] if axis < len(sizes) else None
+        if first + last > (sure if size is None else size):
+            raise Decline("BORDER-BIAS", "the map may be smaller than its borders")
+    parts = [_refined(plane, low, high) for plane in (one, two)]
+    return Plane(parts[0] + parts[1], low, high)
+
+
+def _refined(plane: Plane, low: Ints, high: Ints) -> Array:
+    values = plane.values
+    for axis in range(plane.axes):
+        before, after = low[axis] - plane.low[axis], high[axis] - plane.high[axis]
+        times = np.ones(values.shape[axis + 1], dtype=np.int64)
+        times[plane.low[axis]] += before + after
+        values = np.repeat(values, times, axis=axis + 1)
+    return values
+
+
+def scaled(plane: Plane, factor: Array | float) -> Plane:
+    """factor per channel, or one for all."""
+    column = np.broadcast_to(np.asarray(factor, np.float64), (len(plane.values),))
+    return Plane(plane.values * column.reshape(-1, *(1,) * plane.axes), plane.low, plane.high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flatfold.passes.collapse_activations import CollapseActivations
 from flatfold.passes.compose_convs import ComposeConvs
+from flatfold.passes.drop_channels import DropChannels
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.hoist_activations import HoistActivations
 from flatfold.passes.merge_branches import MergeBranches
@@ -18,6 +19,7 @@ PIPELINE: tuple[type[Rewrite | Exchange], ...] = (
     ComposeConvs,
     CollapseActivations,
     TrimKernels,
+    DropChannels,
     HoistActivations,
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.proof.bending import BENDING
 from flatfold.proof.convolution import Array, convolve, cut, same_pads, scatter
 from flatfold.proof.moving import MOVING
 from flatfold.proof.pair import Pair, Unsupported, attribute, given
@@ -160,10 +161,6 @@ def _same(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     return given(arguments[0])
 
 
-def _leaky(slope: Array | float, x: Pair) -> Pair:
-    return Pair(np.where(x.y >= 0, x.y, slope * x.y), np.maximum(1.0, np.abs(slope)) * x.m)
-
-
 def _max_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     """The largest of each window; what lies outside is below everything."""
     x, kernel = given(arguments[0]), tuple(attribute(node, "kernel_shape", ()))
@@ -183,31 +180,10 @@ def _max_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(*found)
 
 
-def _relu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(0.0, given(arguments[0]))
-
-
-def _leaky_relu(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(attribute(node, "alpha", 0.01), given(arguments[0]))
-
-
-def _prelu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(given(arguments[1]).y, given(arguments[0]))
-
-
-def _clip(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x = given(arguments[0])
-    low, high = ([None if a is None else a.y for a in arguments[1:]] + [None, None])[:2]
-    low = attribute(node, "min", -np.inf) if low is None else low
-    high = attribute(node, "max", np.inf) if high is None else high
-    return Pair(np.clip(x.y, low, high), x.m)
-
-
 RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "Add": _sum,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
-    "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Div": _div,
@@ -216,15 +192,13 @@ RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "GlobalAveragePool": _global_mean,
     "Identity": _same,
     "LayerNormalization": _layer_norm,
-    "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "Mul": _mul,
     "Neg": _neg,
-    "PRelu": _prelu,
     "ReduceMean": _mean,
-    "Relu": _relu,
     "Sub": _sub,
     "Sum": _sum,
+    **BENDING,
     **MOVING,
 }

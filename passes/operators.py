@@ -32,6 +32,7 @@ from flatfold.passes.reading import (
     source,
     window,
 )
+from flatfold.passes.samplers import SAMPLERS
 from flatfold.passes.selectors import SELECTORS, read_shuffle
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -118,6 +119,7 @@ READERS: dict[str, Callable[[ir.Node], Linear]] = {
     **CARRIERS,
     **LAYERS,
     **NORMS,
+    **SAMPLERS,
     **SELECTORS,
     "Reshape": read_reshape,
 }

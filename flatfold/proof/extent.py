@@ -13,7 +13,7 @@ from flatfold.passes.geometry import Decline
 INTERIOR = 3
 
 # Operators whose constants may count pixels of the real input: they are run at its real size.
-SIZED = ("Concat", "Reshape", "Slice")
+SIZED = ("Concat", "DeformConv", "GridSample", "Reshape", "Slice")
 
 Extent = dict[ir.Value, tuple[int, ...]]
 

@@ -12,6 +12,7 @@ from flatfold.proof.bending import BENDING
 from flatfold.proof.convolution import Array, convolve, cut, same_pads, scatter
 from flatfold.proof.moving import MOVING
 from flatfold.proof.pair import Pair, Unsupported, attribute, given
+from flatfold.proof.sampling import SAMPLING
 
 
 def _axes(parameter: Array, like: Array) -> Array:
@@ -201,4 +202,5 @@ RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
     "Sum": _sum,
     **BENDING,
     **MOVING,
+    **SAMPLING,
 }

@@ -1,0 +1,153 @@
+"""GridSample and DeformConv that look at whole pixels: shifts, and taps that are scattered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.passes.elementary import moved, stencil
+from flatfold.passes.geometry import Decline, Ints
+from flatfold.passes.kernels import Array, Weight
+from flatfold.passes.layers import groups_of
+from flatfold.passes.reading import (
+    Applied,
+    channels,
+    constant,
+    known,
+    number,
+    optional,
+    source,
+    spatial,
+    weights,
+    window,
+)
+
+SURE = 0.25  # a coordinate this close to a whole number is rounded to it by every runtime
+
+
+def read_grid_sample(node: ir.Node) -> Applied:
+    """x[step * p + shift], 0 outside, if the constant grid points at whole pixels in a lattice."""
+    data, grid = source(node), _expanded(node.inputs[1])
+    sizes = [size or 0 for size in spatial(data)]
+    if grid is None or 0 in sizes or not np.all(np.isfinite(grid)):
+        raise Decline("NOT-CONSTANT", "the grid or the size of the map is not constant")
+    if _text(node, "padding_mode", "zeros") != "zeros":
+        raise Decline("PAD-MODE", "what lies outside is not zero")
+    if grid.ndim != len(sizes) + 2 or np.any(grid != grid[:1]):
+        raise Decline("NOT-CONSTANT", "the grid differs between images")
+    nearest = _text(node, "mode", "linear") == "nearest"
+    aligned = number(node, "align_corners", 0) != 0
+    begin, end, strides = [], [], []
+    for axis, size in enumerate(sizes):
+        x = grid[0, ..., len(sizes) - 1 - axis].astype(np.float64)  # the last axis comes first
+        place = (x + 1) / 2 * (size - 1) if aligned else ((x + 1) * size - 1) / 2
+        step, shift = _line(np.moveaxis(place, axis, 0), nearest)
+        count = grid.shape[axis + 1]
+        begin.append(-shift)
+        end.append(step * (count - 1) + shift + 1 - size)
+        strides.append(step)
+    return Applied(data, moved(channels(data), tuple(begin), tuple(end), tuple(strides)))
+
+
+def _line(place: Array, nearest: bool) -> tuple[int, int]:
+    """(step, shift) of places that are step * p + shift along the first axis, alike on others."""
+    whole = np.rint(place)
+    off = float(np.max(np.abs(place - whole)))
+    if off > (SURE if nearest else 0.0):
+        raise Decline("FRACTION", f"a sample lies {off:.3g} of a pixel beside the next one")
+    line = whole.reshape(len(whole), -1)
+    step = int(line[1, 0] - line[0, 0]) if len(line) > 1 else 1
+    expected = line[0, 0] + step * np.arange(len(line))
+    if step < 1 or np.any(line != expected[:, None]):
+        raise Decline("NONLINEAR", "the samples are not in a lattice of pixels")
+    return step, int(line[0, 0])
+
+
+def read_deform_conv(node: ir.Node) -> Applied:
+    """A convolution whose taps are moved by whole pixels, the same everywhere (Dai et al. 2017)."""
+    weight, offset = weights(node, 1, "weight"), _expanded(node.inputs[2])
+    mask = _expanded(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
+    if offset is None or (mask is None and len(node.inputs) > 4 and node.inputs[4] is not None):
+        raise Decline("NOT-CONSTANT", "the offsets or the mask are not constant")
+    parts = int(number(node, "offset_group", 1))
+    kernel, axes = weight.shape[2:], weight.ndim - 2
+    moves = _uniform(offset, "offsets").reshape(parts, int(np.prod(kernel)), axes)
+    share = None if mask is None else _uniform(mask, "mask").reshape(parts, -1)
+    if np.any(moves != np.rint(moves)):
+        off = float(np.max(np.abs(moves - np.rint(moves))))
+        raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel beside the next one")
+    groups = groups_of(node, weight.shape[0])
+    strides, dilations, begin, end = window(node, kernel)
+    taps = np.stack(np.meshgrid(*map(np.arange, kernel), indexing="ij"), -1).reshape(-1, axes)
+    places = (taps * np.array(dilations) + moves).astype(np.int64)
+    low, high = places.min((0, 1)), places.max((0, 1))
+    full = _scattered(weight, groups, places - low, high - low + 1, share)
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    first = tuple(int(b - n) for b, n in zip(begin, low, strict=True))
+    growth = [b + e - span for b, e, span in zip(begin, end, spans, strict=True)]
+    last = tuple(
+        int(g + h - n + 1 - b) for g, h, n, b in zip(growth, high, low, first, strict=True)
+    )
+    form = stencil(
+        full, optional(node, 3, "bias"), groups=groups, strides=strides, begin=first, end=last
+    )
+    return Applied(source(node), form)
+
+
+def _scattered(
+    weight: Weight, groups: int, places: npt.NDArray[np.int64], size: Sequence[int], share: Any
+) -> Array:
+    """The weights on a dense kernel, each tap of each part of the channels at its place."""
+    each = weight.shape[1]
+    inputs = each * groups
+    if inputs % len(places):
+        raise Decline("ATTRIBUTE", f"{inputs} channels do not make {len(places)} groups of offsets")
+    full = np.zeros((*weight.shape[:2], *size))
+    flat = weight.reshape(*weight.shape[:2], -1)
+    rows = weight.shape[0] // groups
+    for channel in range(inputs):
+        group, column = divmod(channel, each)
+        part = channel * len(places) // inputs
+        for tap, place in enumerate(places[part]):
+            scale = 1.0 if share is None else float(share[part, tap])
+            at = (slice(group * rows, (group + 1) * rows), column)
+            target: tuple[Any, ...] = (*at, *place)
+            full[target] += scale * flat[at[0], column, tap]
+    return full
+
+
+def _uniform(array: Weight, what: str) -> Weight:
+    """[N, numbers, ..] as one list of numbers, if these are the same everywhere."""
+    flat = array.swapaxes(0, 1).reshape(array.shape[1], -1)
+    if np.any(flat != flat[:, :1]):
+        raise Decline("NOT-PER-CHANNEL", f"the {what} differ between pixels or images")
+    first: Weight = flat[:, 0]
+    return first
+
+
+def _expanded(value: ir.Value | None) -> Weight | None:
+    """A constant, or one that is repeated for every image."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or (node.op_type, node.domain) != ("Expand", ""):
+        return constant(value)
+    array = constant(node.inputs[0])
+    sizes = known(value)
+    if array is None or None in sizes[1:]:
+        return None
+    shape: Ints = (1, *(size or 0 for size in sizes[1:]))
+    return np.broadcast_to(array[:1] if array.ndim == len(shape) else array, shape)
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else str(attribute.value)
+
+
+SAMPLERS: dict[str, Callable[[ir.Node], Applied]] = {
+    "DeformConv": read_deform_conv,
+    "GridSample": read_grid_sample,
+}

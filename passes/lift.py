@@ -14,6 +14,7 @@ import onnx_ir as ir
 from flatfold.passes import layout, virtual
 from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.affine import Affine
+from flatfold.passes.carving import carved
 from flatfold.passes.cost import Profile
 from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
@@ -102,7 +103,7 @@ class Lifter:
         if form.plane is not None:
             raise Decline("BORDER-BIAS", "its bias is another near the border")
         if TRIM in self.allowed:
-            smaller = trimmed(form, self._forms.profile)
+            smaller = carved(trimmed(form, self._forms.profile), self._forms.profile)
             kind = TRIM if smaller is not form and len(nodes) == 1 else kind
             form = smaller
         ends, evened = tuple(boundaries.items()), self._bolder is None

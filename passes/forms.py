@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -38,6 +38,16 @@ class Forms:
         sizes = layout.sizes_of(node.outputs[0], inners[0].geometry.axes)
         form, refusal = total(list(zip(signs, inners, strict=True)), self.profile, sizes)
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
+
+    def through(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
+        """The form of `node`, a term of which reads `value`, over what `value` is computed from.
+
+        Composing the two cost more than it saved; in a sum it may all be one kernel.
+        """
+        (term,) = form.terms
+        axes = term.stencil.geometry.axes
+        how = replace(self._reading(value, axes, form.pixels), dear=True)
+        return apply(replace(term.stencil, bias=form.bias), inner, how)
 
     def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
         """The operands side by side, along the channels or along a spatial axis."""

@@ -7,7 +7,8 @@ operator, the boundary keeps the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -21,7 +22,7 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.operators import meaning
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
-from flatfold.passes.writing import trimmed
+from flatfold.passes.writing import cost_of, trimmed
 
 
 class Lifter:
@@ -36,6 +37,7 @@ class Lifter:
         self._forms = Forms(profile, COMPOSE in allowed, planes, {})
         self._meanings: dict[ir.Node, Linear | Decline] = {}
         self._cuts: dict[ir.Value, Decline] = {}
+        self._dear: dict[ir.Value, Affine] = {}
         self._regions: dict[ir.Node, Region] = {}
 
     def lift(self, root: ir.Node) -> Region:
@@ -86,6 +88,7 @@ class Lifter:
     def _lift(self, root: ir.Node) -> Region:
         forms: dict[ir.Value, Affine] = {}
         order = self._reachable(root)
+        self._dear.clear()
         sums = self._flat_sums(order)
         for node in reversed(order):
             output = node.outputs[0]
@@ -174,7 +177,7 @@ class Lifter:
         linear = self.linear(node)
         if isinstance(linear, Summed):
             signs, values = zip(*terms, strict=True)
-            return self._forms.of_sum(node, signs, _taken(values, forms))
+            return self._best_sum(node, signs, _taken(values, forms))
         if isinstance(linear, Joined):
             return self._forms.of_join(node, linear, _taken(linear.values, forms))
         if isinstance(linear, Carried):
@@ -186,7 +189,31 @@ class Lifter:
                 return self._forms.composed(node, linear, found)
             except Decline as reason:
                 self._cuts[linear.source] = reason.bare()
+                if reason.code == "COST":
+                    self._dear[linear.source] = found
         return layout.alone(linear, node.outputs[0])
+
+    def _best_sum(self, node: ir.Node, signs: Sequence[int], operands: list[Operand]) -> Affine:
+        """The sum, of its operands as they are or of what these are computed from.
+
+        A chain that is dear to compose costs nothing once its kernel is part of a larger one.
+        """
+        form = self._forms.of_sum(node, signs, operands)
+        for index, (value, operand) in enumerate(operands):
+            cut = operand.terms[0].source
+            inner = self._dear.get(cut)
+            others = {t.source for i, (_, o) in enumerate(operands) if i != index for t in o.terms}
+            if inner is None or len(operand.terms) > 1 or others.isdisjoint(_sources(inner)):
+                continue
+            with contextlib.suppress(Decline):
+                opened = self._forms.through(node, operand, cut, inner)
+                changed = [*operands[:index], (value, opened), *operands[index + 1 :]]
+                other = self._forms.of_sum(node, signs, changed)
+                apart = cost_of(form, self._forms.profile) + cost_of(inner, self._forms.profile)
+                if cost_of(other, self._forms.profile).seconds < apart.seconds:
+                    del self._cuts[cut]
+                    operands, form = changed, other
+        return form
 
     def _inside(
         self, root: ir.Node
@@ -208,6 +235,10 @@ class Lifter:
                 else:
                     stack.append(_producer(value))
         return tuple(nodes), meanings, boundaries
+
+
+def _sources(form: Affine) -> set[ir.Value]:
+    return {term.source for term in form.terms}
 
 
 def _taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:

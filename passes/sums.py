@@ -26,7 +26,7 @@ class Reading:
     """What a stencil reads and writes: sizes of the one, positions of the other.
 
     `planes`: a bias may be another near the border, if it is even again at the end, but for a
-    relative `tolerance`.
+    relative `tolerance`. `dear`: compose even where the two steps are cheaper.
     """
 
     sizes: Sizes
@@ -34,6 +34,7 @@ class Reading:
     profile: Profile
     planes: bool = False
     tolerance: float = 0.0
+    dear: bool = False
 
 
 def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
@@ -53,7 +54,9 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
         require_exact(
             outer.geometry, term.stencil.geometry, even and inner.bias is not None, term.sizes
         )
-    if not inner.joined:  # what is zero on many channels shrinks when it is composed
+    if (
+        not inner.joined and not how.dear
+    ):  # what is zero on many channels shrinks when it is composed
         shapes = [_composed(outer, t) for t in inner.live]
         after = sources + of_parts(shapes, bias is not None, pixels, profile, batched)
         if after.seconds > before.seconds:
@@ -62,7 +65,7 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
     terms = [Term(t.source, compose(bare, t.stencil, t.sizes), t.sizes) for t in inner.terms]
     joined = inner.joined and outer.geometry.groups > 1
     form = Affine(tuple(terms), bias, pixels, batched, joined, plane)
-    if inner.joined:
+    if inner.joined and not how.dear:
         after = cost_of(form, profile)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")

@@ -1,0 +1,126 @@
+"""Writes into a part of a tensor become concatenations, and writes into zeros become Pad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.frontend.boxes import Side, box_of
+from flatfold.frontend.editing import Insertion, constant, resized, source_of, stand_in
+from flatfold.frontend.shape_values import Facts, Size, constant_of
+
+__all__ = ["settle_writes"]
+
+_PADDED = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
+
+
+def settle_writes(graph: ir.Graph, facts: Facts) -> bool:
+    """Of every ScatterND or ScatterElements that writes a box; whether there were any."""
+    changed = False
+    for node in graph:
+        if node.op_type not in ("ScatterND", "ScatterElements") or node.domain != "":
+            continue
+        box = box_of(node, facts) if len(node.inputs) == 3 and all(node.inputs) else None
+        if box is not None:
+            _settle(node, box, facts)
+            changed = True
+    return changed
+
+
+def _settle(node: ir.Node, box: Sequence[Side], facts: Facts) -> None:
+    data, _, updates = node.inputs
+    assert data is not None and updates is not None
+    if not box:
+        stand_in(node, updates)
+        return
+    perm = _perm(data, updates)
+    insertion = Insertion(node, node.outputs[0] if node.outputs[0].type else data)
+    if perm is None:
+        insertion.replace(_written(insertion, data, updates, box, facts.sizes(data) or ()))
+        return
+    back = [perm.index(axis) for axis in range(len(perm))]
+    turned = [Side(perm[s.axis], s.start, s.end, s.size) for s in box]
+    data = _transposed(insertion, data, back, facts)
+    updates = _transposed(insertion, updates, back, facts)
+    sizes = facts.sizes(node.inputs[0]) or ()
+    before = [sizes[axis] for axis in back]
+    result = _written(insertion, data, updates, turned, before)
+    insertion.replace(insertion.add("Transpose", [result], sizes, {"perm": perm}))
+
+
+def _perm(data: ir.Value, updates: ir.Value) -> list[int] | None:
+    """The transposition that brought the axis written to the front."""
+    made = source_of(data, "Transpose")
+    if made is None and constant_of(data) is not None:
+        made = source_of(updates, "Transpose")
+    if made is None or "perm" not in made.attributes:
+        return None
+    return list(made.attributes["perm"].as_ints())
+
+
+def _transposed(
+    insertion: Insertion, value: ir.Value, perm: Sequence[int], facts: Facts
+) -> ir.Value:
+    array = constant_of(value)
+    if array is not None:
+        return constant(insertion.graph, f"{value.name}_turned", array.transpose(perm))
+    sizes = facts.sizes(value)
+    turned = None if sizes is None else [sizes[axis] for axis in perm]
+    return insertion.add("Transpose", [value], turned, {"perm": perm})
+
+
+def _written(
+    insertion: Insertion,
+    data: ir.Value,
+    updates: ir.Value,
+    box: Sequence[Side],
+    sizes: Sequence[Size],
+) -> ir.Value:
+    """`data`, of shape `sizes`, with `updates` in its `box`."""
+    if not _is_zero(data):
+        return _concatenated(insertion, data, updates, box, sizes)
+    begin, end = [0] * len(sizes), [0] * len(sizes)
+    for side in box:
+        begin[side.axis], end[side.axis] = side.start, side.size - side.end
+    pads = insertion.integers("pads", [*begin, *end])
+    return insertion.add("Pad", [updates, pads], sizes)
+
+
+def _concatenated(
+    insertion: Insertion,
+    data: ir.Value,
+    updates: ir.Value,
+    box: Sequence[Side],
+    sizes: Sequence[Size],
+) -> ir.Value:
+    side, rest = box[0], box[1:]
+    middle, inner = updates, resized(sizes, side.axis, side.end - side.start)
+    if rest:
+        part = insertion.slice(data, sizes, side.axis, side.start, side.end)
+        middle = _concatenated(insertion, part, updates, rest, inner)
+    parts = [middle]
+    if side.start:
+        parts.insert(0, insertion.slice(data, sizes, side.axis, 0, side.start))
+    if side.end < side.size:
+        parts.append(insertion.slice(data, sizes, side.axis, side.end, side.size))
+    return insertion.add("Concat", parts, sizes, {"axis": side.axis})
+
+
+def _is_zero(value: ir.Value) -> bool:
+    """Whether every element is +0.0."""
+    if value.dtype not in _PADDED and value.dtype is not None:
+        return False
+    array = constant_of(value)
+    if array is not None:
+        return array.dtype.kind == "f" and not array.any() and not np.signbit(array).any()
+    made = value.producer()
+    if made is None or made.domain != "" or not made.inputs:
+        return False
+    if made.op_type == "ConstantOfShape":
+        fill = made.attributes["value"].as_tensor().numpy() if made.attributes else np.float32(0)
+        return fill.dtype.kind == "f" and not fill.any() and not np.signbit(fill).any()
+    if made.op_type not in ("Expand", "Transpose", "Slice", "Identity", "Reshape"):
+        return False
+    return made.inputs[0] is not None and _is_zero(made.inputs[0])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flatfold.frontend.shape_values import Size
 
-__all__ = ["Insertion", "constant", "resized", "shape_of", "source_of", "stand_in"]
+__all__ = ["Insertion", "constant", "perm_of", "resized", "shape_of", "source_of", "stand_in"]
 
 
 def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
@@ -41,6 +41,11 @@ def source_of(value: ir.Value | None, operator: str) -> ir.Node | None:
     if node is None or node.op_type != operator or node.domain != "" or len(node.outputs) != 1:
         return None
     return node
+
+
+def perm_of(node: ir.Node) -> list[int] | None:
+    """The permutation of a Transpose; None if it is the reverse that goes without saying."""
+    return list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None
 
 
 class Insertion:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from flatfold.frontend.editing import Insertion, resized, source_of
+from flatfold.frontend.editing import Insertion, perm_of, resized, source_of
 from flatfold.frontend.shape_rules import number
 from flatfold.frontend.shape_values import Facts, Size, constant_of
 
@@ -37,11 +37,11 @@ def _settle_pick(node: ir.Node, sizes: Sequence[Size], picked: Sequence[int]) ->
     indices = insertion.integers("indices", picked)
     result_sizes = resized(sizes, 0, len(picked))
     turn = source_of(data, "Transpose")
-    if turn is None or turn.inputs[0] is None or "perm" not in turn.attributes:
+    perm = None if turn is None else perm_of(turn)
+    if turn is None or turn.inputs[0] is None or perm is None:
         gathered = insertion.add("Gather", [data, indices], result_sizes, {"axis": 0})
         insertion.replace(gathered)
         return
-    perm = list(turn.attributes["perm"].as_ints())
     before = [result_sizes[perm.index(axis)] for axis in range(len(perm))]
     gathered = insertion.add("Gather", [turn.inputs[0], indices], before, {"axis": perm[0]})
     insertion.replace(insertion.add("Transpose", [gathered], result_sizes, {"perm": perm}))

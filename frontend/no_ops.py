@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.frontend.editing import source_of, stand_in
+from flatfold.frontend.editing import perm_of, source_of, stand_in
 from flatfold.frontend.shape_rules import number
 from flatfold.frontend.shape_values import Facts, Size, constant_of
 
@@ -76,20 +76,16 @@ def _part(node: ir.Node, span: tuple[int, int, int], facts: Facts) -> ir.Value |
 
 def _transpose(node: ir.Node, facts: Facts) -> ir.Value | None:
     """In place, or back to where another Transpose came from."""
-    perm = _perm(node)
+    perm = perm_of(node)
     if perm is None or node.inputs[0] is None:
         return None
     if perm == sorted(perm):
         return node.inputs[0]
     first = source_of(node.inputs[0], "Transpose")
-    before = None if first is None else _perm(first)
+    before = None if first is None else perm_of(first)
     if first is None or before is None or len(before) != len(perm):
         return None
     return first.inputs[0] if [before[axis] for axis in perm] == sorted(perm) else None
-
-
-def _perm(node: ir.Node) -> list[int] | None:
-    return list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None
 
 
 def _pad(node: ir.Node, facts: Facts) -> ir.Value | None:

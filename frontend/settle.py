@@ -81,8 +81,10 @@ def _by_shape(node: ir.Node) -> list[int] | None:
 def _by_target(node: ir.Node, facts: Facts) -> list[int] | None:
     """The target, where all its unknown sizes but one are sizes that the input has there."""
     target, before = facts.of(node.inputs[1]), facts.sizes(node.inputs[0])
-    if target is None or target.items is None or target.items.ndim != 1 or before is None:
+    if target is None or target.items is None or target.items.ndim != 1:
         return None
+    if before is None or 0 in before:
+        return None  # where there are no elements, -1 may stand for anything
     if "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
         return None
     sizes = [_kept(size, before[i : i + 1]) for i, size in enumerate(target.items)]

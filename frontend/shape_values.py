@@ -119,7 +119,7 @@ def facts_of(graph: ir.Graph, rules: Mapping[str, Rule]) -> Facts:
             known = rule(node, facts)
         except (IndexError, KeyError, TypeError, ValueError):
             continue  # the node is malformed; who runs it will say so
-        if known is not None:
+        if known is not None and not any(isinstance(n, int) and n < 0 for n in known.shape):
             facts.known[node.outputs[0]] = known
     return facts
 

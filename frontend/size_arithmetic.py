@@ -83,7 +83,7 @@ def _equal(a: Size, b: Size) -> Size:
 
 
 def _where(condition: Size, a: Size, b: Size) -> Size:
-    if condition is None:
+    if not isinstance(condition, int):
         return a if a == b else None
     return a if condition else b
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.frontend.boxes import Side, box_of
-from flatfold.frontend.editing import Insertion, constant, resized, source_of, stand_in
+from flatfold.frontend.editing import Insertion, constant, perm_of, resized, source_of, stand_in
 from flatfold.frontend.shape_values import Facts, Size, constant_of
 
 __all__ = ["settle_writes"]
@@ -35,7 +35,7 @@ def _settle(node: ir.Node, box: Sequence[Side], facts: Facts) -> None:
     if not box:
         stand_in(node, updates)
         return
-    perm = _perm(data, updates)
+    perm = _perm(data, updates, node.outputs[0])
     insertion = Insertion(node, node.outputs[0] if node.outputs[0].type else data)
     if perm is None:
         insertion.replace(_written(insertion, data, updates, box, facts.sizes(data) or ()))
@@ -50,14 +50,25 @@ def _settle(node: ir.Node, box: Sequence[Side], facts: Facts) -> None:
     insertion.replace(insertion.add("Transpose", [result], sizes, {"perm": perm}))
 
 
-def _perm(data: ir.Value, updates: ir.Value) -> list[int] | None:
-    """The transposition that brought the axis written to the front."""
-    made = source_of(data, "Transpose")
-    if made is None and constant_of(data) is not None:
-        made = source_of(updates, "Transpose")
-    if made is None or "perm" not in made.attributes:
+def _perm(data: ir.Value, updates: ir.Value, result: ir.Value) -> list[int] | None:
+    """The transposition that brought the axis written to the front, if most of it cancels."""
+    perm = _turn(data) or _turn(updates)
+    if perm is None:
         return None
-    return list(made.attributes["perm"].as_ints())
+    gone = [constant_of(value) is not None or _turn(value) == perm for value in (data, updates)]
+    readers = [use.node for use in result.uses()]
+    gone.append(all(_undoes(reader, perm) for reader in readers) and not result.is_graph_output())
+    return perm if sum(gone) > 1 else None
+
+
+def _turn(value: ir.Value) -> list[int] | None:
+    made = source_of(value, "Transpose")
+    return perm_of(made) if made is not None else None
+
+
+def _undoes(reader: ir.Node, perm: Sequence[int]) -> bool:
+    back = perm_of(reader) if reader.op_type == "Transpose" and reader.domain == "" else None
+    return back is not None and [perm[axis] for axis in back] == list(range(len(perm)))
 
 
 def _transposed(

@@ -103,10 +103,29 @@ def _ranges_elements(
     node: ir.Node, facts: Facts, sizes: Sequence[Size]
 ) -> list[tuple[int, Size]] | None:
     """All other axes are written from 0."""
-    indices, axis = facts.integers(node.inputs[1]), number(node, "axis", 0) % len(sizes)
-    if indices is None or not indices.size or indices.ndim != len(sizes):
+    axis = number(node, "axis", 0) % len(sizes)
+    span = _span(facts, node.inputs[1], axis)
+    if span is None or len(span[1]) != len(sizes):
         return None
-    start = int(indices.flat[0])
-    if not np.array_equal(indices, np.indices(indices.shape)[axis] + start):
+    return [(span[0] if i == axis else 0, size) for i, size in enumerate(span[1])]
+
+
+def _span(facts: Facts, value: ir.Value | None, axis: int) -> tuple[int, tuple[Size, ...]] | None:
+    """Where indices that count along `axis`, and are the same along all others, start.
+
+    And their shape.
+    """
+    indices = facts.integers(value)
+    if indices is not None:
+        if not indices.size or axis >= indices.ndim:
+            return None
+        start = int(indices.flat[0])
+        counts = np.array_equal(indices, np.indices(indices.shape)[axis] + start)
+        return (start, indices.shape) if counts else None
+    known = facts.of(value)
+    if known is None or len(known.runs) != 1 or known.stacked or axis >= len(known.shape):
         return None
-    return [(start if i == axis else 0, size) for i, size in enumerate(indices.shape)]
+    (run,) = known.runs
+    if run.axis != axis and (run.axis is not None or known.shape[axis] != 1):
+        return None
+    return run.start, known.shape

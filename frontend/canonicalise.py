@@ -4,6 +4,8 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 
 - constants are initializers; nothing that depends on constants alone is left to compute;
 - no Identity, except where an output is an input, a constant or another output; no Dropout;
+- shapes are computed, and tensors are written in place, picked from, stacked and split, as
+  `settle` says, which the rewrites know as Slice, Split, Gather, Concat, Pad and Reshape;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
 - nothing unused; every node and value has a name of its own, and a shape and type if inferable;
 - calls of model-local functions are inlined where their opsets allow it.

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from flatfold.frontend.indexing import settle_picks, settle_stacks
 from flatfold.frontend.no_ops import settle_no_ops
 from flatfold.frontend.sequences import settle_sequences
-from flatfold.frontend.settle import settle_integers, settle_reshapes, settle_shapes
+from flatfold.frontend.shape_constants import settle_integers, settle_reshapes, settle_shapes
 from flatfold.frontend.shape_rules import RULES
 from flatfold.frontend.shape_values import Facts, facts_of
 from flatfold.frontend.writes import settle_writes

@@ -1,4 +1,4 @@
-"""Writes into a part of a tensor become concatenations, and writes into zeros become Pad."""
+"""Writes into a part of a tensor become concatenations, and with zeros, or into them, Pad."""
 
 from __future__ import annotations
 
@@ -116,7 +116,23 @@ def _concatenated(
         parts.insert(0, insertion.slice(data, sizes, side.axis, 0, side.start))
     if side.end < side.size:
         parts.append(insertion.slice(data, sizes, side.axis, side.end, side.size))
+    if not rest and _is_zero(updates):
+        parts = _with_rim(insertion, parts, side, sizes)
+        if len(parts) == 1:
+            return parts[0]
     return insertion.add("Concat", parts, sizes, {"axis": side.axis})
+
+
+def _with_rim(
+    insertion: Insertion, parts: Sequence[ir.Value], side: Side, sizes: Sequence[Size]
+) -> list[ir.Value]:
+    """`parts` with the zeros at `side` as a Pad of the part next to them."""
+    behind, rank, count = side.end < side.size, len(sizes), side.end - side.start
+    at = side.axis if behind else side.axis + rank
+    pads = insertion.integers("pads", [count if i == at else 0 for i in range(2 * rank)])
+    size = side.size - side.start if behind else side.size
+    inputs = [parts[-1] if behind else parts[0], pads]
+    return [*parts[:-2], insertion.add("Pad", inputs, resized(sizes, side.axis, size))]
 
 
 def _is_zero(value: ir.Value) -> bool:
@@ -132,6 +148,14 @@ def _is_zero(value: ir.Value) -> bool:
     if made.op_type == "ConstantOfShape":
         fill = made.attributes["value"].as_tensor().numpy() if made.attributes else np.float32(0)
         return fill.dtype.kind == "f" and not fill.any() and not np.signbit(fill).any()
-    if made.op_type not in ("Expand", "Transpose", "Slice", "Identity", "Reshape"):
+    if made.op_type not in (
+        "Expand",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ):
         return False
     return made.inputs[0] is not None and _is_zero(made.inputs[0])

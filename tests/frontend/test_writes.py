@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-from numpy.typing import NDArray
 
 from flatfold.frontend.canonicalise import canonicalise
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
-
-
-def scatter(
-    indices: NDArray[np.int64],
-    data: str = "float[2, 4, 5] x",
-    updates: str = "float[2, 2, 5] u",
-    call: str = "ScatterND (x, i, u)",
-) -> ir.Model:
-    sides = ", ".join(str(size) for size in indices.shape)
-    items = ", ".join(str(item) for item in indices.ravel())
-    shape = data.split()[0] + " " + " ".join(data.split()[1:-1])
-    return from_text(
-        f"""g ({data}, {updates}) => ({shape} y) <int64[{sides}] i = {{{items}}}> {{
-            y = {call}
-        }}"""
-    )
-
-
-def box(*spans: tuple[int, int]) -> NDArray[np.int64]:
-    """The indices of a box, from and to along each axis."""
-    axes = np.meshgrid(*[np.arange(start, end) for start, end in spans], indexing="ij")
-    return np.stack(axes, -1)
+from tests.frontend.scatters import box, scatter
 
 
 @pytest.mark.parametrize(
@@ -90,6 +67,19 @@ def test_elements_of_a_corner() -> None:
     assert counts(model) == {"Concat": 2, "Slice": 4}
 
 
+def test_elements_of_one_row_of_a_dynamic_batch() -> None:
+    model = from_text(
+        """g (float[N, 4, 5] x, float[N, 1, 5] u) => (float[N, 4, 5] y)
+        <int64[1, 1, 1] row = {2}> {
+            s = Shape (u)
+            i = Expand (row, s)
+            y = ScatterElements <axis = 1> (x, i, u)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 1, "Slice": 2}
+
+
 def test_between_transposes() -> None:
     model = from_text(
         """g (float[N, 4, 5] x, float[N, 2, 5] u) => (float[N, 4, 5] y)
@@ -140,6 +130,31 @@ def test_into_zeros_is_a_pad(zeros: str) -> None:
     assert counts(model)["Pad"] == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "nodes"),
+    [
+        (0, {"Slice": 1, "Pad": 1}),
+        (1, {"Slice": 2, "Pad": 1, "Concat": 1}),
+        (2, {"Slice": 1, "Pad": 1}),
+    ],
+)
+def test_zeros_that_are_written_are_a_pad(start: int, nodes: dict[str, int]) -> None:
+    model = from_text(
+        f"""g (float[4, N] x) => (float[4, N] y)
+        <int64[2, 1] i = {{{start}, {start + 1}}}, int64[2] two = {{2, 2}},
+        int64[1] first = {{0}}, int64[1] second = {{1}}, int64[1] end = {{2}}> {{
+            s = Shape (x)
+            n = Slice (s, second, end, first)
+            rows = Slice (two, first, second)
+            t = Concat <axis = 0> (rows, n)
+            z = ConstantOfShape (t)
+            y = ScatterND (x, i, z)
+        }}"""
+    )
+    assert_same_function(model)
+    assert counts(model) == nodes
+
+
 def test_negative_zeros_are_not_padded_with() -> None:
     model = from_text(
         """g (float[2, 5] u) => (float[4, 5] y)
@@ -188,53 +203,3 @@ def test_another_dynamic_axis_is_not_the_same() -> None:
     assert counts(model)["ScatterND"] == 1
     x, u = np.zeros((3, 4), np.float32), np.ones((2, 4), np.float32)
     assert run(model, {"x": x, "u": u})[0].sum() == 8
-
-
-@pytest.mark.parametrize(
-    ("indices", "updates", "call"),
-    [
-        (box((0, 2), (0, 2))[:, ::-1], "float[2, 2, 5] u", "ScatterND (x, i, u)"),
-        (box((0, 2), (0, 4))[:, ::2], "float[2, 2, 5] u", "ScatterND (x, i, u)"),
-        (box((0, 2), (1, 2)).repeat(2, 1), "float[2, 2, 5] u", "ScatterND (x, i, u)"),
-        (box((0, 2), (-1, 1)), "float[2, 2, 5] u", "ScatterND (x, i, u)"),
-        (box((0, 2), (0, 2)), "float[2, 2, 5] u", 'ScatterND <reduction = "add"> (x, i, u)'),
-        (box((0, 2), (0, 2)).reshape(4, 2), "float[4, 5] u", "ScatterND (x, i, u)"),
-        (
-            np.zeros((2, 1, 5), np.int64),
-            "float[2, 1, 5] u",
-            'ScatterElements <reduction = "max"> (x, i, u)',
-        ),
-        (np.indices((2, 3, 5))[1] % 2, "float[2, 3, 5] u", "ScatterElements <axis = 1> (x, i, u)"),
-    ],
-    ids=["backwards", "strided", "repeated", "wrapped", "added", "flat", "largest", "cyclic"],
-)
-def test_what_is_no_box_in_order_is_left_alone(
-    indices: NDArray[np.int64], updates: str, call: str
-) -> None:
-    model = scatter(indices, updates=updates, call=call)
-    (node,) = model.graph
-    canonicalise(model)
-    assert list(model.graph) == [node]
-
-
-def test_overridable_indices_are_no_constants() -> None:
-    model = from_text(
-        """g (float[3] x, float[1] u, int64[1, 1] i = {0}) => (float[3] y) {
-            y = ScatterND (x, i, u)
-        }"""
-    )
-    assert_same_function(model)
-    assert counts(model) == {"ScatterND": 1}
-    feeds = {"x": np.zeros(3, np.float32), "u": np.ones(1, np.float32)}
-    assert run(model, {**feeds, "i": np.array([[2]])})[0].tolist() == [0, 0, 1]
-
-
-def test_older_operators_are_left_alone() -> None:
-    model = from_text(
-        """<ir_version: 7, opset_import: ["" : 11]>
-        g (float[3] x, float[1] u) => (float[3] y) <int64[1, 1] i = {0}> {
-            y = ScatterND (x, i, u)
-        }"""
-    )
-    assert_same_function(model)
-    assert counts(model) == {"ScatterND": 1}

@@ -10,17 +10,20 @@ from flatfold.frontend.sequences import settle_sequences
 from flatfold.frontend.shape_constants import settle_integers, settle_reshapes, settle_shapes
 from flatfold.frontend.shape_rules import RULES
 from flatfold.frontend.shape_values import Facts, facts_of
+from flatfold.frontend.targets import settle_targets
 from flatfold.frontend.writes import settle_writes
 
 __all__ = ["settle"]
 
 _INPUTS = 13  # the opset from which on axes and sizes are inputs of their operators
+_SHAPE_OF_AXES = 15  # the opset from which on Shape has a start and an end
 
 
 def settle(model: ir.Model) -> bool:
     """One round over the main graph of `model`; whether anything changed.
 
     - integers computed from known sizes are constants, and so are target shapes;
+    - sizes that only a run knows are taken from the inputs of the graph;
     - a write of a box is a Concat of Slices of the old and the new, or a Pad of the new;
     - a list of channels is taken by Gather, parts of a known size by Split;
     - stacked and merged axes are a Concat and a channel shuffle;
@@ -28,8 +31,8 @@ def settle(model: ir.Model) -> bool:
 
     The results are equal to the bit; what cannot be shown to have these forms stays as it is.
     """
-    graph = model.graph
-    if model.opset_imports.get("", 0) < _INPUTS:
+    graph, version = model.graph, model.opset_imports.get("", 0)
+    if version < _INPUTS:
         return settle_reshapes(graph, Facts())
     facts = facts_of(graph, RULES)
     changed = settle_shapes(facts)
@@ -43,4 +46,6 @@ def settle(model: ir.Model) -> bool:
         settle_no_ops,
     ):
         changed |= step(graph, facts)
+    if version >= _SHAPE_OF_AXES:
+        changed |= settle_targets(graph, facts)
     return changed

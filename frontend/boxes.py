@@ -57,7 +57,7 @@ def _side(axis: int, start: int, count: Size, size: Size) -> Side | None:
     if not isinstance(count, int) or not isinstance(size, int) or count < 1:
         return None
     first = start + size if start < 0 else start
-    if not 0 <= first <= size - count or (start < 0 and start + count > 0):
+    if not 0 <= first <= size - count:
         return None
     return whole if count == size else Side(axis, first, first + count, size)
 

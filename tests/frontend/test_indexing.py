@@ -30,6 +30,9 @@ def test_gather_nd_between_transposes() -> None:
     )
     assert_same_function(model)
     assert counts(model) == {"Gather": 1}
+    indices = model.graph.node(0).inputs[1]
+    assert indices is not None and indices.const_value is not None
+    assert indices.const_value.numpy().tolist() == [2, 0]  # counted from the front
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,17 @@ def test_another_dynamic_axis_is_not_the_same() -> None:
     assert counts(model)["ScatterND"] == 1
     x, u = np.zeros((3, 4), np.float32), np.ones((2, 4), np.float32)
     assert run(model, {"x": x, "u": u})[0].sum() == 8
+
+
+def test_negative_zeros_of_a_dynamic_shape_are_not_padded_with() -> None:
+    model = from_text(
+        """g (float[4, N] x, float[2, N] u) => (float[4, N] y) <int64[2, 1] i = {0, 1}> {
+            n = Shape (x)
+            z = ConstantOfShape <value = float[1] {-0.0}> (n)
+            y = ScatterND (z, i, u)
+        }"""
+    )
+    canonicalise(model)
+    feeds = {"x": np.ones((4, 3), np.float32), "u": np.ones((2, 3), np.float32)}
+    assert counts(model)["Pad"] == 0
+    assert np.signbit(run(model, feeds)[0]).sum() == 6

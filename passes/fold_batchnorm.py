@@ -10,8 +10,10 @@ from flatfold.passes.rewrite import Rewrite
 class FoldBatchNorm(Rewrite):
     """s * (W x + b) + t = (s W) x + (s b + t),  and  W (s x + t) + b = (W s) x + (W t + b).
 
-    *Given* a Conv or Gemm with BatchNormalization, constant Mul, Add, Sub, Div, Neg or Identity
-    after it, or before it. *Result* one Conv or Gemm. Several maps in a row become one.
+    *Given* a Conv or Gemm with BatchNormalization, constant Mul, Add, Sub, Div, Neg, the scale and
+    bias of a LayerNormalization, or a choice of channels (Slice, Gather, shuffle) after it, or
+    before it; a mean, Flatten, Reshape or Transpose may stand between. *Result* one Conv or Gemm.
+    Several maps in a row become one.
 
     *Declines when* there is no layer to fold into; the map stands before zero padding and adds
     something (the rim would be wrong: the padding is not shifted); statistics are not constant; the

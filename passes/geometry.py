@@ -31,7 +31,7 @@ class Decline(Exception):
 
     def bare(self) -> Decline:
         """The same without its traceback, whose frames would keep arrays alive."""
-        return Decline(self.code, self.reason, self.hint)
+        return type(self)(self.code, self.reason, self.hint)
 
 
 @dataclass(frozen=True)

@@ -165,8 +165,7 @@ class Lifter:
         if isinstance(linear, Joined):
             return self._forms.of_join(node, linear, _taken(linear.values, forms))
         if isinstance(linear, Carried):
-            ((_, inner),) = _taken((linear.source,), forms)
-            return self._forms.carried(node, linear, inner)
+            return self._carried(node, linear, forms)
         found = forms.pop(linear.source, None)
         if found is not None:
             try:
@@ -176,6 +175,21 @@ class Lifter:
                 if reason.code == "COST":
                     self._dear[linear.source] = found
         return layout.alone(linear, node.outputs[0])
+
+    def _carried(self, node: ir.Node, linear: Carried, forms: dict[ir.Value, Affine]) -> Affine:
+        ((_, inner),) = _taken((linear.source,), forms)
+        try:
+            return self._forms.carried(node, linear, inner)
+        except Decline:
+            if linear.source in self._cuts or len(inner.terms) == 1:
+                raise
+            last = self.linear(producer_of(linear.source))
+            if not isinstance(last, Applied) or not last.stencil.geometry.is_diagonal:
+                raise
+            alone = layout.alone(last, linear.source)  # of a sum, the map behind it still passes
+            form = self._forms.carried(node, linear, alone)
+            self._cuts[last.source] = Decline("NONLINEAR", "only a map of the channels passes")
+            return form
 
     def _best_sum(self, node: ir.Node, signs: Sequence[int], operands: list[Operand]) -> Affine:
         """The sum, of its operands as they are or of what these are computed from.

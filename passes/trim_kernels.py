@@ -9,10 +9,12 @@ from flatfold.passes.rewrite import Rewrite
 class TrimKernels(Rewrite):
     """W with rims of zeros = the inner W, with as much less padding.
 
-    *Given* a convolution whose outer rows or columns are zero in all channels (pruned or embedded
-    kernels). *Result* a smaller one.
+    *Given* a convolution with many weights of zero: rims, gaps, a plus, channels that use fewer taps
+    than others, outputs that read one channel only (pruned or embedded kernels, choices of channels
+    written as matrices). *Result* smaller ones, summed or side by side.
 
-    *Declines when* the padding is narrower than the rim: the rest of the rim stays.
+    *Declines when* the pieces cost more than the whole; where the padding is narrower than a rim,
+    the rest of the rim stays.
     """
 
     name = "trim-kernels"

@@ -75,8 +75,9 @@ def scale_outputs(factor: Weight, weight: Weight) -> Array:
 
 def apply_to_constant(weight: Weight, shape: Geometry, constant: Array) -> Array:
     """What a constant per channel becomes behind the stencil, away from the border."""
-    axes = tuple(range(2, weight.ndim))
-    matrix = weight.sum(axis=axes, dtype=np.float64)
+    matrix = weight.reshape(shape.outputs, -1)
+    if shape.taps > 1:
+        matrix = weight.sum(axis=tuple(range(2, weight.ndim)), dtype=np.float64)
     blocks = matrix.reshape(shape.groups, shape.outputs // shape.groups, -1)
     image: Array = np.matmul(blocks, constant.reshape(shape.groups, -1, 1)).reshape(-1)
     return image

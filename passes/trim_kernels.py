@@ -9,9 +9,9 @@ from flatfold.passes.rewrite import Rewrite
 class TrimKernels(Rewrite):
     """W with rims of zeros = the inner W, with as much less padding.
 
-    *Given* a convolution with many weights of zero: rims, gaps, a plus, channels that use fewer taps
-    than others, outputs that read one channel only (pruned or embedded kernels, choices of channels
-    written as matrices). *Result* smaller ones, summed or side by side.
+    *Given* a convolution with many weights of zero: rims, gaps, a plus, channels that use fewer
+    taps than others, outputs that read one channel only (pruned or embedded kernels, choices of
+    channels written as matrices). *Result* smaller ones, summed or side by side.
 
     *Declines when* the pieces cost more than the whole; where the padding is narrower than a rim,
     the rest of the rim stays.

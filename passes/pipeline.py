@@ -88,6 +88,7 @@ class _Sweep:
         self.default = pipeline.rewrites[0].name if pipeline.rewrites else ""
         self.names = names
         self.settled: set[ir.Node] = set()
+        self.noted: set[tuple[ir.Value, str]] = set()
         self.applied: list[Remark] = []
         self.missed: list[Remark] = []
 
@@ -156,10 +157,17 @@ class _Sweep:
 
     def _note_boundaries(self, region: Region, missed: Remark) -> bool:
         """Why the region ends where it does, where that is a near miss; whether there was one."""
-        before = len(self.missed)
+        told = False
         for value, why in region.boundaries:
-            self._note(replace(missed, before=Cost(), after=Cost()), why, f"{value.name}: ")
-        return len(self.missed) > before
+            told = told or why.code not in _ENDS
+            if (
+                value,
+                why.code,
+            ) not in self.noted:  # the other readers of a value have the same one
+                self.noted.add((value, why.code))
+                where = "" if why.reason.startswith(value.name or "?") else f"{value.name}: "
+                self._note(replace(missed, before=Cost(), after=Cost()), why, where)
+        return told
 
     def _note(self, missed: Remark, why: Decline, where: str = "") -> None:
         if why.code not in _ENDS:

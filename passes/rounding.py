@@ -52,7 +52,12 @@ def _require_finite(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType
 
 
 def _require_no_underflow(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType) -> None:
-    """Weights below the smallest normal number lose digits; that matters if they carry weight."""
+    """Weights below the smallest normal number lose digits; that matters if they carry weight.
+
+    A bias loses no more than the output does, of which it is a part.
+    """
+    if array.ndim == 1:
+        return
     size = np.abs(array)
     small = (size < TINY[dtype]) & (size > 0)
     if not np.any(small):

@@ -43,8 +43,11 @@ def meaning(node: ir.Node) -> Linear:
     reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if reader is None:
         raise Decline("NONLINEAR", f"{node.op_type} is not linear")
-    if node.outputs[0].dtype is not None and node.outputs[0].dtype not in FLOATS:
-        raise Decline("DTYPE", f"{node.outputs[0].dtype.name} is not a floating-point type")
+    dtype = node.outputs[0].dtype
+    if dtype is not None and dtype not in FLOATS:
+        if node.op_type not in LAYERS:  # of indices and sizes nobody needs to be told
+            raise Decline("NONLINEAR", f"{dtype.name} is not a floating-point type")
+        raise Decline("DTYPE", f"{dtype.name} is not a floating-point type")
     return reader(node)
 
 

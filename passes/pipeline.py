@@ -184,6 +184,7 @@ class _Sweep:
                 node.metadata_props[SCOPE_KEY] = scope
         for value in new.initializers:
             self.graph.register_initializer(value)
+        read = [value for node in region.nodes for value in node.inputs if value is not None]
         if new.nodes:
             ir.convenience.replace_nodes_and_values(
                 self.graph, region.root, region.nodes, new.nodes, [region.output], [new.output]
@@ -191,7 +192,7 @@ class _Sweep:
         else:
             ir.convenience.replace_all_uses_with(region.output, new.output)
             self.graph.remove(region.nodes, safe=True)
-        _drop_dead(self.graph, [value for value, _ in region.boundaries])
+        _drop_dead(self.graph, read)
 
 
 def _drop_dead(graph: ir.Graph, values: list[ir.Value]) -> None:

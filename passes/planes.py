@@ -9,6 +9,7 @@ written out, the plane is the same everywhere, and so a bias.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +32,14 @@ class Plane:
     def bias(self, tolerance: float) -> Array | None:
         """One number per channel, if the plane is the same everywhere but for rounding.
 
-        `tolerance` is relative. It is the border's number, which the graph has rounded: what it
-        should be the interior knows in full, beside terms far larger than the difference.
+        `tolerance` is relative. It is the number of the inside, computed here in full; what is
+        written on the border was rounded to the type of the graph on its way there.
         """
-        flat = self.values.reshape(len(self.values), -1)
-        alike = np.abs(flat - flat[:, :1]) <= tolerance * np.abs(flat[:, :1])
-        return flat[:, 0].copy() if bool(np.all(alike)) else None
+        middle: tuple[Any, ...] = (slice(None), *self.low)
+        inside: Array = self.values[middle]
+        column = inside.reshape(-1, *(1,) * self.axes)
+        alike = np.abs(self.values - column) <= tolerance * np.abs(column)
+        return inside.copy() if bool(np.all(alike)) else None
 
 
 def even(bias: Array | None, channels: int, axes: int) -> Plane:

@@ -19,7 +19,7 @@ class Region:
     """A linear region: `root` computes `form` from its sources through `nodes` (root first).
 
     `meanings` has every node that was read; what such a node takes in besides has none of its own.
-    `evened`: its bias is that of the border, from which the interior's may differ by rounding.
+    `evened`: its bias is that of the inside, from which the border's may differ by rounding.
     """
 
     root: ir.Node

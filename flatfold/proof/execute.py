@@ -5,6 +5,8 @@ nothing. Accepted: max-norm error at most 8 times, and rms error at most 4 times
 original or of one rounding of the output, whichever is more. A right rewrite is not as exact as
 its original, whose weights are exact by definition: folded ones carry one rounding. Over 28 layers
 of RepVGG-B0 that alone makes the rms 1.6 to 2.7 times the original's (112 inputs, two networks).
+Where the longest sum of the rewritten graph is K' products and that of the original K, both limits
+are sqrt(K' / K) times as high (`lengths`): sums that were several short ones.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import onnx_ir as ir
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.inputs import Feeds, InputSpec, draw, settings
+from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.region import ROUNDOFF
 from flatfold.proof.runtime import PlainSession
@@ -44,6 +47,7 @@ class Comparison:
     reference: Reference
     name: str
     roundoff: float
+    growth: float = 1.0
     tried: list[str] = field(default_factory=list)
     worst: Equivalence | None = None
     excess: float = -1.0
@@ -90,7 +94,8 @@ class Comparison:
         scale = float(np.max(finite, initial=0.0)) or 1.0
         old, new = _distance(original, exact, scale), _distance(rewritten, exact, scale)
         floor = self.roundoff * (UNREFERENCED if self.reference is self.before else 1)
-        bounds = (MAX_FACTOR * max(old[0], floor), RMS_FACTOR * max(old[1], floor))
+        limits = (MAX_FACTOR * self.growth, RMS_FACTOR * self.growth)
+        bounds = (limits[0] * max(old[0], floor), limits[1] * max(old[1], floor))
         excess = max(new[0] / bounds[0], new[1] / bounds[1])
         verdict = "sampled" if excess <= 1 else "refuted"
         self._keep(excess, Equivalence(verdict, new[0], old[0], bounds[0], label))
@@ -158,7 +163,8 @@ def compare(
     judge, name = _judge_of(original, before, reference)
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
-    comparison = Comparison(before, after, judge, name, roundoff)
+    growth = rounding_growth(original, rewritten)
+    comparison = Comparison(before, after, judge, name, roundoff, growth)
     for number, shapes in enumerate(settings(specs)):
         for count, (kind, feeds) in enumerate(draw(specs, shapes, seed + number)):
             if macs > HEAVY_MACS and count >= HEAVY_INPUTS:

@@ -97,6 +97,7 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
             x *= np.where(rng.random(x.shape) < 0.5, 1.0, _reach(region.nodes))
             x = within_range(source, x)
         feeds.setdefault(source, Pair(x, np.abs(x)))
+    feeds |= _repeated(region.nodes, feeds)
     nodes = [*_makers(region.nodes, feeds), *reversed(region.nodes)]
     try:
         before = evaluate(nodes, feeds)[region.output]
@@ -114,10 +115,29 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
 
 def _makers(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> list[ir.Node]:
     """What computes the other values that the region reads, straight from the feeds."""
-    read = {value for node in nodes for value in node.inputs if value is not None}
-    made = {value for node in nodes for value in node.outputs}
-    makers = [value.producer() for value in read - made - set(feeds)]
+    makers = [value.producer() for value in _read_besides(nodes, feeds)]
     return [n for n in makers if n is not None and n.inputs and n.inputs[0] in feeds]
+
+
+def _read_besides(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> set[ir.Value]:
+    """Values that the region reads and neither makes nor is fed."""
+    read = {value for node in nodes for value in node.inputs if value is not None}
+    return read - {value for node in nodes for value in node.outputs} - set(feeds)
+
+
+def _repeated(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> dict[ir.Value, Pair]:
+    """Constants that are repeated for every image, of one image."""
+    found = {}
+    for value in _read_besides(nodes, feeds):
+        node = value.producer()
+        tensor = None
+        if node is not None and (node.op_type, node.domain) == ("Expand", "") and node.inputs[0]:
+            tensor = ir.convenience.get_const_tensor(node.inputs[0])
+        if tensor is not None and value.shape is not None:
+            dims = [dim if isinstance(dim, int) else 1 for dim in value.shape.dims]
+            array = np.broadcast_to(tensor.numpy().astype(np.float64), dims)
+            found[value] = Pair(array, np.abs(array))
+    return found
 
 
 def base_shape(value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -136,3 +136,17 @@ def test_a_reference_that_fails_on_the_way_is_given_up():
     found = compare(*both(net))
     assert found.verdict == "sampled"
     assert found.reference == "the original in its own precision"
+
+
+def test_longer_sums_may_round_more_and_others_not():
+    from flatfold.proof.lengths import longest_sum, rounding_growth
+
+    net = Net((1, 8, 9, 8), dtype=np.float32)
+    short = ir.from_proto(
+        net.model(net.conv(net.conv(net.x, 8, 8, (1, 1)), 8, 8, (3, 3), groups=8))
+    )
+    net = Net((1, 8, 9, 8), dtype=np.float32)
+    long = ir.from_proto(net.model(net.conv(net.x, 8, 8, (3, 3))))
+    assert (longest_sum(short), longest_sum(long)) == (9, 72)
+    assert rounding_growth(short, long) == 8**0.5
+    assert rounding_growth(long, short) == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from flatfold.passes.geometry import Decline, Geometry, Sizes
 from flatfold.passes.picks import Index
 from flatfold.passes.stencil import Stencil, add, regroup
 from flatfold.passes.writing import Part, of_part, too_dear
+
+MOST = 24  # bundles of which every pair is looked at
 
 Bring = Callable[[Stencil], Stencil]
 
@@ -53,6 +56,7 @@ def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term],
         form = term.stencil
         key = (form.geometry, b"" if form.pick is None else form.pick.tobytes())
         alike.setdefault(key, _Bundle(form.geometry, [])).members.append(form)
+    alike = _chosen_apart(alike)
     bundles, refusal = _Partition(sizes, pixels, profile).join(list(alike.values()))
     result = []
     for bundle in bundles:
@@ -62,6 +66,32 @@ def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term],
     return result, refusal
 
 
+def _chosen_apart(alike: dict[tuple[Geometry, bytes], _Bundle]) -> dict[Any, _Bundle]:
+    """Terms of one shape that each read other channels, as a Concat of many parts makes them.
+
+    Where no output reads two channels, putting them together adds no work: no pair is looked at.
+    """
+    together: dict[Geometry, list[_Bundle]] = {}
+    for bundle in alike.values():
+        together.setdefault(bundle.shape, []).append(bundle)
+    found: dict[Any, _Bundle] = {}
+    for shape, group in together.items():
+        members = [member for bundle in group for member in bundle.members]
+        pick = _one_pick(members) if len(group) > 2 and shape.is_depthwise else None
+        if pick is None:
+            found |= {(shape, number): bundle for number, bundle in enumerate(group)}
+            continue
+        width = members[0].reads
+        final = (None, 0) if picks.is_every(pick, width) else (pick, width)
+        bring = _with_pick(*final)
+        found[shape] = _Bundle(shape, [bring(member) for member in members])
+    return found
+
+
+def _one_pick(members: list[Stencil]) -> Index | None:
+    return picks.agreed([f.chosen for f in members], [picks.live(f.weight) for f in members])
+
+
 @dataclass(frozen=True)
 class _Partition:
     sizes: Sizes
@@ -69,7 +99,21 @@ class _Partition:
     profile: Profile
 
     def join(self, bundles: list[_Bundle]) -> tuple[list[_Bundle], Decline | None]:
-        """Join the pair that gains most until none gains; each pair is looked at once."""
+        """Join the pair that gains most until none gains; very many first in portions."""
+        refusal: Decline | None = None
+        while len(bundles) > MOST:
+            portions = [bundles[i : i + MOST] for i in range(0, len(bundles), MOST)]
+            done = [self._join(portion) for portion in portions]
+            fewer = [bundle for portion, _ in done for bundle in portion]
+            refusal = next((why for _, why in done if why is not None), refusal)
+            if len(fewer) > len(bundles) // 2:
+                return fewer, refusal
+            bundles = fewer
+        found, why = self._join(bundles)
+        return found, why or refusal
+
+    def _join(self, bundles: list[_Bundle]) -> tuple[list[_Bundle], Decline | None]:
+        """Each pair is looked at once."""
         refusal: Decline | None = None
         alive = dict(enumerate(bundles))
         joints: dict[tuple[int, int], _Joint] = {}
@@ -132,7 +176,7 @@ def _ways(one: _Bundle, two: _Bundle) -> Iterator[Way]:
         return
     if all(shape.is_depthwise for shape in shapes):
         members = one.members + two.members
-        pick = picks.agreed([f.chosen for f in members], [picks.live(f.weight) for f in members])
+        pick = _one_pick(members)
         if pick is not None:
             whole = picks.is_every(pick, first.reads)
             final = (None, 0) if whole else (pick, first.reads)

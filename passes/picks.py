@@ -46,7 +46,8 @@ def rows(weight: Weight, shape: Geometry, pick: Index, index: Index) -> Picked:
     """The outputs `index` of a stencil, zeros where it is -1: (weight, shape, pick)."""
     count, groups, each = len(index), shape.groups, shape.outputs // shape.groups
     owner = np.where(index == NOTHING, NOTHING, index // each)
-    if groups == 1:
+    alone = weight.shape[1] == 1 and bool(np.any(index == NOTHING))  # zeros read nothing
+    if groups == 1 and not alone:
         return _taken(weight, index), replace(shape, outputs=count), pick
     block = 1 if weight.shape[1] == 1 else _block(owner, each)
     if not block:

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from flatfold.passes import layout, virtual
 from flatfold.passes.affine import Affine
 from flatfold.passes.geometry import Decline
-from flatfold.passes.reading import Carried, rank
+from flatfold.passes.picks import NOTHING
+from flatfold.passes.reading import Carried, ints, rank
 from flatfold.passes.stencil import Stencil
 
 
@@ -25,7 +26,7 @@ def carry(node: ir.Node, linear: Carried, form: Affine) -> Affine:
     term = form.terms[0]
     if axes is None or (linear.repeat > 1 and not term.stencil.geometry.is_diagonal):
         raise Decline("NONLINEAR", "only a scale of the channels passes through")
-    if node.op_type == "Reshape" and term.stencil.reads != form.geometry.outputs:
+    if _counts(node) and term.stencil.reads != form.geometry.outputs:
         raise Decline("NONLINEAR", "the number of channels changes")
     moved = _moved(term.stencil, axes, linear.repeat)
     shape = _shape(node.outputs[0], axes, moved.reads)
@@ -35,6 +36,12 @@ def carry(node: ir.Node, linear: Carried, form: Affine) -> Affine:
         raise Decline("NONLINEAR", "there is nothing to pass through")
     bias = None if form.bias is None else np.repeat(form.bias, linear.repeat)
     return layout.form_of((layout.term_of(before, moved),), bias, node.outputs[0])
+
+
+def _counts(node: ir.Node) -> bool:
+    """Whether what the node does depends on the number of channels."""
+    squeezed = node.op_type == "Squeeze" and len(node.inputs) < 2 and not ints(node, "axes", ())
+    return node.op_type == "Reshape" or squeezed
 
 
 def _moved(f: Stencil, axes: int, repeat: int) -> Stencil:
@@ -52,7 +59,8 @@ def _moved(f: Stencil, axes: int, repeat: int) -> Stencil:
     )
     pick = f.pick
     if pick is not None and repeat > 1:
-        pick = (pick[:, None] * repeat + np.arange(repeat)).reshape(-1)
+        spread = (pick[:, None] * repeat + np.arange(repeat)).reshape(-1)
+        pick = np.where(np.repeat(pick, repeat) == NOTHING, NOTHING, spread)
     return replace(f, geometry=shape, weight=weight, pick=pick, width=f.width * repeat)
 
 

@@ -52,10 +52,9 @@ class DropChannels(Exchange):
         """Two dense layers, `node` the second, with fewer channels between them."""
         last = _dense(node)
         stages = _chain(source(node))
-        if any(s.stencil and s.stencil.geometry.axes != last.geometry.axes for s in stages):
-            raise Decline("NONLINEAR", "the layers mix different axes")
+        _require_one_axis(last.geometry.axes, stages)
         values = _constants(stages)
-        known = ~np.isnan(values)
+        known = np.isfinite(values)
         if not known.any():
             raise Decline("NONLINEAR", "no channel is a constant")
         if _is_padded(last):
@@ -66,7 +65,9 @@ class DropChannels(Exchange):
                 "BORDER-BIAS", "a constant in front of zero padding is none at the border"
             )
         keep = keep if len(keep) else np.zeros(1, np.int64)
-        writing = _Rewriting(keep, names, profile, Lowered(node.outputs[0]))
+        if len(keep) == len(known):
+            raise Decline("TRIVIAL", "one channel has to stay")
+        writing = _Rewriting(keep, names, profile, Lowered(node.outputs[0]), last.geometry.axes)
         lowered = writing.run(node, last, stages, np.where(known, values, 0.0))
         nodes = (node, *(stage.node for stage in stages))
         form = Affine((_footprint(last, stages),), None, 0)
@@ -108,6 +109,14 @@ def _chain(value: ir.Value) -> list[Stage]:
         value = source(node)
 
 
+def _require_one_axis(axes: int, stages: list[Stage]) -> None:
+    """Decline unless all work along the axis that the last layer mixes."""
+    for stage in stages:
+        pooled = "Pool" in stage.node.op_type and axes == 0
+        if pooled or (stage.stencil is not None and stage.stencil.geometry.axes != axes):
+            raise Decline("NONLINEAR", "the layers mix different axes")
+
+
 def _constants(stages: list[Stage]) -> Array:
     """What each channel is in front of the last layer, on the whole map; NaN if it varies."""
     values: Array | None = None
@@ -141,6 +150,7 @@ class _Rewriting:
     names: Names
     profile: Profile
     done: Lowered
+    axes: int
 
     def run(self, node: ir.Node, last: Stencil, stages: list[Stage], values: Array) -> Lowered:
         """Every node from the first layer to the last; `values` are those of what goes."""
@@ -156,11 +166,23 @@ class _Rewriting:
 
     def _stage(self, stage: Stage, value: ir.Value, is_first: bool) -> ir.Value:
         if stage.stencil is None:
-            node = _same(stage.node, value, len(self.keep), self.names)
+            node = self._same(stage.node, value)
             self.done.nodes.append(node)
             return node.outputs[0]
         f = rows(stage.stencil, self.keep)
         return self._layer(stage.node, f if is_first else replace(f, pick=None, width=0), value)
+
+    def _same(self, node: ir.Node, value: ir.Value) -> ir.Node:
+        """The node again, on fewer channels."""
+        copy = ir.node(node.op_type, [value, *node.inputs[1:]], dict(node.attributes))
+        made, like = copy.outputs[0], node.outputs[0]
+        made.name = copy.name = self.names.fresh(f"{like.name}.{node.op_type.lower()}")
+        made.type = like.type
+        if like.shape is not None:
+            dims = list(like.shape.dims)
+            dims[1 if self.axes else -1] = len(self.keep)
+            made.shape = ir.Shape(dims)
+        return copy
 
     def _last(self, last: Stencil, values: Array) -> Stencil:
         gone = np.setdiff1d(np.arange(last.geometry.inputs), self.keep)
@@ -180,20 +202,6 @@ class _Rewriting:
         finally:
             self.done.nodes += writer.done.nodes
             self.done.initializers += writer.done.initializers
-
-
-def _same(node: ir.Node, value: ir.Value, channels: int, names: Names) -> ir.Node:
-    """The node again, on fewer channels."""
-    copy = ir.node(node.op_type, [value, *node.inputs[1:]], dict(node.attributes))
-    made, like = copy.outputs[0], node.outputs[0]
-    made.name = copy.name = names.fresh(f"{like.name}.{node.op_type.lower()}")
-    made.type = like.type
-    if like.shape is not None and value.shape is not None:
-        dims = list(like.shape.dims)
-        axis = 1 if value.shape[1] == channels else -1
-        dims[axis] = channels
-        made.shape = ir.Shape(dims)
-    return copy
 
 
 def _footprint(last: Stencil, stages: list[Stage]) -> Term:

@@ -149,7 +149,7 @@ class _Partition:
             except Decline as why:
                 reason = why.bare()
                 continue
-            part = Part(shape, ones, pick, self.sizes)
+            part = Part(shape, ones, pick, self.sizes, one.members[0].reads)
             joined = of_part(part, False, self.pixels, self.profile)
             gain = apart.seconds - joined.seconds
             if gain <= 0:

@@ -22,6 +22,7 @@ from flatfold.passes.lower import Names, lower
 from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Summed
 from flatfold.passes.region import Region
+from flatfold.passes.remains import convolves, drop_dead, drop_unused, names_of
 from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,
@@ -53,7 +54,7 @@ class Pipeline:
         """Rewrite `model` in place; the remarks say what was done and what was left and why."""
         applied: list[Remark] = []
         missed: list[Remark] = []
-        names = Names(_names(model), model.opset_imports.get("", 0))
+        names = Names(names_of(model), model.opset_imports.get("", 0), convolves(model))
         for graph in model.graphs():
             opened = open_splits(graph, names)
             try:
@@ -100,7 +101,7 @@ class _Sweep:
             for exchange in self.exchanges:
                 if node.graph is not None:
                     self._exchange(exchange, node)
-        _drop_unused(self.graph)
+        drop_unused(self.graph)
         return bool(self.applied)
 
     def _visit(self, node: ir.Node) -> None:
@@ -119,7 +120,11 @@ class _Sweep:
             rewrite.accept(region)
             _require_gain(region, before, after)
             lowered = lower(region.form, region.output, self.names, profile)
-            self._apply(rewrite.name, Proposal(region, lowered, before, after))
+            found = Proposal(region, lowered, before, after)
+            if _is_same(found):
+                lowered.discard()
+                raise Decline("TRIVIAL", "it already has its cheapest form")
+            self._apply(rewrite.name, found)
         except Decline as why:
             self._note(missed, why)
         finally:
@@ -130,7 +135,11 @@ class _Sweep:
         try:
             found = exchange.propose(node, self.names, self.pipeline.profile)
             missed = replace(missed, before=found.before, after=found.after)
-            _require_gain(found.region, found.before, found.after)
+            try:
+                _require_gain(found.region, found.before, found.after)
+            except Decline:
+                found.lowered.discard()
+                raise
             self._apply(exchange.name, found)
         except Decline as why:
             self._note(missed, why)
@@ -192,19 +201,15 @@ class _Sweep:
         else:
             ir.convenience.replace_all_uses_with(region.output, new.output)
             self.graph.remove(region.nodes, safe=True)
-        _drop_dead(self.graph, read)
+        drop_dead(self.graph, read)
 
 
-def _drop_dead(graph: ir.Graph, values: list[ir.Value]) -> None:
-    """Remove what computed `values`, and so on upwards, if nothing reads it any more."""
-    while values:
-        node = values.pop().producer()
-        if node is None or node.graph is not graph:
-            continue
-        if any(value.uses() or value.is_graph_output() for value in node.outputs):
-            continue
-        values += [value for value in node.inputs if value is not None]
-        graph.remove(node, safe=True)
+def _is_same(found: Proposal) -> bool:
+    """Whether the same operators would do the same work: nothing that a price could make better."""
+    before, after = found.before, found.after
+    work = (before.macs, before.parameters) == (after.macs, after.parameters)
+    old, new = found.region.nodes, found.lowered.nodes
+    return work and sorted(n.op_type for n in old) == sorted(n.op_type for n in new)
 
 
 # Reasons that only say where linearity ends or that all is well; nobody needs to be told.
@@ -221,19 +226,3 @@ def _require_gain(region: Region, before: Cost, after: Cost) -> None:
         raise Decline("TRIVIAL", "it already has its cheapest form")
     if ratio > 1:
         raise Decline("COST", f"exact, but {ratio:.2f}x the time")
-
-
-def _names(model: ir.Model) -> set[str]:
-    """Every name in use; a body of If or Loop sees the names around it, so all are one set."""
-    names: set[str | None] = set()
-    for graph in model.graphs():
-        names.update(graph.initializers)
-        names.update(value.name for value in graph.inputs)
-        names.update(value.name for node in graph for value in node.outputs)
-    return {name for name in names if name}
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
-            del graph.initializers[name]

@@ -26,6 +26,7 @@ from flatfold.passes.reading import (
     window,
 )
 
+MOST_TAPS = 4096  # of the box that holds them all
 SURE = 0.25  # a coordinate this close to a whole number is rounded to it by every runtime
 
 
@@ -77,6 +78,8 @@ def read_deform_conv(node: ir.Node) -> Applied:
     kernel, axes = weight.shape[2:], weight.ndim - 2
     moves = _uniform(offset, "offsets").reshape(parts, int(np.prod(kernel)), axes)
     share = None if mask is None else _uniform(mask, "mask").reshape(parts, -1)
+    if not np.all(np.isfinite(moves)):
+        raise Decline("NONFINITE", "an offset is not finite")
     if np.any(moves != np.rint(moves)):
         off = float(np.max(np.abs(moves - np.rint(moves))))
         raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel beside the next one")
@@ -85,6 +88,8 @@ def read_deform_conv(node: ir.Node) -> Applied:
     taps = np.stack(np.meshgrid(*map(np.arange, kernel), indexing="ij"), -1).reshape(-1, axes)
     places = (taps * np.array(dilations) + moves).astype(np.int64)
     low, high = places.min((0, 1)), places.max((0, 1))
+    if np.prod((high - low + 1).astype(float)) > MOST_TAPS:
+        raise Decline("COST", "exact, but the taps lie too far apart for one kernel")
     full = _scattered(weight, groups, places - low, high - low + 1, share)
     spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     first = tuple(int(b - n) for b, n in zip(begin, low, strict=True))
@@ -138,8 +143,9 @@ def _expanded(value: ir.Value | None) -> Weight | None:
     sizes = known(value)
     if array is None or None in sizes[1:]:
         return None
-    shape: Ints = (1, *(size or 0 for size in sizes[1:]))
-    return np.broadcast_to(array[:1] if array.ndim == len(shape) else array, shape)
+    images = array.shape[0] if array.ndim == len(sizes) else 1
+    shape: Ints = (images, *(size or 0 for size in sizes[1:]))
+    return np.broadcast_to(array, shape)
 
 
 def _text(node: ir.Node, name: str, default: str) -> str:

@@ -181,7 +181,12 @@ def read_shuffle(node: ir.Node) -> Applied:
     inner, outer = known(split.outputs[0]), known(node.outputs[0])
     order = ints(turn, "perm", ())
     parts = len(inner) - len(sizes) - 1
-    if parts < 2 or order[0] != 0 or order[1 + parts :] != tuple(range(1 + parts, len(inner))):
+    if (
+        parts < 2
+        or len(order) != len(inner)
+        or order[0] != 0
+        or order[1 + parts :] != tuple(range(1 + parts, len(inner)))
+    ):
         raise Decline("NONLINEAR", "more than the channels are permuted")
     split_sizes = tuple(n for n in inner[1 : 1 + parts] if n)
     if not _channels_only(sizes, inner, outer, count, split_sizes, parts):

@@ -90,6 +90,7 @@ def close_splits(graph: ir.Graph, opened: list[Opened]) -> None:
         nodes = list(item.slices.values())
         sources = {node.inputs[0] for node in nodes if node.graph is graph}
         if len(sources) != 1 or any(node.graph is not graph for node in nodes):
+            _forget(graph, item.split)
             continue
         for index, node in item.slices.items():
             _take_over(node.outputs[0], item.split.outputs[index])
@@ -101,4 +102,12 @@ def close_splits(graph: ir.Graph, opened: list[Opened]) -> None:
         ranges = [value for node in nodes for value in node.inputs[1:] if value is not None]
         graph.remove(nodes, safe=True)
         for value in ranges:
+            graph.initializers.pop(value.name or "", None)
+
+
+def _forget(graph: ir.Graph, split: ir.Node) -> None:
+    """Let go of the sizes of a Split that is gone for good."""
+    for index, value in enumerate(split.inputs):
+        split.replace_input_with(index, None)
+        if value is not None and not value.uses():
             graph.initializers.pop(value.name or "", None)

@@ -107,7 +107,7 @@ def _composed(outer: Stencil, term: Term) -> Part:
     part = Part.of(inner, term.sizes)
     ones = Part.of(outer, ()).ones and part.ones
     absorbed = shape.groups == 1 and inner.width <= shape.inputs
-    return Part(shape, ones, None if absorbed else part.pick, term.sizes)
+    return Part(shape, ones, None if absorbed else part.pick, term.sizes, inner.width)
 
 
 def chosen(form: Affine, index: picks.Index) -> Affine:

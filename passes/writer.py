@@ -27,7 +27,7 @@ from flatfold.passes.rims import uncrop
 from flatfold.passes.rounding import cast
 from flatfold.passes.selectors import EVERYTHING
 from flatfold.passes.stencil import Stencil, regroup
-from flatfold.passes.writing import Part, crops, moves_data
+from flatfold.passes.writing import Part, crops, moves_data, picks_first
 
 
 class Writer:
@@ -44,6 +44,8 @@ class Writer:
         self.pixels = pixels
         self.done = Lowered(output)
         self._made: dict[ir.Value, ir.Value] = {}
+        # engines run a double Add but no double Conv: where there is none, none is written
+        self.convolves = names.convolves or self.dtype != ir.DataType.DOUBLE
 
     def source(self, value: ir.Value) -> ir.Value:
         """A value of the graph: itself, or made here if nothing makes it yet."""
@@ -108,7 +110,7 @@ class Writer:
         """The value of one term."""
         term = replace(term, source=self.source(term.source))
         part = Part.of(term.stencil, term.sizes)
-        if self.names.opset >= 11 and moves_data(part, self.pixels, self.profile):
+        if moves_data(part, self.pixels, self.profile):
             return self.elementwise(self.shift(term), bias)
         term = self.select(term)
         form = term.stencil
@@ -151,7 +153,15 @@ class Writer:
 
     def shift(self, term: Term) -> Term:
         """The term with its move carried out by Slice and Pad: what is left is a scale."""
-        shape = term.stencil.geometry
+        shape, part = term.stencil.geometry, Part.of(term.stencil, term.sizes)
+        if self.names.opset < (11 if max((*shape.begin, *shape.end)) > 0 else 10):
+            raise Decline("OLD-OPSET", "a Slice or Pad by inputs needs opset 11")
+        if (
+            part.pick is not None
+            and not picks.is_range(part.pick)
+            and picks_first(part, self.pixels)
+        ):
+            term = self.select(term)
         if crops(shape):
             term = self.crop(term)
         term = self.select(term)
@@ -205,7 +215,7 @@ class Writer:
         """A scale and a bias per channel; both at once are a convolution by one tap."""
         value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
         column = (-1, *(1,) * form.geometry.axes)
-        if bias is not None and form.geometry.axes and not form.is_identity:
+        if bias is not None and form.geometry.axes and not form.is_identity and self.convolves:
             parts = [self.constant(form.weight, "weight"), self.constant(bias, "bias")]
             return self.node("Conv", [value, *parts], conv_attributes(form), shape)
         if not form.is_identity:

@@ -24,19 +24,20 @@ from flatfold.passes.stencil import Stencil, rows
 class Part:
     """What decides the cost of a term: its shape, whether its weights are ones, what it picks.
 
-    `sizes`: of the map that channels are picked from.
+    `sizes` and `width`: of the map that channels are picked from.
     """
 
     shape: Geometry
     ones: bool = False
     pick: Index | None = None
     sizes: Sizes = ()
+    width: int = 0
 
     @staticmethod
     def of(f: Stencil, sizes: Sizes) -> Part:
         local = f.geometry.is_depthwise and f.geometry.taps == 1
         pick = None if f.pick is None else picks.resolved(f.pick, f.width)
-        return Part(f.geometry, local and bool(np.all(f.weight == 1)), pick, sizes)
+        return Part(f.geometry, local and bool(np.all(f.weight == 1)), pick, sizes, f.width)
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,27 @@ def crops(shape: Geometry) -> bool:
 
 def moves_data(part: Part, out: int, profile: Profile) -> bool:
     """Whether a shift is written as Slice and Pad: cheaper than a convolution by one tap."""
-    if not is_shift(part.shape):
+    if not is_shift(part.shape) or not _leaves_some(part):
         return False
     copied = _of_moves(part, False, out, profile)
     convolved = cost.of_stencil(framed(part.shape), False, False, out, profile)
     return copied.seconds < convolved.seconds
+
+
+def _leaves_some(part: Part) -> bool:
+    """Whether a map that is cropped and padded is surely larger than the crop."""
+    sizes = part.sizes or (None,) * part.shape.axes
+    for size, begin, end in zip(sizes, part.shape.begin, part.shape.end, strict=True):
+        crop = max(-begin, 0) + max(-end, 0)
+        if crop and max(begin, end) > 0 and (size is None or size <= crop):
+            return False
+    return True
+
+
+def picks_first(part: Part, out: int) -> bool:
+    """Whether channels are chosen before pixels: whichever leaves less to the other."""
+    read = cost.positions(part.sizes) if part.sizes else out
+    return part.shape.inputs * read <= part.width * out
 
 
 def _of_moves(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
@@ -92,12 +109,14 @@ def of_part(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
         total = cost.of_stencil(framed(shape), biased, part.ones, out, profile)
     if part.pick is None:
         return total
+    read = cost.positions(part.sizes) if shape.axes else out
     if not moves_data(part, out, profile) or not crops(shape):
-        read = cost.positions(part.sizes) if shape.axes else out
         return total + cost.of_copy(shape.inputs, read, profile)
     if picks.is_range(part.pick):
         return total  # one Slice does both
-    return total + cost.of_copy(shape.inputs, out, profile)
+    if picks_first(part, out):
+        return total + cost.of_copy(shape.inputs, read, profile)
+    return total + cost.of_copy(part.width, out, profile)  # and the pick is what is counted above
 
 
 def of_parts(

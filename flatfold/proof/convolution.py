@@ -30,12 +30,25 @@ def convolve(
         columns = np.stack([v.reshape(len(x), groups, -1, shape[3]) for v in views], axis=3)
         y = matrix.reshape(groups, shape[2], -1) @ columns.reshape(*shape[:2], -1, shape[3])
         return y.reshape(len(x), len(weight), *out)
+    if matrix.shape[1:3] == (1, 1):
+        return _depthwise(padded, weight, strides, dilations, out)
     y = np.zeros(shape)
     for number, view in enumerate(views):
-        tap, column = matrix[..., number], view.reshape(len(x), groups, -1, shape[3])
-        # depthwise: a product of 1 x 1 matrices would cost a call for each channel
-        y += tap * column if tap.shape[1:] == (1, 1) else tap @ column
+        y += matrix[..., number] @ view.reshape(len(x), groups, -1, shape[3])
     return y.reshape(len(x), len(weight), *out)
+
+
+def _depthwise(padded: Array, weight: Array, strides: Any, dilations: Any, out: Any) -> Array:
+    """A row of taps at a time: matrices of 1 x 1 would cost a call for each channel and tap."""
+    y = np.zeros((len(padded), len(weight), *out))
+    width, step, stride = weight.shape[-1], dilations[-1], strides[-1]
+    for tap in np.ndindex(*weight.shape[2:-1]):
+        whole = (dilations[:-1], out[:-1], strides[:-1])
+        rows = _window(padded, tap, *whole)
+        views = np.lib.stride_tricks.sliding_window_view(rows, step * (width - 1) + 1, axis=-1)
+        at: Any = (slice(None), 0, *tap)
+        y += np.einsum("nc...k,ck->nc...", views[..., ::stride, ::step], weight[at])
+    return y
 
 
 def _window(padded: Array, tap: Any, dilations: Any, out: Any, strides: Any) -> Array:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.proof.convolution import convolve, cut, same_pads, scatter
+from flatfold.proof.pair import Unsupported
+from flatfold.proof.sampling import deform_conv, grid_sample
 
 if TYPE_CHECKING:
     import onnx
@@ -111,4 +113,26 @@ def _convolutions() -> list[Any]:
             y = cut(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
-    return [Conv, ConvTranspose]
+    return [Conv, ConvTranspose, *_samplers()]
+
+
+def _samplers() -> list[Any]:
+    """The evaluator goes from pixel to pixel; ours looks at all of them at once."""
+    from onnx.reference.op_run import OpRun
+
+    class GridSample(OpRun):
+        def _run(self, x: Any, grid: Any, **how: Any) -> tuple[Any]:
+            try:
+                return (grid_sample(x, grid, **{k: v for k, v in how.items() if v is not None}),)
+            except Unsupported as why:
+                raise NoReference(str(why)) from None
+
+    class DeformConv(OpRun):
+        def _run(
+            self, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None, **how: Any
+        ) -> Any:
+            given = {k: v for k, v in how.items() if v is not None}
+            y = deform_conv(x, w, offset, mask, **given)
+            return (y if b is None else y + b.reshape(-1, *(1,) * (w.ndim - 2)),)
+
+    return [GridSample, DeformConv]

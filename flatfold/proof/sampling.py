@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.convolution import Array
-from flatfold.proof.pair import Pair, Unsupported, attribute, given
+from flatfold.proof.pair import Pair, Unsupported, given
 
 
 def _sampled(x: Array, places: Array) -> Array:
@@ -30,54 +30,66 @@ def _sampled(x: Array, places: Array) -> Array:
     return total
 
 
-def _grid_sample(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, grid = given(arguments[0]), given(arguments[1]).y
-    mode, outside = attribute(node, "mode", "linear"), attribute(node, "padding_mode", "zeros")
+def grid_sample(x: Array, grid: Array, **how: Any) -> Array:
+    """GridSample by the standard, outside zero."""
+    mode, outside = how.get("mode", "linear"), how.get("padding_mode", "zeros")
     if outside != "zeros" or mode not in ("nearest", "linear", "bilinear"):
         raise Unsupported(f"GridSample by {mode} and {outside}")
-    sizes = np.array(x.y.shape[2:], float).reshape(-1, *(1,) * (grid.ndim - 2))
-    found: list[list[Array]] = [[], []]
-    for image in range(len(x.y)):
+    sizes = np.array(x.shape[2:], float).reshape(-1, *(1,) * (grid.ndim - 2))
+    images = []
+    for image in range(len(x)):
         at = np.moveaxis(grid[min(image, len(grid) - 1)], -1, 0)[::-1]
-        corners = attribute(node, "align_corners", 0)
+        corners = how.get("align_corners", 0)
         places = (at + 1) / 2 * (sizes - 1) if corners else ((at + 1) * sizes - 1) / 2
-        places = np.rint(places) if mode == "nearest" else places
-        for kept, array in zip(found, (x.y, x.m), strict=True):
-            kept.append(_sampled(array[image], places))
-    return Pair(np.stack(found[0]), np.stack(found[1]))
+        images.append(_sampled(x[image], np.rint(places) if mode == "nearest" else places))
+    return np.stack(images)
+
+
+def deform_conv(x: Array, w: Array, offset: Array, mask: Array | None, **how: Any) -> Array:
+    """DeformConv by the standard, without its bias."""
+    axes, kernel, out = w.ndim - 2, w.shape[2:], offset.shape[2:]
+    one, none = [1] * axes, [0] * 2 * axes
+    strides, dilations, pads = (
+        how.get("strides", one),
+        how.get("dilations", one),
+        how.get("pads", none),
+    )
+    groups, parts = how.get("group", 1), how.get("offset_group", 1)
+    start = [s * np.arange(n) - p for s, n, p in zip(strides, out, pads[:axes], strict=True)]
+    base = np.stack(np.meshgrid(*start, indexing="ij")).astype(float)
+    images, each = [], x.shape[1] // parts
+    for image in range(len(x)):
+        moves = offset[min(image, len(offset) - 1)].reshape(parts, -1, axes, *out)
+        gates = np.ones((parts, moves.shape[1], *out))
+        if mask is not None:
+            gates = mask[min(image, len(mask) - 1)].reshape(gates.shape)
+        columns = np.zeros((x.shape[1], len(moves[0]), *out))
+        for part in range(parts):
+            some = slice(part * each, (part + 1) * each)
+            for tap, index in enumerate(product(*map(range, kernel))):
+                step = (np.array(index) * dilations).reshape(-1, *(1,) * axes)
+                value = _sampled(x[image, some], base + step + moves[part, tap])
+                columns[some, tap] = value * gates[part, tap]
+        stack = columns.reshape(groups, -1, int(np.prod(out)))
+        images.append((w.reshape(groups, len(w) // groups, -1) @ stack).reshape(len(w), *out))
+    return np.stack(images)
+
+
+def _grid_sample(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, grid = given(arguments[0]), given(arguments[1]).y
+    how = {name: found.value for name, found in node.attributes.items()}
+    return Pair(grid_sample(x.y, grid, **how), grid_sample(x.m, grid, **how))
 
 
 def _deform_conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, w, offset = (given(argument) for argument in arguments[:3])
-    axes, kernel = w.y.ndim - 2, w.y.shape[2:]
-    one, none = [1] * axes, [0] * 2 * axes
-    strides, dilations = (attribute(node, name, one) for name in ("strides", "dilations"))
-    pads, groups = attribute(node, "pads", none), attribute(node, "group", 1)
-    parts, mask = attribute(node, "offset_group", 1), (list(arguments) + [None] * 2)[4]
-    out = offset.y.shape[2:]
-    start = [s * np.arange(n) - p for s, n, p in zip(strides, out, pads[:axes], strict=True)]
-    base = np.stack(np.meshgrid(*start, indexing="ij")).astype(float)
-    images: Any = [[], []]
-    for image in range(len(x.y)):
-        moves = offset.y[min(image, len(offset.y) - 1)].reshape(parts, -1, axes, *out)
-        gates = None if mask is None else mask.y[min(image, len(mask.y) - 1)]
-        for kept, a, b in ((images[0], x.y, w.y), (images[1], x.m, w.m)):
-            columns = []
-            for channel in range(a.shape[1]):
-                part = channel * parts // a.shape[1]
-                for tap, index in enumerate(product(*map(range, kernel))):
-                    step = (np.array(index) * dilations).reshape(-1, *(1,) * axes)
-                    value = _sampled(a[image, channel], base + step + moves[part, tap])
-                    gate = 1.0 if gates is None else gates.reshape(parts, -1, *out)[part, tap]
-                    columns.append(value * (gate if b is w.y else np.abs(gate)))
-            stack = np.stack(columns).reshape(groups, -1, int(np.prod(out)))
-            blocks = b.reshape(groups, b.shape[0] // groups, -1)
-            kept.append((blocks @ stack).reshape(b.shape[0], *out))
-    y, m = np.stack(images[0]), np.stack(images[1])
-    bias = arguments[3] if len(arguments) > 3 else None
-    column = (-1, *(1,) * axes)
+    bias, mask = ([*arguments, None, None])[3:5]
+    how = {name: found.value for name, found in node.attributes.items()}
+    y = deform_conv(x.y, w.y, offset.y, None if mask is None else mask.y, **how)
+    m = deform_conv(x.m, w.m, offset.y, None if mask is None else mask.m, **how)
     if bias is None:
         return Pair(y, m)
+    column = (-1, *(1,) * (w.y.ndim - 2))
     return Pair(y + bias.y.reshape(column), m + bias.m.reshape(column))
 
 

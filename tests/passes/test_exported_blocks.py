@@ -40,7 +40,7 @@ CHOSEN = (
 WIDELY = ("ConvNeXt", "sandglass /2, slices", "RepLKNet 13", "CSLA", "ResNet-D")
 OPSETS = range(13, 21)  # what the exporter by tracing can write
 IN_OPSETS = (
-    "DBB depthwise 3x3 s2, writes",
+    "CSLA",
     "sandglass /2, in place",
     "VanillaNet slope 1",
     "ConvTranspose 2-D, grouped",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import InputError
@@ -43,10 +44,19 @@ def reference_of(source: Source) -> Reference | None:
     """The module behind the graph in float64, if there is a module."""
     from flatfold.frontend.reference import float64_reference
     from flatfold.proof.execute import specs_of
+    from flatfold.proof.reference import NoReference
 
     if source.module is None:
         return None
-    return float64_reference(source.module, [spec.name for spec in specs_of(source.model)])
+    run = float64_reference(source.module, [spec.name for spec in specs_of(source.model)])
+
+    def reference(feeds: Mapping[str, Any]) -> list[Any]:
+        try:
+            return run(feeds)
+        except Exception as why:  # a module may make tensors of a fixed type as it runs
+            raise NoReference(f"the module does not run in float64: {why}") from None
+
+    return reference
 
 
 def require_same_interface(a: ir.Model, b: ir.Model) -> None:

@@ -30,13 +30,17 @@ class Forms:
     planes: bool
     refusals: dict[ir.Node, Decline]
 
-    def of_sum(self, node: ir.Node, signs: Sequence[int], operands: list[Operand]) -> Affine:
-        """sum of sign * operand."""
+    def of_sum(
+        self, node: ir.Node, signs: Sequence[int], operands: list[Operand], consume: bool = True
+    ) -> Affine:
+        """sum of sign * operand; `consume`: the operands are not needed afterwards."""
         values = [value for value, _ in operands]
         inners = layout.same_layout(operands)
         layout.require_equal_sizes(list(zip(values, inners, strict=True)))
         sizes = layout.sizes_of(node.outputs[0], inners[0].geometry.axes)
-        form, refusal = total(list(zip(signs, inners, strict=True)), self.profile, sizes)
+        form, refusal = total(
+            list(zip(signs, inners, strict=True)), self.profile, sizes, consume=consume
+        )
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
 
     def through(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
@@ -88,6 +92,6 @@ class Forms:
         return apply(outer, inner, self._reading(linear.source, outer.geometry.axes, pixels))
 
     def _reading(self, value: ir.Value, axes: int, pixels: int) -> Reading:
-        tolerance = 4 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0
+        tolerance = 16 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0
         sizes = layout.sizes_of(value, axes)
         return Reading(sizes, pixels, self.profile, self.planes, tolerance)

@@ -35,10 +35,12 @@ from flatfold.passes.stencil import Stencil
 def form_of(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) -> Affine:
     """The form of `value`, with what its shape says about cost."""
     axes = terms[0].stencil.geometry.axes
-    if value.shape is None and axes:
-        return Affine(terms, bias, cost.positions(unknown_sizes(axes)))
-    positions = cost.positions(pixels(value, axes))
-    return Affine(terms, bias, positions, batched=axes == 0 and rank(value) > 2)
+    if not axes:
+        return Affine(terms, bias, cost.positions(pixels(value, 0)), batched=rank(value) > 2)
+    declared = unknown_sizes(axes) if value.shape is None else spatial(value)
+    computed = terms[0].stencil.geometry.output_sizes(terms[0].sizes)
+    sizes = tuple(a if a is not None else b for a, b in zip(computed, declared, strict=True))
+    return Affine(terms, bias, cost.positions(sizes))
 
 
 def alone(linear: Applied, value: ir.Value) -> Affine:

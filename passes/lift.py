@@ -21,6 +21,7 @@ from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
 from flatfold.passes.nesting import flat_sums, producer_of
 from flatfold.passes.operators import meaning
+from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
 from flatfold.passes.writing import cost_of, trimmed
@@ -61,7 +62,9 @@ class Lifter:
             with contextlib.suppress(Decline):
                 other = self._bolder.lift(root)
                 self._bolder.release(root)
-                if region is None or len(other.nodes) > len(region.nodes):
+                profile = self._forms.profile
+                gains = cost_of(other.form, profile).seconds < cost_as_it_is(other, profile).seconds
+                if gains and (region is None or len(other.nodes) > len(region.nodes)):
                     return other
         if region is None:
             raise Decline("BORDER-BIAS", "a constant is put beside data that is not padded by it")
@@ -196,7 +199,8 @@ class Lifter:
 
         A chain that is dear to compose costs nothing once its kernel is part of a larger one.
         """
-        form = self._forms.of_sum(node, signs, operands)
+        dear = any(o.terms[0].source in self._dear for _, o in operands)
+        form = self._forms.of_sum(node, signs, operands, consume=not dear)
         for index, (value, operand) in enumerate(operands):
             cut = operand.terms[0].source
             inner = self._dear.get(cut)
@@ -206,7 +210,7 @@ class Lifter:
             with contextlib.suppress(Decline):
                 opened = self._forms.through(node, operand, cut, inner)
                 changed = [*operands[:index], (value, opened), *operands[index + 1 :]]
-                other = self._forms.of_sum(node, signs, changed)
+                other = self._forms.of_sum(node, signs, changed, consume=False)
                 apart = cost_of(form, self._forms.profile) + cost_of(inner, self._forms.profile)
                 if cost_of(other, self._forms.profile).seconds < apart.seconds:
                     del self._cuts[cut]

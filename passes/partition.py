@@ -46,8 +46,13 @@ class _Joint:
     bring: Bring
 
 
-def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term], Decline | None]:
-    """Join terms over one source, greedily, while that pays; and a reason why it ended."""
+def merge(
+    terms: list[Term], pixels: int, profile: Profile, consume: bool
+) -> tuple[list[Term], Decline | None]:
+    """Join terms over one source, greedily, while that pays; and a reason why it ended.
+
+    `consume`: nobody needs the terms afterwards, so that fresh weights may be summed into.
+    """
     if len(terms) == 1:
         return terms, None
     source, sizes = terms[0].source, terms[0].sizes
@@ -61,7 +66,7 @@ def merge(terms: list[Term], pixels: int, profile: Profile) -> tuple[list[Term],
     result = []
     for bundle in bundles:
         parts = bundle.members
-        form = parts[0] if len(parts) == 1 else add(parts, sizes, consume=True)
+        form = parts[0] if len(parts) == 1 else add(parts, sizes, consume=consume)
         result.append(Term(source, form, sizes))
     return result, refusal
 

@@ -32,13 +32,14 @@ class Plane:
     def bias(self, tolerance: float) -> Array | None:
         """One number per channel, if the plane is the same everywhere but for rounding.
 
-        `tolerance` is relative. It is the number of the inside, computed here in full; what is
-        written on the border was rounded to the type of the graph on its way there.
+        It is the number of the inside, computed here in full; what is written on the border was
+        rounded to the type of the graph on its way there, beta - mean * s term by term. So
+        `tolerance` is relative to the largest number of any channel.
         """
         middle: tuple[Any, ...] = (slice(None), *self.low)
         inside: Array = self.values[middle]
         column = inside.reshape(-1, *(1,) * self.axes)
-        alike = np.abs(self.values - column) <= tolerance * np.abs(column)
+        alike = np.abs(self.values - column) <= tolerance * np.max(np.abs(self.values), initial=0.0)
         return inside.copy() if bool(np.all(alike)) else None
 
 

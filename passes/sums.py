@@ -54,9 +54,8 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
         require_exact(
             outer.geometry, term.stencil.geometry, even and inner.bias is not None, term.sizes
         )
-    if (
-        not inner.joined and not how.dear
-    ):  # what is zero on many channels shrinks when it is composed
+    free = how.dear or (how.planes and _moves(outer.geometry))  # the whole region decides
+    if not inner.joined and not free:  # what is zero on many channels shrinks when it is composed
         shapes = [_composed(outer, t) for t in inner.live]
         after = sources + of_parts(shapes, bias is not None, pixels, profile, batched)
         if after.seconds > before.seconds:
@@ -65,7 +64,7 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
     terms = [Term(t.source, compose(bare, t.stencil, t.sizes), t.sizes) for t in inner.terms]
     joined = inner.joined and outer.geometry.groups > 1
     form = Affine(tuple(terms), bias, pixels, batched, joined, plane)
-    if inner.joined and not how.dear:
+    if inner.joined and not free:
         after = cost_of(form, profile)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
@@ -84,10 +83,10 @@ def _offset(outer: Stencil, inner: Affine, how: Reading) -> tuple[Array | None, 
         raise Decline("BORDER-BIAS", "the bias in front of a layer is another near the border")
     moved_ = planes.moved(_plane_of(inner, how.sizes), g.begin, g.end, how.sizes)
     plane = planes.scaled(moved_, outer.weight.reshape(-1).astype(np.float64))
+    if outer.bias is not None:
+        plane = planes.plus(plane, planes.even(outer.bias, g.outputs, g.axes), ())
     bias = plane.bias(how.tolerance)
-    if bias is None:
-        return outer.bias, plane, False
-    return plus(outer.bias, present(bias)), None, False
+    return (None, plane, False) if bias is None else (present(bias), None, False)
 
 
 def _moves(g: Geometry) -> bool:
@@ -120,7 +119,11 @@ def chosen(form: Affine, index: picks.Index) -> Affine:
 
 
 def total(
-    parts: Sequence[tuple[int, Affine]], profile: Profile, sizes: Sizes = (), tolerance: float = 0.0
+    parts: Sequence[tuple[int, Affine]],
+    profile: Profile,
+    sizes: Sizes = (),
+    tolerance: float = 0.0,
+    consume: bool = True,
 ) -> tuple[Affine, Decline | None]:
     """Sum of signed forms of equal `sizes`: terms over one source are merged where that pays.
 
@@ -145,7 +148,7 @@ def total(
     terms: list[Term] = []
     refusal: Decline | None = None
     for group in grouped.values():
-        merged, why = merge(group, last.pixels, profile)
+        merged, why = merge(group, last.pixels, profile, consume)
         terms += merged
         refusal = refusal or why
     return Affine(tuple(terms), bias, last.pixels, last.batched, joined, plane), refusal

@@ -74,6 +74,8 @@ class RegionChecks:
         rng = np.random.default_rng([self.seed, self.regions])
         ratio = max(_ratio(change, extent, rng) for extent in extents(change))
         allowed = MARGIN + (EVENED if change.region.evened else 0.0)
+        if ratio > allowed and change.region.evened and math.isfinite(ratio):
+            raise Decline("BORDER-BIAS", "what is written on the border is rounded too coarsely")
         self.regions += 1
         self.worst = max(self.worst, ratio)
         if not ratio <= allowed:

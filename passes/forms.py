@@ -43,15 +43,19 @@ class Forms:
         )
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
 
-    def through(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
-        """The form of `node`, a term of which reads `value`, over what `value` is computed from.
-
-        Composing the two cost more than it saved; in a sum it may all be one kernel.
-        """
-        (term,) = form.terms
-        axes = term.stencil.geometry.axes
-        how = replace(self._reading(value, axes, form.pixels), dear=True)
-        return apply(replace(term.stencil, bias=form.bias), inner, how)
+    def opened(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
+        """The form over what `value` is computed from, wherever it reads `value`."""
+        kept = tuple(term for term in form.terms if term.source is not value)
+        if len(kept) == len(form.terms):
+            return form
+        parts = [(1, replace(form, terms=kept))]
+        for term in form.terms:
+            if term.source is value:
+                axes = term.stencil.geometry.axes
+                how = replace(self._reading(value, axes, form.pixels), dear=True)
+                parts.append((1, apply(term.stencil, inner, how)))
+        sizes = layout.sizes_of(node.outputs[0], form.geometry.axes)
+        return total(parts, self.profile, sizes, consume=False)[0]
 
     def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
         """The operands side by side, along the channels or along a spatial axis."""

@@ -8,7 +8,7 @@ operator, the boundary keeps the reason.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
@@ -24,6 +24,7 @@ from flatfold.passes.operators import meaning
 from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
+from flatfold.passes.reopening import Reopening
 from flatfold.passes.writing import cost_of, trimmed
 
 
@@ -40,6 +41,13 @@ class Lifter:
         self._meanings: dict[ir.Node, Linear | Decline] = {}
         self._cuts: dict[ir.Value, Decline] = {}
         self._dear: dict[ir.Value, Affine] = {}
+        self._reopening = Reopening(
+            self._forms,
+            self._cuts,
+            self._dear,
+            lambda value: self._form_of(producer_of(value)),
+            lambda node: self._inside(node)[0],
+        )
         self._regions: dict[ir.Node, Region] = {}
 
     def lift(self, root: ir.Node) -> Region:
@@ -98,9 +106,23 @@ class Lifter:
         linear = self.linear(root)
         if isinstance(linear, Applied) and virtual.origin(linear.source) is not None:
             raise Decline("NONLINEAR", "only what is behind it is linear")
+        self._dear.clear()
+        form = self._form_of(root)
+        nodes, meanings, boundaries = self._inside(root)
+        kind = kind_of(meanings)
+        if form.plane is not None:
+            raise Decline("BORDER-BIAS", "its bias is another near the border")
+        if TRIM in self.allowed:
+            smaller = carved(trimmed(form, self._forms.profile), self._forms.profile)
+            kind = TRIM if smaller is not form and len(nodes) == 1 else kind
+            form = smaller
+        ends, evened = tuple(boundaries.items()), self._bolder is None
+        return Region(root, form, nodes, meanings, kind, ends, evened)
+
+    def _form_of(self, root: ir.Node) -> Affine:
+        """The form of what `root` makes, grown as far as it goes."""
         forms: dict[ir.Value, Affine] = {}
         order = self._reachable(root)
-        self._dear.clear()
         sums = flat_sums(order, self.linear, self._cuts)
         for node in reversed(order):
             output = node.outputs[0]
@@ -113,16 +135,7 @@ class Lifter:
                 if node is root:
                     raise
                 self._cuts[output] = reason.bare()
-        nodes, meanings, boundaries = self._inside(root)
-        form, kind = forms[root.outputs[0]], kind_of(meanings)
-        if form.plane is not None:
-            raise Decline("BORDER-BIAS", "its bias is another near the border")
-        if TRIM in self.allowed:
-            smaller = carved(trimmed(form, self._forms.profile), self._forms.profile)
-            kind = TRIM if smaller is not form and len(nodes) == 1 else kind
-            form = smaller
-        ends, evened = tuple(boundaries.items()), self._bolder is None
-        return Region(root, form, nodes, meanings, kind, ends, evened)
+        return forms[root.outputs[0]]
 
     def _reachable(self, root: ir.Node) -> list[ir.Node]:
         """Nodes that could belong to the region, every node before the nodes it reads."""
@@ -164,7 +177,7 @@ class Lifter:
         linear = self.linear(node)
         if isinstance(linear, Summed):
             signs, values = zip(*terms, strict=True)
-            return self._best_sum(node, signs, _taken(values, forms))
+            return self._reopening.best_sum(node, signs, _taken(values, forms))
         if isinstance(linear, Joined):
             return self._forms.of_join(node, linear, _taken(linear.values, forms))
         if isinstance(linear, Carried):
@@ -194,53 +207,32 @@ class Lifter:
             self._cuts[last.source] = Decline("NONLINEAR", "only a map of the channels passes")
             return form
 
-    def _best_sum(self, node: ir.Node, signs: Sequence[int], operands: list[Operand]) -> Affine:
-        """The sum, of its operands as they are or of what these are computed from.
-
-        A chain that is dear to compose costs nothing once its kernel is part of a larger one.
-        """
-        dear = any(o.terms[0].source in self._dear for _, o in operands)
-        form = self._forms.of_sum(node, signs, operands, consume=not dear)
-        for index, (value, operand) in enumerate(operands):
-            cut = operand.terms[0].source
-            inner = self._dear.get(cut)
-            others = {t.source for i, (_, o) in enumerate(operands) if i != index for t in o.terms}
-            if inner is None or len(operand.terms) > 1 or others.isdisjoint(_sources(inner)):
-                continue
-            with contextlib.suppress(Decline):
-                opened = self._forms.through(node, operand, cut, inner)
-                changed = [*operands[:index], (value, opened), *operands[index + 1 :]]
-                other = self._forms.of_sum(node, signs, changed, consume=False)
-                apart = cost_of(form, self._forms.profile) + cost_of(inner, self._forms.profile)
-                if cost_of(other, self._forms.profile).seconds < apart.seconds:
-                    del self._cuts[cut]
-                    operands, form = changed, other
-        return form
-
     def _inside(
         self, root: ir.Node
     ) -> tuple[tuple[ir.Node, ...], dict[ir.Node, Linear], dict[ir.Value, Decline]]:
-        """Nodes of the region as it turned out, what they mean, and where it ends and why."""
-        nodes, meanings, boundaries = [], {}, {}
-        stack = [root]
+        """Nodes of the region, each after those that read it; their meanings; its ends and why."""
+        nodes: list[ir.Node] = []
+        meanings: dict[ir.Node, Linear] = {}
+        boundaries: dict[ir.Value, Decline] = {}
+        stack = [(root, False)]
         while stack:
-            node = stack.pop()
-            linear = meanings[node] = self.linear(node)
-            nodes.append(node)
-            if isinstance(linear, Applied):
-                nodes += [producer_of(value) for value in linear.through]
+            node, is_left = stack.pop()
+            linear = self.linear(node)
+            if is_left:
+                through = linear.through if isinstance(linear, Applied) else ()
+                nodes += [*(producer_of(value) for value in reversed(through)), node]
+            if is_left or node in meanings:
+                continue
+            meanings[node] = linear
+            stack.append((node, True))
             if node in self._forms.refusals:
                 boundaries[node.outputs[0]] = self._forms.refusals[node]
             for value in operands(linear):
                 if value in self._cuts:
                     boundaries[value] = self._cuts[value]
                 else:
-                    stack.append(producer_of(value))
-        return tuple(nodes), meanings, boundaries
-
-
-def _sources(form: Affine) -> set[ir.Value]:
-    return {term.source for term in form.terms}
+                    stack.append((producer_of(value), False))
+        return tuple(reversed(nodes)), meanings, boundaries
 
 
 def _taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:

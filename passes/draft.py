@@ -23,12 +23,11 @@ class Lowered:
 
 
 class Names:
-    """Names that no value has; and what a model is written in: an opset, convolutions or none."""
+    """Names that no value of the graph has; and the opset that they are written in."""
 
-    def __init__(self, taken: set[str], opset: int, convolves: bool) -> None:
+    def __init__(self, taken: set[str], opset: int) -> None:
         self._taken = taken
         self.opset = opset
-        self.convolves = convolves
 
     def fresh(self, base: str) -> str:
         name, number = base, 1

@@ -48,13 +48,15 @@ class Forms:
         kept = tuple(term for term in form.terms if term.source is not value)
         if len(kept) == len(form.terms):
             return form
+        axes = form.geometry.axes
+        if inner.geometry.axes != axes:
+            inner = layout.recast(inner, value, axes)
         parts = [(1, replace(form, terms=kept))]
         for term in form.terms:
             if term.source is value:
-                axes = term.stencil.geometry.axes
                 how = replace(self._reading(value, axes, form.pixels), dear=True)
                 parts.append((1, apply(term.stencil, inner, how)))
-        sizes = layout.sizes_of(node.outputs[0], form.geometry.axes)
+        sizes = layout.sizes_of(node.outputs[0], axes)
         return total(parts, self.profile, sizes, consume=False)[0]
 
     def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:

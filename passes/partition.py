@@ -72,10 +72,7 @@ def merge(
 
 
 def _chosen_apart(alike: dict[tuple[Geometry, bytes], _Bundle]) -> dict[Any, _Bundle]:
-    """Terms of one shape that each read other channels, as a Concat of many parts makes them.
-
-    Where no output reads two channels, putting them together adds no work: no pair is looked at.
-    """
+    """Terms of one shape on other channels, as a Concat makes them: no pair need be looked at."""
     together: dict[Geometry, list[_Bundle]] = {}
     for bundle in alike.values():
         together.setdefault(bundle.shape, []).append(bundle)

@@ -22,7 +22,7 @@ from flatfold.passes.lower import Names, lower
 from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Summed
 from flatfold.passes.region import Region
-from flatfold.passes.remains import convolves, drop_dead, drop_unused, names_of
+from flatfold.passes.remains import drop_dead, drop_unused, names_of
 from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,
@@ -54,7 +54,7 @@ class Pipeline:
         """Rewrite `model` in place; the remarks say what was done and what was left and why."""
         applied: list[Remark] = []
         missed: list[Remark] = []
-        names = Names(names_of(model), model.opset_imports.get("", 0), convolves(model))
+        names = Names(names_of(model), model.opset_imports.get("", 0))
         for graph in model.graphs():
             opened = open_splits(graph, names)
             try:

@@ -15,11 +15,6 @@ def names_of(model: ir.Model) -> set[str]:
     return {name for name in names if name}
 
 
-def convolves(model: ir.Model) -> bool:
-    """Whether there is a convolution in it."""
-    return any(node.op_type == "Conv" for graph in model.graphs() for node in graph)
-
-
 def drop_dead(graph: ir.Graph, values: list[ir.Value]) -> None:
     """Remove what computed `values`, and so on upwards, if nothing reads it any more."""
     while values:

@@ -44,8 +44,6 @@ class Writer:
         self.pixels = pixels
         self.done = Lowered(output)
         self._made: dict[ir.Value, ir.Value] = {}
-        # engines run a double Add but no double Conv: where there is none, none is written
-        self.convolves = names.convolves or self.dtype != ir.DataType.DOUBLE
 
     def source(self, value: ir.Value) -> ir.Value:
         """A value of the graph: itself, or made here if nothing makes it yet."""
@@ -215,7 +213,7 @@ class Writer:
         """A scale and a bias per channel; both at once are a convolution by one tap."""
         value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
         column = (-1, *(1,) * form.geometry.axes)
-        if bias is not None and form.geometry.axes and not form.is_identity and self.convolves:
+        if bias is not None and form.geometry.axes and not form.is_identity:
             parts = [self.constant(form.weight, "weight"), self.constant(bias, "bias")]
             return self.node("Conv", [value, *parts], conv_attributes(form), shape)
         if not form.is_identity:

@@ -65,15 +65,17 @@ def crops(shape: Geometry) -> bool:
 
 def moves_data(part: Part, out: int, profile: Profile) -> bool:
     """Whether a shift is written as Slice and Pad: cheaper than a convolution by one tap."""
-    if not is_shift(part.shape) or not _leaves_some(part):
+    if not can_move_data(part):
         return False
     copied = _of_moves(part, False, out, profile)
     convolved = cost.of_stencil(framed(part.shape), False, False, out, profile)
     return copied.seconds < convolved.seconds
 
 
-def _leaves_some(part: Part) -> bool:
-    """Whether a map that is cropped and padded is surely larger than the crop."""
+def can_move_data(part: Part) -> bool:
+    """Whether a Slice and a Pad can be it: a map that both cut is surely larger than the cut."""
+    if not is_shift(part.shape):
+        return False
     sizes = part.sizes or (None,) * part.shape.axes
     for size, begin, end in zip(sizes, part.shape.begin, part.shape.end, strict=True):
         crop = max(-begin, 0) + max(-end, 0)

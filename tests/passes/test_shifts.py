@@ -158,3 +158,20 @@ def test_every_way_is_the_same_shift():
             net = Net((2, 4, H, W), opset=20)
             (found,) = run(net.model(way(net, net.x, dy, dx)), x)
             np.testing.assert_array_equal(found, wanted.numpy())
+
+
+def test_what_is_left_is_written_as_is_cheapest():
+    """Between convolutions a depthwise kernel of one tap is cheaper than a Pad and a Slice."""
+    net = Net((1, 4, H, W), dtype=np.float32)
+    y = by_pad_and_slice(net, net.op("Tanh", net.x), 1, 0)
+    assert rewrite(net.model(net.op("Relu", y))).ops == {"Tanh": 1, "Conv": 1, "Relu": 1}
+    net = Net((1, 64, 112, 112), dtype=np.float32)
+    far = net.op("Pad", net.op("Tanh", net.x), net.const(np.array([0, 0, 40, 0, 0, 0, 0, 0])))
+    y = net.op("Slice", far, *(net.const(np.array([n])) for n in (0, 112, 2)))
+    assert rewrite(net.model(net.op("Relu", y))).ops == {"Tanh": 1, "Slice": 1, "Pad": 1, "Relu": 1}
+
+
+def test_two_norms_in_a_row_are_one_convolution_by_one_tap():
+    net = Net((1, 4, H, W), dtype=np.float32)
+    y = net.bn(net.bn(net.op("Tanh", net.x), 4), 4)
+    assert rewrite(net.model(net.op("Relu", y))).ops == {"Tanh": 1, "Conv": 1, "Relu": 1}

@@ -24,7 +24,7 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
 
 test: lint  ## lint, and every test but the slow ones
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 test-slow: $(STAMP)  ## the tests of the large models
 	@$(BIN)/python -m pytest -q -m slow

@@ -12,7 +12,7 @@ from flatfold.passes.kernels import Array
 from flatfold.passes.ranges import clip_limits
 from flatfold.passes.reading import ints, number, rank, source, window
 
-SIXTH = float(np.float32(1 / 6))  # attributes have single precision, their defaults too
+SIXTH = float(np.float32(1 / 6))  # of HardSwish, which the standard writes as a HardSigmoid
 
 
 def carried(node: ir.Node, values: Array) -> Array:
@@ -26,7 +26,7 @@ def carried(node: ir.Node, values: Array) -> Array:
 
 
 def _leaky_relu(node: ir.Node, values: Array) -> Array:
-    return np.where(values < 0, number(node, "alpha", float(np.float32(0.01))) * values, values)
+    return np.where(values < 0, number(node, "alpha", 0.01) * values, values)
 
 
 def _clip(node: ir.Node, values: Array) -> Array:
@@ -37,7 +37,7 @@ def _clip(node: ir.Node, values: Array) -> Array:
 
 
 def _hard_sigmoid(node: ir.Node, values: Array) -> Array:
-    alpha, beta = number(node, "alpha", float(np.float32(0.2))), number(node, "beta", 0.5)
+    alpha, beta = number(node, "alpha", 0.2), number(node, "beta", 0.5)
     return np.clip(alpha * values + beta, 0.0, 1.0)
 
 

@@ -11,10 +11,9 @@ import onnx_ir as ir
 from flatfold.passes import layout, planes
 from flatfold.passes.affine import Affine
 from flatfold.passes.bends import bent
-from flatfold.passes.carriers import carry
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline
-from flatfold.passes.reading import Applied, Carried, Joined
+from flatfold.passes.reading import Applied, Joined
 from flatfold.passes.rounding import ROUNDOFF
 from flatfold.passes.sums import Reading, apply, end_to_end, side_by_side, total
 
@@ -49,8 +48,7 @@ class Forms:
         if len(kept) == len(form.terms):
             return form
         axes = form.geometry.axes
-        if inner.geometry.axes != axes:
-            inner = layout.recast(inner, value, axes)
+        inner = layout.recast(inner, value, axes)
         parts = [(1, replace(form, terms=kept))]
         for term in form.terms:
             if term.source is value:
@@ -81,10 +79,6 @@ class Forms:
         if refusal is not None:
             self.refusals[node] = refusal
         return form
-
-    def carried(self, node: ir.Node, linear: Carried, inner: Affine) -> Affine:
-        """The map in front of the operator, behind it."""
-        return carry(node, linear, inner)
 
     def composed(self, node: ir.Node, linear: Applied, inner: Affine) -> Affine:
         """The operator after what computes its input."""

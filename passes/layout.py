@@ -81,10 +81,7 @@ def same_layout(operands: list[tuple[ir.Value, Affine]]) -> list[Affine]:
     """The forms of a sum's operands in one layout."""
     fixed = {form.geometry.axes for _, form in operands if not _is_free(form)}
     axes = min(fixed) if fixed else operands[0][1].geometry.axes
-    return [
-        form if form.geometry.axes == axes else recast(form, value, axes)
-        for value, form in operands
-    ]
+    return [recast(form, value, axes) for value, form in operands]
 
 
 def joined(operands: list[tuple[ir.Value, Affine]], axis: int) -> tuple[list[Affine], bool]:
@@ -92,10 +89,7 @@ def joined(operands: list[tuple[ir.Value, Affine]], axis: int) -> tuple[list[Aff
     rank_ = rank(operands[0][0])
     last = any(form.geometry.axes == 0 and not _is_free(form) for _, form in operands)
     axes = 0 if rank_ == 2 or (last and axis == rank_ - 1) else rank_ - 2
-    forms = [
-        form if form.geometry.axes == axes else recast(form, value, axes)
-        for value, form in operands
-    ]
+    forms = [recast(form, value, axes) for value, form in operands]
     return forms, axis == channel_axis(operands[0][0], axes)
 
 
@@ -119,7 +113,9 @@ def places(linear: Joined, values: Sequence[ir.Value]) -> list[tuple[Ints, Ints]
 
 
 def recast(form: Affine, value: ir.Value, axes: int) -> Affine:
-    """The form in the other layout, if it is the same in both."""
+    """The form in the layout with these axes: its own, or another if it is alike in both."""
+    if form.geometry.axes == axes:
+        return form
     if not _is_free(form):
         raise Decline(
             "LAYOUT", "one mixes the channels of axis 1, the other those of the last axis"

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from flatfold.passes import layout, virtual
 from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.affine import Affine
+from flatfold.passes.carriers import carry
 from flatfold.passes.carving import carved
 from flatfold.passes.cost import Profile
 from flatfold.passes.forms import Forms, Operand
@@ -195,7 +196,7 @@ class Lifter:
     def _carried(self, node: ir.Node, linear: Carried, forms: dict[ir.Value, Affine]) -> Affine:
         ((_, inner),) = _taken((linear.source,), forms)
         try:
-            return self._forms.carried(node, linear, inner)
+            return carry(node, linear, inner)
         except Decline:
             if linear.source in self._cuts or len(inner.terms) == 1:
                 raise
@@ -203,7 +204,7 @@ class Lifter:
             if not isinstance(last, Applied) or not last.stencil.geometry.is_diagonal:
                 raise
             alone = layout.alone(last, linear.source)  # of a sum, the map behind it still passes
-            form = self._forms.carried(node, linear, alone)
+            form = carry(node, linear, alone)
             self._cuts[last.source] = Decline("NONLINEAR", "only a map of the channels passes")
             return form
 

@@ -21,8 +21,6 @@ from flatfold.passes.reading import (
     weights,
 )
 
-EPSILON = float(np.float32(1e-5))  # attributes have single precision, their defaults too
-
 
 def read_batch_norm(node: ir.Node) -> Applied:
     """s * x + t with s = gamma / sqrt(var + eps), t = beta - mean * s (Ioffe & Szegedy 2015)."""
@@ -37,7 +35,7 @@ def read_batch_norm(node: ir.Node) -> Applied:
     names = ("scale", "bias", "mean", "variance")
     parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
     gamma, beta, mean, variance = parts
-    spread = variance + number(node, "epsilon", EPSILON)
+    spread = variance + number(node, "epsilon", 1e-5)
     if not np.all(spread > 0) or not all(np.all(np.isfinite(part)) for part in parts):
         worst = int(np.argmin(np.where(np.isfinite(spread), spread, -np.inf)))
         raise Decline("NONFINITE", f"variance + epsilon is {spread[worst]:g} in channel {worst}")

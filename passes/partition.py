@@ -83,9 +83,7 @@ def _chosen_apart(alike: dict[tuple[Geometry, bytes], _Bundle]) -> dict[Any, _Bu
         if pick is None:
             found |= {(shape, number): bundle for number, bundle in enumerate(group)}
             continue
-        width = members[0].reads
-        final = (None, 0) if picks.is_every(pick, width) else (pick, width)
-        bring = _with_pick(*final)
+        bring = _with_pick(*_simplest(pick, members[0].reads))
         found[shape] = _Bundle(shape, [bring(member) for member in members])
     return found
 
@@ -180,8 +178,7 @@ def _ways(one: _Bundle, two: _Bundle) -> Iterator[Way]:
         members = one.members + two.members
         pick = _one_pick(members)
         if pick is not None:
-            whole = picks.is_every(pick, first.reads)
-            final = (None, 0) if whole else (pick, first.reads)
+            final = _simplest(pick, first.reads)
             yield shapes, final[0], _ones(members), _with_pick(*final)
     yield from _in_slots(one, two)
     dense = [replace(shape, inputs=first.reads, groups=1) for shape in shapes]
@@ -192,6 +189,11 @@ def _same_pick(one: Stencil, two: Stencil) -> bool:
     if one.pick is None or two.pick is None:
         return one.pick is two.pick
     return one.pick.tobytes() == two.pick.tobytes()
+
+
+def _simplest(pick: Index, width: int) -> tuple[Index | None, int]:
+    """The pick and the width of a stencil; none if it picks every channel as it is."""
+    return (None, 0) if picks.is_every(pick, width) else (pick, width)
 
 
 def _with_pick(pick: Index | None, width: int) -> Bring:
@@ -220,9 +222,8 @@ def _in_slots(one: _Bundle, two: _Bundle) -> Iterator[Way]:
     pick = picks.agreed(chosen, [index != picks.NOTHING for index in chosen])
     if pick is None:
         return
-    width, inputs = one.members[0].reads, len(pick)
-    whole = picks.is_every(pick, width)
-    final, width = (None, 0) if whole else (pick, width)
+    inputs = len(pick)
+    final, width = _simplest(pick, one.members[0].reads)
 
     def bring(f: Stencil) -> Stencil:
         shape = replace(f.geometry, groups=groups, inputs=inputs)

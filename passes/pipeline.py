@@ -169,11 +169,9 @@ class _Sweep:
         told = False
         for value, why in region.boundaries:
             told = told or why.code not in _ENDS
-            if (
-                value,
-                why.code,
-            ) not in self.noted:  # the other readers of a value have the same one
-                self.noted.add((value, why.code))
+            key = (value, why.code)  # the other readers of a value have the same one
+            if key not in self.noted:
+                self.noted.add(key)
                 where = "" if why.reason.startswith(value.name or "?") else f"{value.name}: "
                 self._note(replace(missed, before=Cost(), after=Cost()), why, where)
         return told

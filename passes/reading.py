@@ -162,8 +162,9 @@ def ints(node: ir.Node, name: str, default: Ints) -> Ints:
 
 
 def number(node: ir.Node, name: str, default: float) -> float:
+    """A number; one that is not given has single precision too, as every attribute has."""
     attribute = node.attributes.get(name)
-    return default if attribute is None else float(attribute.value)
+    return float(np.float32(default)) if attribute is None else float(attribute.value)
 
 
 def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:

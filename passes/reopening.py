@@ -76,9 +76,11 @@ class Reopening:
                 opened[value] = why
                 replaced.append(inner)
                 del self.cuts[value]
+        if not opened:
+            return None
         with contextlib.suppress(Decline):
             other = self.forms.of_sum(node, signs, operands, consume=False)
-            if opened and self._is_cheaper(other, replaced):
+            if self._is_cheaper(other, replaced):
                 return other
         self.cuts.update(opened)
         return None

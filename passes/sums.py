@@ -60,15 +60,19 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
         after = sources + of_parts(shapes, bias is not None, pixels, profile, batched)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
-    bare = replace(outer, bias=None)
-    terms = [Term(t.source, compose(bare, t.stencil, t.sizes), t.sizes) for t in inner.terms]
+    terms = _behind(replace(outer, bias=None), inner.terms)
     joined = inner.joined and outer.geometry.groups > 1
-    form = Affine(tuple(terms), bias, pixels, batched, joined, plane)
+    form = Affine(terms, bias, pixels, batched, joined, plane)
     if inner.joined and not free:
         after = cost_of(form, profile)
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
     return form
+
+
+def _behind(outer: Stencil, terms: Sequence[Term]) -> tuple[Term, ...]:
+    """`outer` after each of the terms."""
+    return tuple(Term(t.source, compose(outer, t.stencil, t.sizes), t.sizes) for t in terms)
 
 
 def _offset(outer: Stencil, inner: Affine, how: Reading) -> tuple[Array | None, Plane | None, bool]:
@@ -182,12 +186,7 @@ def end_to_end(
         raise Decline("BORDER-BIAS", "what is put end to end has different biases")
     parts = []
     for form, (begin, end) in zip(forms, moves, strict=True):
-        outer = moved(form.geometry.outputs, begin, end)
-        for term in form.terms:
-            require_exact(outer.geometry, term.stencil.geometry, False, term.sizes)
-        terms = tuple(
-            Term(t.source, compose(outer, t.stencil, t.sizes), t.sizes) for t in form.terms
-        )
+        terms = _behind(moved(form.geometry.outputs, begin, end), form.terms)
         plane = None if plain else planes.moved(_plane_of(form, ()), begin, end, ())
         parts.append((1, replace(form, terms=terms, bias=None, pixels=how.pixels, plane=plane)))
     for fill in fills:

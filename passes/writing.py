@@ -153,27 +153,23 @@ def of_sources(form: Affine, profile: Profile) -> Cost:
 
 def cost_of(form: Affine, profile: Profile) -> Cost:
     """Of the nodes that are written for this form."""
-    return of_sources(form, profile) + _of_terms(form, profile)
-
-
-def _of_terms(form: Affine, profile: Profile) -> Cost:
-    found = _of_whole(form, profile)
-    if form.joined:
-        apart = blocks(form)
-        if len(apart) > 1:
-            found = min(found, _of_blocks(form, apart, profile), key=lambda c: c.seconds)
-    return found
+    return of_sources(form, profile) + _best(form, profile)[1]
 
 
 def planned(form: Affine, profile: Profile) -> list[Block]:
     """The blocks that the form is written in; one if it is written as a whole."""
-    if form.joined:
-        apart = blocks(form)
-        if len(apart) > 1:
-            whole, parts = _of_whole(form, profile), _of_blocks(form, apart, profile)
-            if parts.seconds < whole.seconds:
-                return apart
-    return [Block(picks.every(form.geometry.outputs), form)]
+    return _best(form, profile)[0]
+
+
+def _best(form: Affine, profile: Profile) -> tuple[list[Block], Cost]:
+    """The cheaper of the two ways to write the terms, and its cost."""
+    whole = _of_whole(form, profile)
+    apart = blocks(form) if form.joined else []
+    if len(apart) > 1:
+        parts = _of_blocks(form, apart, profile)
+        if parts.seconds < whole.seconds:
+            return apart, parts
+    return [Block(picks.every(form.geometry.outputs), form)], whole
 
 
 def _of_whole(form: Affine, profile: Profile) -> Cost:

@@ -22,7 +22,7 @@ def _relu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 
 def _leaky_relu(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    return _leaky(attribute(node, "alpha", float(np.float32(0.01))), given(arguments[0]))
+    return _leaky(attribute(node, "alpha", 0.01), given(arguments[0]))
 
 
 def _prelu(_: ir.Node, arguments: list[Pair | None]) -> Pair:
@@ -49,7 +49,7 @@ def _smooth(function: Callable[[Array], Array], slope: float) -> Rule:
 
 
 def _hard_sigmoid(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, alpha = given(arguments[0]), attribute(node, "alpha", float(np.float32(0.2)))
+    x, alpha = given(arguments[0]), attribute(node, "alpha", 0.2)
     y = np.clip(alpha * x.y + attribute(node, "beta", 0.5), 0.0, 1.0)
     return Pair(y, np.abs(y) + alpha * x.m)
 

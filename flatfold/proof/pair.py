@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.convolution import Array
@@ -23,9 +24,11 @@ class Unsupported(Exception):
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """An attribute of a node, or its default."""
+    """An attribute of a node, or its default, which has single precision as every attribute has."""
     found = node.attributes.get(name)
-    return default if found is None else found.value
+    if found is not None:
+        return found.value
+    return float(np.float32(default)) if isinstance(default, float) else default
 
 
 def given(argument: Pair | None) -> Pair:

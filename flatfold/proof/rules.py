@@ -14,8 +14,6 @@ from flatfold.proof.moving import MOVING
 from flatfold.proof.pair import Pair, Unsupported, attribute, given
 from flatfold.proof.sampling import SAMPLING
 
-EPSILON = float(np.float32(1e-5))
-
 
 def _axes(parameter: Array, like: Array) -> Array:
     return parameter.reshape(-1, *(1,) * (like.ndim - 2))
@@ -61,7 +59,7 @@ def _batch_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     if attribute(node, "training_mode", 0):
         raise Unsupported("BatchNormalization in training mode")
     x, gamma, beta, mean, variance = (given(a) for a in arguments)
-    scale = gamma.y / np.sqrt(variance.y + attribute(node, "epsilon", EPSILON))
+    scale = gamma.y / np.sqrt(variance.y + attribute(node, "epsilon", 1e-5))
     y = _axes(scale, x.y) * (x.y - _axes(mean.y, x.y)) + _axes(beta.y, x.y)
     m = _axes(np.abs(scale), x.m) * (x.m + _axes(mean.m, x.m)) + _axes(beta.m, x.m)
     return Pair(y, m)
@@ -72,7 +70,7 @@ def _layer_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     if attribute(node, "axis", -1) not in (-1, x.y.ndim - 1):
         raise Unsupported("LayerNormalization of several axes")
     centred = x.y - x.y.mean(-1, keepdims=True)
-    epsilon = attribute(node, "epsilon", EPSILON)
+    epsilon = attribute(node, "epsilon", 1e-5)
     plain = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
     y, m = plain * scale.y, np.abs(plain) * scale.m
     bias = arguments[2] if len(arguments) > 2 else None

@@ -11,7 +11,7 @@ from flatfold.passes import layout, virtual
 from flatfold.passes.affine import Affine
 from flatfold.passes.geometry import Decline
 from flatfold.passes.picks import NOTHING
-from flatfold.passes.reading import Carried, ints, rank
+from flatfold.passes.reading import Carried, ints, rank, with_channels
 from flatfold.passes.stencil import Stencil
 
 
@@ -29,7 +29,7 @@ def carry(node: ir.Node, linear: Carried, form: Affine) -> Affine:
     if _counts(node) and term.stencil.reads != form.geometry.outputs:
         raise Decline("NONLINEAR", "the number of channels changes")
     moved = _moved(term.stencil, axes, linear.repeat)
-    shape = _shape(node.outputs[0], axes, moved.reads)
+    shape = with_channels(node.outputs[0], moved.reads, axes)
     before = virtual.through(node, term.source, shape)
     plain = term.stencil.is_identity and term.stencil.pick is None and form.bias is None
     if plain and virtual.origin(before) is not None:
@@ -62,11 +62,3 @@ def _moved(f: Stencil, axes: int, repeat: int) -> Stencil:
         spread = (pick[:, None] * repeat + np.arange(repeat)).reshape(-1)
         pick = np.where(np.repeat(pick, repeat) == NOTHING, NOTHING, spread)
     return replace(f, geometry=shape, weight=weight, pick=pick, width=f.width * repeat)
-
-
-def _shape(output: ir.Value, axes: int, channels: int) -> ir.Shape | None:
-    if output.shape is None:
-        return None
-    dims = list(output.shape.dims)
-    dims[1 if axes else -1] = channels
-    return ir.Shape(dims)

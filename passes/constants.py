@@ -7,12 +7,24 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes.geometry import Decline
+from flatfold.passes.geometry import Decline, Ints
 from flatfold.passes.kernels import Array
 from flatfold.passes.ranges import clip_limits
 from flatfold.passes.reading import ints, number, rank, source, window
 
 SIXTH = float(np.float32(1 / 6))  # of HardSwish, which the standard writes as a HardSigmoid
+
+
+def filled_window(node: ir.Node) -> tuple[Ints, Ints, Ints, Ints]:
+    """`window` of a MaxPool of which none may lie in the padding alone; Decline of any other."""
+    kernel = ints(node, "kernel_shape", ())
+    strides, dilations, begin, end = window(node, kernel)
+    if number(node, "ceil_mode", 0) != 0 or len(node.outputs) > 1:
+        raise Decline("CEIL-MODE", "the last window may hang over the edge")
+    beside = any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True))
+    if beside or (max(dilations) > 1 and any((*begin, *end))):
+        raise Decline("PAD-MODE", "a window may lie in the padding alone")
+    return strides, dilations, begin, end
 
 
 def carried(node: ir.Node, values: Array) -> Array:
@@ -52,11 +64,10 @@ def _average(node: ir.Node, values: Array) -> Array:
 
 def _largest(node: ir.Node, values: Array) -> Array:
     """The largest of equal numbers, if every window holds one."""
-    kernel = ints(node, "kernel_shape", ())
-    _, dilations, begin, end = window(node, kernel)
-    beside = any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True))
-    if beside or number(node, "ceil_mode", 0) != 0 or (max(dilations) > 1 and any((*begin, *end))):
-        raise Decline("NONLINEAR", "a window may lie in the padding alone")
+    try:
+        filled_window(node)
+    except Decline as why:
+        raise Decline("NONLINEAR", why.reason) from None
     return values
 
 

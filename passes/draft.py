@@ -22,6 +22,15 @@ class Lowered:
                 node.replace_input_with(index, None)
 
 
+def again(node: ir.Node, source: ir.Value, shape: ir.Shape | None, names: Names) -> ir.Node:
+    """The node on another first input, with an output of this shape."""
+    copy = ir.node(node.op_type, [source, *node.inputs[1:]], dict(node.attributes))
+    made, like = copy.outputs[0], node.outputs[0]
+    made.name = copy.name = names.fresh(f"{like.name}.{node.op_type.lower()}")
+    made.shape, made.type = shape, like.type
+    return copy
+
+
 class Names:
     """Names that no value of the graph has; and the opset that they are written in."""
 

@@ -11,14 +11,15 @@ from flatfold.passes import cost, layout
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.constants import carried
 from flatfold.passes.cost import Cost, Profile
-from flatfold.passes.draft import Lowered, Names
+from flatfold.passes.draft import Lowered, Names, again
 from flatfold.passes.geometry import Decline, compose
 from flatfold.passes.kernels import Array, zeros_of
 from flatfold.passes.operators import meaning
 from flatfold.passes.picks import Index
-from flatfold.passes.reading import Applied, source
+from flatfold.passes.reading import Applied, source, with_channels
 from flatfold.passes.region import Region
 from flatfold.passes.rewrite import Exchange, Proposal
+from flatfold.passes.sharing import shared
 from flatfold.passes.stencil import Stencil, plus, present, rows
 from flatfold.passes.writer import Writer
 
@@ -89,9 +90,7 @@ def _chain(value: ir.Value) -> list[Stage]:
     stages: list[Stage] = []
     while True:
         node = value.producer()
-        uses = value.uses()
-        private = len(uses) == 1 and not value.is_graph_output()
-        if node is None or not private or any(use.node.graph is not node.graph for use in uses):
+        if node is None or shared(value) is not None:
             raise Decline("NONLINEAR", "a value between is read elsewhere")
         if node.op_type in LAYERS and node.domain == "":
             found = meaning(node)
@@ -166,23 +165,12 @@ class _Rewriting:
 
     def _stage(self, stage: Stage, value: ir.Value, is_first: bool) -> ir.Value:
         if stage.stencil is None:
-            node = self._same(stage.node, value)
+            shape = with_channels(stage.node.outputs[0], len(self.keep), self.axes)
+            node = again(stage.node, value, shape, self.names)
             self.done.nodes.append(node)
             return node.outputs[0]
         f = rows(stage.stencil, self.keep)
         return self._layer(stage.node, f if is_first else replace(f, pick=None, width=0), value)
-
-    def _same(self, node: ir.Node, value: ir.Value) -> ir.Node:
-        """The node again, on fewer channels."""
-        copy = ir.node(node.op_type, [value, *node.inputs[1:]], dict(node.attributes))
-        made, like = copy.outputs[0], node.outputs[0]
-        made.name = copy.name = self.names.fresh(f"{like.name}.{node.op_type.lower()}")
-        made.type = like.type
-        if like.shape is not None:
-            dims = list(like.shape.dims)
-            dims[1 if self.axes else -1] = len(self.keep)
-            made.shape = ir.Shape(dims)
-        return copy
 
     def _last(self, last: Stencil, values: Array) -> Stencil:
         gone = np.setdiff1d(np.arange(last.geometry.inputs), self.keep)

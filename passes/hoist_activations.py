@@ -6,15 +6,17 @@ import onnx_ir as ir
 
 from flatfold.passes import cost, layout
 from flatfold.passes.affine import Affine
+from flatfold.passes.constants import filled_window
 from flatfold.passes.cost import Profile
-from flatfold.passes.draft import Lowered, Names
+from flatfold.passes.draft import Lowered, Names, again
 from flatfold.passes.elementary import stencil
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import zeros_of
 from flatfold.passes.ranges import clip_limits
-from flatfold.passes.reading import channels, constant, ints, known, number, source, window
+from flatfold.passes.reading import channels, constant, ints, known, number, source
 from flatfold.passes.region import Region
 from flatfold.passes.rewrite import Exchange, Proposal
+from flatfold.passes.sharing import shared
 
 LAYERS = ("Conv", "ConvTranspose")
 
@@ -37,13 +39,7 @@ class HoistActivations(Exchange):
         data = source(pool)
         _private_producer(data, LAYERS)
         kernel = ints(pool, "kernel_shape", ())
-        strides, dilations, begin, end = window(pool, kernel)
-        if number(pool, "ceil_mode", 0) != 0 or len(pool.outputs) > 1:
-            raise Decline("CEIL-MODE", "the last window may hang over the edge")
-        if any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True)):
-            raise Decline("PAD-MODE", "a window may lie in the padding alone")
-        if max(dilations) > 1 and any((*begin, *end)):
-            raise Decline("PAD-MODE", "a window may lie in the padding alone")
+        strides, dilations, begin, end = filled_window(pool)
         looks = stencil(
             zeros_of((channels(data), 1, *kernel)),
             groups=channels(data),
@@ -77,20 +73,13 @@ def _private_producer(value: ir.Value, op_types: tuple[str, ...]) -> ir.Node:
     node = value.producer()
     if node is None or node.domain != "" or node.op_type not in op_types:
         raise Decline("NONLINEAR", "nothing that it could move to")
-    if value.is_graph_output():
-        raise Decline("NONLINEAR", f"{value.name} is an output of the graph")
-    if len(value.uses()) > 1 or any(use.node.graph is not node.graph for use in value.uses()):
+    if shared(value) is not None:
         raise Decline("NONLINEAR", f"{value.name} is read elsewhere")
     return node
 
 
 def _exchanged(node: ir.Node, pool: ir.Node, names: Names) -> Lowered:
     data = source(pool)
-    first = ir.node(node.op_type, [data, *node.inputs[1:]], dict(node.attributes))
-    last = ir.node(pool.op_type, [first.outputs[0]], dict(pool.attributes))
-    output = node.outputs[0]
-    for new, like in ((first, data), (last, output)):
-        value = new.outputs[0]
-        value.name = new.name = names.fresh(f"{output.name}.{new.op_type.lower()}")
-        value.shape, value.type = like.shape, output.type
+    first = again(node, data, data.shape, names)
+    last = again(pool, first.outputs[0], node.outputs[0].shape, names)
     return Lowered(last.outputs[0], [first, last], [])

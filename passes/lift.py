@@ -20,12 +20,13 @@ from flatfold.passes.carving import carved
 from flatfold.passes.cost import Profile
 from flatfold.passes.forms import Forms, Operand
 from flatfold.passes.geometry import Decline
-from flatfold.passes.nesting import flat_sums, producer_of
+from flatfold.passes.nesting import flat_sums
 from flatfold.passes.operators import meaning
 from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
 from flatfold.passes.reopening import Reopening
+from flatfold.passes.sharing import producer_of, shared
 from flatfold.passes.writing import cost_of, trimmed
 
 
@@ -161,16 +162,10 @@ class Lifter:
         return True
 
     def _require_private(self, value: ir.Value) -> None:
-        producer = producer_of(value)
-        self.linear(producer)
-        if value.is_graph_output():
-            raise Decline("OUTPUT", f"{value.name} is an output of the graph")
-        uses = value.uses()
-        if len(uses) > 1:
-            raise Decline("SHARED", f"{value.name} is read {len(uses)} times")
-        reader = next(iter(uses)).node
-        if reader.graph is not producer.graph:
-            raise Decline("SHARED", f"{value.name} is read inside a subgraph")
+        self.linear(producer_of(value))
+        why = shared(value)
+        if why is not None:
+            raise why
 
     def _form(
         self, node: ir.Node, forms: dict[ir.Value, Affine], terms: list[tuple[int, ir.Value]]

@@ -9,6 +9,7 @@ from flatfold.passes.affine import Affine
 from flatfold.passes.cost import Profile
 from flatfold.passes.draft import Lowered, Names
 from flatfold.passes.geometry import Decline
+from flatfold.passes.reading import with_channels
 from flatfold.passes.writer import Writer
 from flatfold.passes.writing import host_of, in_order, planned
 
@@ -47,7 +48,8 @@ def _sum(form: Affine, writer: Writer) -> ir.Value:
     values = [
         writer.term(term, form.bias if index == host else None) for index, term in enumerate(terms)
     ]
-    value, shape = values[0], writer.shaped(form.geometry.outputs, form.geometry.axes)
+    value = values[0]
+    shape = with_channels(writer.output, form.geometry.outputs, form.geometry.axes)
     for other in values[1:]:
         value = writer.node("Add", [value, other], None, shape)
     return value

@@ -7,8 +7,8 @@ from collections.abc import Callable, Container, Sequence
 import onnx_ir as ir
 
 from flatfold.passes import layout
-from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import Linear, Summed
+from flatfold.passes.sharing import producer_of
 
 Terms = list[tuple[int, ir.Value]]
 
@@ -39,10 +39,3 @@ def flat_sums(
             inside.add(producer_of(value))
             stack += [(sign * own, operand) for own, operand in reversed(inner.operands)]
     return sums
-
-
-def producer_of(value: ir.Value) -> ir.Node:
-    producer = value.producer()
-    if producer is None:
-        raise Decline("INPUT", f"{value.name} is an input of the graph")
-    return producer

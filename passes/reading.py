@@ -85,6 +85,14 @@ def constant(value: ir.Value | None) -> Weight | None:
     return None if tensor is None else tensor.numpy()
 
 
+def unexpanded(value: ir.Value | None) -> Weight | None:
+    """The array of a constant, or of one that is repeated by an Expand."""
+    node = value.producer() if value is not None else None
+    if node is not None and (node.op_type, node.domain) == ("Expand", ""):
+        return constant(node.inputs[0])
+    return constant(value)
+
+
 def rank(value: ir.Value) -> int:
     if value.shape is None:
         raise Decline("SHAPE", f"the rank of {value.name} is unknown")
@@ -108,6 +116,15 @@ def spatial(value: ir.Value) -> Sizes:
 def channel_axis(value: ir.Value, axes: int) -> int:
     """A stencil without spatial axes mixes the last axis, whatever the rank; any other, axis 1."""
     return 1 if axes else rank(value) - 1
+
+
+def with_channels(value: ir.Value, count: int, axes: int) -> ir.Shape | None:
+    """The shape of a value, with another number of the channels that a stencil mixes."""
+    if value.shape is None:
+        return None
+    dims = list(value.shape.dims)
+    dims[1 if axes else -1] = count
+    return ir.Shape(dims)
 
 
 def channels(value: ir.Value, axes: int | None = None) -> int:

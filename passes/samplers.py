@@ -22,6 +22,7 @@ from flatfold.passes.reading import (
     optional,
     source,
     spatial,
+    unexpanded,
     weights,
     window,
 )
@@ -136,12 +137,11 @@ def _uniform(array: Weight, what: str) -> Weight:
 
 def _expanded(value: ir.Value | None) -> Weight | None:
     """A constant, or one that is repeated for every image."""
-    node = value.producer() if value is not None else None
-    if value is None or node is None or (node.op_type, node.domain) != ("Expand", ""):
-        return constant(value)
-    array = constant(node.inputs[0])
+    array = unexpanded(value)
+    if value is None or array is None or constant(value) is not None:
+        return array
     sizes = known(value)
-    if array is None or None in sizes[1:]:
+    if None in sizes[1:]:
         return None
     images = array.shape[0] if array.ndim == len(sizes) else 1
     shape: Ints = (images, *(size or 0 for size in sizes[1:]))

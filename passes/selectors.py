@@ -24,7 +24,9 @@ from flatfold.passes.reading import (
     rank,
     source,
     spatial,
+    unexpanded,
 )
+from flatfold.passes.sharing import shared
 from flatfold.passes.stencil import compose
 
 Numbers = npt.NDArray[Any]
@@ -102,7 +104,7 @@ def read_gather(node: ir.Node) -> Applied:
 def read_concat(node: ir.Node) -> Joined:
     """Values side by side; constants among them at the ends, one number per channel each."""
     values = [source(node, i) for i in range(len(node.inputs))]
-    data = tuple(value for value in values if _filler(value) is None)
+    data = tuple(value for value in values if unexpanded(value) is None)
     if not data:
         raise Decline("CONSTANT", "there are only constants")
     axis = int(number(node, "axis", 0)) % rank(data[0])
@@ -110,20 +112,12 @@ def read_concat(node: ir.Node) -> Joined:
         raise Decline("NONLINEAR", "images are put side by side")
     fills = []
     for index, value in enumerate(values):
-        filler = _filler(value)
+        filler = unexpanded(value)
         if filler is not None:
             if 0 < index < len(values) - 1:
                 raise Decline("CONSTANT", "a constant is put between data")
             fills.append(_fill(value, filler, axis, index == 0))
     return Joined(data, axis, tuple(fills))
-
-
-def _filler(value: ir.Value) -> Numbers | None:
-    """The array of a constant, or of one that is expanded."""
-    node = value.producer()
-    if node is not None and (node.op_type, node.domain) == ("Expand", ""):
-        return constant(node.inputs[0])
-    return constant(value)
 
 
 def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
@@ -216,7 +210,7 @@ def _only_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
         or node.domain not in ("", "ai.onnx")
     ):
         return None
-    return None if value.is_graph_output() or len(value.uses()) > 1 else node
+    return None if shared(value) is not None else node
 
 
 SELECTORS: dict[str, Callable[[ir.Node], Applied | Joined]] = {

@@ -22,7 +22,7 @@ from flatfold.passes.draft import Lowered, Names
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import Array, Weight, transposed
 from flatfold.passes.operators import FLOATS
-from flatfold.passes.reading import channel_axis, rank
+from flatfold.passes.reading import channel_axis, rank, with_channels
 from flatfold.passes.rims import uncrop
 from flatfold.passes.rounding import cast
 from flatfold.passes.selectors import EVERYTHING
@@ -96,14 +96,6 @@ class Writer:
         self.done.initializers.append(value)
         return value
 
-    def shaped(self, channels: int, axes: int) -> ir.Shape | None:
-        """The shape of the output, with another number of channels."""
-        if self.output.shape is None:
-            return None
-        dims = list(self.output.shape.dims)
-        dims[1 if axes else -1] = channels
-        return ir.Shape(dims)
-
     def term(self, term: Term, bias: Array | None) -> ir.Value:
         """The value of one term."""
         term = replace(term, source=self.source(term.source))
@@ -127,7 +119,7 @@ class Writer:
         )
 
     def _shape_of(self, form: Stencil) -> ir.Shape | None:
-        return self.shaped(form.geometry.outputs, form.geometry.axes)
+        return with_channels(self.output, form.geometry.outputs, form.geometry.axes)
 
     def select(self, term: Term) -> Term:
         """The term on the channels that it picks: a Slice where they are in a row, or a Gather."""
@@ -141,7 +133,7 @@ class Writer:
     def channels(self, value: ir.Value, index: picks.Index, axes: int) -> ir.Value:
         """Channels `index` of a value."""
         axis = channel_axis(value, axes)
-        shape = _with_dim(value.shape, axis, len(index))
+        shape = with_channels(value, len(index), axes)
         if self.names.opset >= 10 and picks.is_range(index):
             ends = ([int(index[0])], [int(index[-1]) + 1], [axis])
             names = zip(ends, ("starts", "ends", "axes"), strict=True)
@@ -223,11 +215,3 @@ class Writer:
             shift = self.constant(bias.reshape(column), "shift")
             value = self.node("Add", [value, shift], None, shape)
         return value
-
-
-def _with_dim(shape: ir.Shape | None, axis: int, size: int) -> ir.Shape | None:
-    if shape is None:
-        return None
-    dims = list(shape.dims)
-    dims[axis] = size
-    return ir.Shape(dims)

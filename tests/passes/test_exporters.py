@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections import Counter
 
-import onnx
 import pytest
 import torch
 from torch import nn
 
 import flatfold
 from flatfold.models.initialise import initialise
+from tests.passes.exported.exporters import legacy
 
 CHANNELS = 6
 
@@ -134,26 +131,6 @@ def made(name: str) -> nn.Module:
     return module
 
 
-def legacy(module: nn.Module, folding: bool) -> onnx.ModelProto:
-    buffer = io.BytesIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                (torch.randn(2, CHANNELS, 9, 10),),
-                buffer,
-                dynamo=False,
-                do_constant_folding=folding,
-                input_names=["x"],
-                dynamic_axes={"x": {0: "n"}},
-            )
-    finally:
-        logging.disable(logging.NOTSET)
-    return onnx.load_from_string(buffer.getvalue())
-
-
 def assert_deployed(done: flatfold.Optimized, name: str) -> None:
     found = Counter(done.after.operators)
     for pool in ("GlobalAveragePool", "ReduceMean"):
@@ -172,7 +149,8 @@ def test_new_exporter(name):
 @pytest.mark.parametrize("folding", [False, True])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_legacy_exporter(name, folding):
-    assert_deployed(flatfold.optimize(legacy(made(name), folding)), name)
+    model = legacy(made(name), (CHANNELS, 9, 10), folding, dynamic=True)
+    assert_deployed(flatfold.optimize(model), name)
 
 
 @pytest.mark.parametrize("name", ["RepVGG", "MobileOne"])

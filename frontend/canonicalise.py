@@ -12,7 +12,7 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 
 Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
 may be overridden by the caller, so it is never taken for a constant. Bodies of If and Loop are
-left as they are, and so is a BatchNormalization in training mode.
+left as they are, but for the shapes, and so is a BatchNormalization in training mode.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ def _results(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _lacks_shapes(graph: ir.Graph) -> bool:
-    return any(value.shape is None or value.type is None for value in _results(graph))
+    values = (value for node in graph.all_nodes() for value in node.outputs)
+    return any(value.shape is None or value.type is None for value in values)
 
 
 def _infer_shapes(model: ir.Model) -> None:

@@ -60,12 +60,10 @@ class Reopening:
         self, node: ir.Node, signs: Sequence[int], operands: list[Operand], form: Affine
     ) -> Affine | None:
         """The sum over what is left when every such value is looked through, if it is cheaper."""
-        replaced, opened, tried = [form], {}, set()
+        replaced, opened = [form], {}
+        tried: set[ir.Value] = set()
         while True:
-            ends = dict.fromkeys(term.source for _, f in operands for term in f.terms)
-            asked = [v for v in ends if v not in tried and (v in self.dear or self._is_shared(v))]
-            asked.sort(key=lambda v: v not in self.dear)  # so that all readers are inside by then
-            value = next(iter(asked), None)
+            value = self._ready(node, operands, tried)
             if value is None:
                 break
             tried.add(value)
@@ -84,6 +82,19 @@ class Reopening:
                 return other
         self.cuts.update(opened)
         return None
+
+    def _ready(
+        self, node: ir.Node, operands: list[Operand], tried: set[ir.Value]
+    ) -> ir.Value | None:
+        """A value not yet tried that is dear, or else one whose readers are all inside by now."""
+        ends = dict.fromkeys(term.source for _, f in operands for term in f.terms)
+        asked = [value for value in ends if value not in tried]
+        dear = next((value for value in asked if value in self.dear), None)
+        shared = [value for value in asked if self._is_shared(value)]
+        if dear is not None or not shared:
+            return dear
+        inside = set(self.inside(node))
+        return next((v for v in shared if {use.node for use in v.uses()} <= inside), None)
 
     def _is_shared(self, value: ir.Value) -> bool:
         return value in self.cuts and self.cuts[value].code == "SHARED"

@@ -44,6 +44,7 @@ class Writer:
         self.pixels = pixels
         self.done = Lowered(output)
         self._made: dict[ir.Value, ir.Value] = {}
+        self._chosen: dict[tuple[ir.Value, bytes], ir.Value] = {}
 
     def source(self, value: ir.Value) -> ir.Value:
         """A value of the graph: itself, or made here if nothing makes it yet."""
@@ -127,7 +128,10 @@ class Writer:
         if form.pick is None:
             return term
         pick = picks.resolved(form.pick, form.width)
-        value = self.channels(term.source, pick, form.geometry.axes)
+        key = (term.source, pick.tobytes())
+        if key not in self._chosen:
+            self._chosen[key] = self.channels(term.source, pick, form.geometry.axes)
+        value = self._chosen[key]
         return replace(term, source=value, stencil=replace(form, pick=None, width=0))
 
     def channels(self, value: ir.Value, index: picks.Index, axes: int) -> ir.Value:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from flatfold.passes import cost, picks, virtual
 from flatfold.passes.affine import Affine, Term
@@ -173,7 +174,15 @@ def _best(form: Affine, profile: Profile) -> tuple[list[Block], Cost]:
 
 
 def _of_whole(form: Affine, profile: Profile) -> Cost:
-    parts = [Part.of(term.stencil, term.sizes) for term in form.live]
+    parts: list[Part] = []
+    chosen: set[tuple[ir.Value, bytes]] = set()  # channels that a Gather has picked already
+    for term in form.live:
+        part = Part.of(term.stencil, term.sizes)
+        if part.pick is not None and not is_shift(part.shape):
+            key = (term.source, part.pick.tobytes())
+            part = replace(part, pick=None) if key in chosen else part
+            chosen.add(key)
+        parts.append(part)
     return of_parts(parts, form.bias is not None, form.pixels, profile, form.batched)
 
 

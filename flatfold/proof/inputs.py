@@ -83,6 +83,5 @@ def _fill(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.ND
 
 
 def _as_type(array: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.generic]:
-    if np.dtype(dtype).kind == "f":
-        return array.astype(dtype)
-    return (array > 0).astype(dtype)
+    values = np.asarray(array)  # of no axes, NumPy makes numbers, which no session takes
+    return values.astype(dtype) if np.dtype(dtype).kind == "f" else np.asarray(values > 0, dtype)

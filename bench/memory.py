@@ -12,7 +12,6 @@ the new weights, and the buffers of the libraries. "optimize" stops at the rewri
 from __future__ import annotations
 
 import gc
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,7 @@ from typing import Any
 
 from contenders import CONTENDERS
 
-PAGE = resource.getpagesize()
-KIB = 1024  # ru_maxrss is in KiB on Linux
+KIB = 1024
 
 
 def optimized(path: Path) -> object:
@@ -53,13 +51,15 @@ def rise(contender: str, warm_up: Path, path: Path) -> int:
     run = MEASURED[contender]
     run(warm_up)
     gc.collect()
-    before = _resident()
+    before = _status("VmRSS")
     run(path)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB - before
+    return _status("VmHWM") - before
 
 
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE
+def _status(key: str) -> int:
+    """Bytes that Linux counts for this program alone: ru_maxrss has its parent's peak in it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * KIB for line in lines if line.startswith(key))
 
 
 if __name__ == "__main__":

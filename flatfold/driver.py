@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flatfold.passes.cost import Profile
     from flatfold.proof.equivalence import Equivalence
 
-VERIFY = ("off", "sample", "bound")
+VERIFY = ("off", "sample", "bound", "certify")
 Progress = Callable[[str], None]
 
 
@@ -37,7 +37,7 @@ def optimize(
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     target: str = "default",
     passes: Iterable[str] | None = None,
-    verify: str = "bound",
+    verify: str = "certify",
     simplify: bool = False,
     progress: Progress = _silent,
 ) -> Optimized:
@@ -47,7 +47,8 @@ def optimize(
     .onnx file, an onnx.ModelProto or an onnx_ir.Model; it is never modified. What is cheap is
     judged for `target`, which need not be available here. `passes` names the rewrites to use
     (default all). `verify`: "off"; "sample" runs both graphs against a float64
-    reference; "bound" also checks each change against its rounding bound before it is made.
+    reference; "bound" also checks each change against its rounding bound before it is made,
+    and "certify" besides that its algebra is exact, in a prime field.
     `simplify` runs onnxsim afterwards, under the same proof. Raises NotEquivalent rather than
     return a graph that differs.
     """
@@ -72,7 +73,7 @@ def optimize(
     progress("rewriting")
     canonicalise(graph)
     training = graph.clone()
-    checks = RegionChecks() if verify == "bound" else None
+    checks = RegionChecks(certifying=verify == "certify") if verify in VERIFY[2:] else None
     remarks = Pipeline(rewrites, profile, checks).run(graph)
     if simplify:
         from flatfold.frontend.simplify import simplify as clean
@@ -104,7 +105,15 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
     if found.verdict == "refuted":
         raise NotEquivalent(str(found), where=f"input {found.worst_input}")
     if checks is not None and checks.regions and found.passed:
-        found = replace(found, verdict="bounded", regions=checks.regions, region_ratio=checks.worst)
+        whole = checks.certified == checks.regions
+        found = replace(
+            found,
+            verdict="certified" if whole else "bounded",
+            regions=checks.regions,
+            certified=checks.certified,
+            region_ratio=checks.worst,
+            doubts=tuple(checks.doubts),
+        )
     return replace(result, equivalence=found)
 
 

@@ -8,6 +8,7 @@ VanillaNet (Chen et al. 2023) trains with (1 - l) * A(x) + l * x, l growing from
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -44,24 +45,26 @@ def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     numbers = [_number(term) for term in (bend, line)]
     if numbers[0] is None or numbers[1] is None or bend.source.type is None:
         return None
-    one = np.array(numbers[0] + numbers[1]).astype(dtype.numpy())  # 1 - l + l is 1 but for rounding
-    total = float(one)
-    alpha = float(np.float32(numbers[1] / total)) if total else 0.0
-    exact = dtype is not ir.DataType.DOUBLE or alpha * total == numbers[1]
-    if total == 0 or not exact:  # the attribute has single precision
+    total = (numbers[0] + numbers[1]).astype(dtype.numpy())  # 1 - l + l is 1 but for rounding
+    if total == 0:
         return None
-    attributes = {"alpha": ir.AttrFloat32("alpha", alpha)}
+    total = total.astype(np.float64)
+    alpha = (numbers[1] / total).astype(np.float32).astype(np.float64)
+    if dtype is ir.DataType.DOUBLE and alpha * total != numbers[1]:
+        return None  # the attribute has single precision
+    attributes = {"alpha": ir.Attr("alpha", ir.AttributeType.FLOAT, alpha)}
     how = virtual.Origin("LeakyRelu", line.source, (), attributes)
     name = f"{bend.source.name}.leaky"
     value = virtual.made(how, name, bend.source.shape, bend.source)
     geometry = bend.stencil.geometry
-    scale = diagonal(np.full(geometry.outputs, total), None, geometry.axes)
+    scale = diagonal(np.repeat(total.reshape(1), geometry.outputs), None, geometry.axes)
     return Term(value, scale, bend.sizes)
 
 
-def _number(term: Term) -> float | None:
+def _number(term: Term) -> Any:
+    """The number that the term is times its source; None if it is more than that."""
     f = term.stencil
     if f.pick is not None or not f.geometry.is_diagonal:
         return None
     numbers = f.weight.reshape(-1)
-    return float(numbers[0]) if bool(np.all(numbers == numbers[0])) else None
+    return numbers.astype(np.float64)[0] if bool(np.all(numbers == numbers[0])) else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from flatfold.passes import picks
+from flatfold.passes.arithmetic import lifted
 from flatfold.passes.geometry import Geometry, Ints
 from flatfold.passes.kernels import Weight
 from flatfold.passes.picks import Index
@@ -41,7 +42,8 @@ def stencil(
         end=begin if end is None else end,
         upsample=upsample or one,
     )
-    return Stencil(shape, weight, None if bias is None else present(bias.astype(np.float64)))
+    offset = None if bias is None else present(lifted(bias).astype(np.float64))
+    return Stencil(shape, lifted(weight), offset)
 
 
 def diagonal(scale: Weight, bias: Weight | None, axes: int) -> Stencil:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flatfold.passes import arithmetic
 from flatfold.passes.geometry import Geometry, Ints
 
 Array = npt.NDArray[np.float64]
@@ -19,7 +20,8 @@ Weight = npt.NDArray[np.floating]
 
 
 def zeros(shape: Geometry) -> Array:
-    return np.zeros((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
+    made: Array = arithmetic.zeros((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
+    return made
 
 
 def zeros_of(shape: Ints) -> Array:
@@ -51,7 +53,7 @@ def coarsen(weight: Weight, shape: Geometry, groups: int) -> Weight:
     """The same operator with fewer groups: zeros in the blocks that were missing."""
     if groups == shape.groups:
         return weight
-    total = np.zeros((shape.outputs, shape.inputs // groups, *shape.kernel))
+    total: Array = arithmetic.zeros((shape.outputs, shape.inputs // groups, *shape.kernel))
     blocks = _diagonal_blocks(total, groups, shape.groups)
     blocks += weight.reshape(groups, shape.groups // groups, -1, *weight.shape[1:])
     return total
@@ -110,9 +112,8 @@ def after_dense(outer: Weight, g: Geometry, inner: Weight, f: Geometry, shape: G
     left = np.moveaxis(second.reshape(groups, outputs, middle, -1), 3, 1)
     if f.taps == 1:  # every tap in one product
         rows = (left.reshape(groups, -1, middle) @ right).reshape(groups, g.taps, outputs, inputs)
-        flat = np.ascontiguousarray(np.moveaxis(rows, 1, 3))
-        return flat.reshape(shape.outputs, inputs, *shape.kernel)
-    total = np.zeros((groups, outputs, inputs, *shape.kernel))
+        return np.moveaxis(rows, 1, 3).reshape(shape.outputs, inputs, *shape.kernel)
+    total: Array = arithmetic.zeros((groups, outputs, inputs, *shape.kernel))
     for number, tap in enumerate(product(*map(range, g.kernel))):
         part = (left[:, number] @ right).reshape(groups, outputs, inputs, *f.kernel)
         total[_place(tap, g, f, shape)] += part

@@ -123,7 +123,7 @@ def recast(form: Affine, value: ir.Value, axes: int) -> Affine:
     terms = tuple(
         term_of(t.source, _restated(t.stencil, channels(t.source, axes), axes)) for t in form.terms
     )
-    bias = None if form.bias is None else np.full(channels(value, axes), form.bias[0])
+    bias = None if form.bias is None else np.repeat(form.bias[:1], channels(value, axes))
     return form_of(terms, bias, value)
 
 
@@ -141,8 +141,8 @@ def _is_uniform(f: Stencil) -> bool:
 
 
 def _restated(f: Stencil, count: int, axes: int) -> Stencil:
-    bias = None if f.bias is None else np.full(count, f.bias[0])
-    return diagonal(np.full(count, f.weight.reshape(-1)[0]), bias, axes)
+    bias = None if f.bias is None else np.repeat(f.bias[:1], count)
+    return diagonal(np.repeat(f.weight.reshape(-1)[:1], count), bias, axes)
 
 
 def require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:

@@ -80,6 +80,14 @@ class Lifter:
             raise Decline("BORDER-BIAS", "a constant is put beside data that is not padded by it")
         return region
 
+    def end_at(self, ends: Iterable[tuple[ir.Value, Decline]]) -> None:
+        """Let regions end at these values, and say why."""
+        self._cuts.update(ends)
+
+    def form(self, root: ir.Node) -> Affine:
+        """The form of the region that ends in `root`, without looking for a larger one."""
+        return self._lift(root).form
+
     def release(self, root: ir.Node) -> None:
         """Let go of the arrays of a region that has been dealt with."""
         self._regions.pop(root, None)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from flatfold.passes import kernels
+from flatfold.passes import arithmetic, kernels
 from flatfold.passes.geometry import Geometry
 from flatfold.passes.kernels import Weight
 
@@ -78,7 +78,7 @@ def _block(owner: Index, each: int) -> int:
 def spread(weight: Weight, shape: Geometry, pick: Index, width: int) -> tuple[Weight, Geometry]:
     """The same operator without a pick: one group, reading all `width` channels of the source."""
     dense = kernels.coarsen(weight, shape, 1)
-    total = np.zeros((shape.outputs, width, *shape.kernel))
+    total = arithmetic.zeros((shape.outputs, width, *shape.kernel))
     live = pick != NOTHING
     np.add.at(total.swapaxes(0, 1), pick[live], dense.swapaxes(0, 1)[live])
     return total, replace(shape, inputs=width, groups=1)
@@ -92,11 +92,12 @@ def permuted(weight: Weight, shape: Geometry, pick: Index) -> Weight | None:
     if each == 1 or np.any(live & ((places < 0) | (places >= each))):
         return None
     blocks = weight.reshape(shape.groups, -1, each, *shape.kernel)
-    total = np.zeros(blocks.shape)
+    total = arithmetic.zeros(blocks.shape)
     for group in range(shape.groups):
         target, source = total[group].swapaxes(0, 1), blocks[group].swapaxes(0, 1)
         np.add.at(target, places[group][live[group]], source[live[group]])
-    return total.reshape(weight.shape)
+    permuted_: Weight = total.reshape(weight.shape)
+    return permuted_
 
 
 def live(weight: Weight) -> npt.NDArray[np.bool_]:

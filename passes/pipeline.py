@@ -15,10 +15,11 @@ import onnx_ir as ir
 
 from flatfold.errors import PassError
 from flatfold.passes import cost, virtual
+from flatfold.passes.again import lowered_again
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.lift import Lifter
-from flatfold.passes.lower import Names, lower
+from flatfold.passes.lower import Lowered, Names, lower
 from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Summed
 from flatfold.passes.region import Region
@@ -118,13 +119,14 @@ class _Sweep:
             if all(isinstance(linear, Summed) for linear in region.meanings.values()):
                 self.settled.update(region.nodes)  # a sum in a sum that gains nothing gains nothing
             rewrite.accept(region)
+            kinds, opset = frozenset(self.by_kind), self.names.opset
             _require_gain(region, before, after)
             lowered = lower(region.form, region.output, self.names, profile)
             found = Proposal(region, lowered, before, after)
             if _is_same(found):
                 lowered.discard()
                 raise Decline("TRIVIAL", "it already has its cheapest form")
-            self._apply(rewrite.name, found)
+            self._apply(rewrite.name, found, lambda: lowered_again(region, kinds, profile, opset))
         except Decline as why:
             self._note(missed, why)
         finally:
@@ -132,15 +134,18 @@ class _Sweep:
 
     def _exchange(self, exchange: Exchange, node: ir.Node) -> None:
         missed = Remark(exchange.name, node.name or "", False, "", "")
+        profile = self.pipeline.profile
         try:
-            found = exchange.propose(node, self.names, self.pipeline.profile)
+            found = exchange.propose(node, self.names, profile)
             missed = replace(missed, before=found.before, after=found.after)
             try:
                 _require_gain(found.region, found.before, found.after)
             except Decline:
                 found.lowered.discard()
                 raise
-            self._apply(exchange.name, found)
+            scratch = Names(set(), self.names.opset)
+            again = exchange.propose
+            self._apply(exchange.name, found, lambda: again(node, scratch, profile).lowered)
         except Decline as why:
             self._note(missed, why)
 
@@ -149,9 +154,9 @@ class _Sweep:
             raise Decline("OFF", f"{region.kind} is switched off")
         return self.by_kind[region.kind]
 
-    def _apply(self, name: str, found: Proposal) -> None:
+    def _apply(self, name: str, found: Proposal, again: Callable[[], Lowered]) -> None:
         region, lowered = found.region, found.lowered
-        change = Change(name, region, lowered)
+        change = Change(name, region, lowered, again)
         if self.pipeline.check is not None:
             try:
                 self.pipeline.check(change)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from flatfold.passes import arithmetic
 from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Array
 
@@ -45,13 +46,13 @@ class Plane:
 
 def even(bias: Array | None, channels: int, axes: int) -> Plane:
     """The same everywhere."""
-    values = np.zeros(channels) if bias is None else bias
+    values = arithmetic.zeros(channels) if bias is None else bias
     return Plane(values.reshape(-1, *(1,) * axes), (0,) * axes, (0,) * axes)
 
 
 def strip(value: Array, axes: int, axis: int, rows: int, at_start: bool) -> Plane:
     """`value` on so many rows at the start or end of an axis, 0 elsewhere."""
-    inside = Plane(np.zeros((len(value), *(1,) * axes)), (0,) * axes, (0,) * axes)
+    inside = Plane(arithmetic.zeros((len(value), *(1,) * axes)), (0,) * axes, (0,) * axes)
     here = tuple(rows * (i == axis) for i in range(axes))
     return moved(inside, *((here, (0,) * axes) if at_start else ((0,) * axes, here)), (), value)
 
@@ -130,5 +131,5 @@ def _refined(plane: Plane, low: Ints, high: Ints) -> Array:
 
 def scaled(plane: Plane, factor: Array | float) -> Plane:
     """factor per channel, or one for all."""
-    column = np.broadcast_to(np.asarray(factor, np.float64), (len(plane.values),))
+    column = np.broadcast_to(factor, (len(plane.values),))
     return Plane(plane.values * column.reshape(-1, *(1,) * plane.axes), plane.low, plane.high)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes.arithmetic import lifted
 from flatfold.passes.elementary import diagonal
 from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Array, Weight
@@ -158,7 +159,8 @@ def weights(node: ir.Node, index: int, what: str) -> Weight:
         raise Decline("DTYPE", f"the {what} is of type {array.dtype}")
     if array.size == 0:
         raise Decline("SHAPE", f"the {what} is empty")
-    return array
+    read: Weight = lifted(array)
+    return read
 
 
 def optional(node: ir.Node, index: int, what: str) -> Weight | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -45,8 +46,12 @@ class Exchange(ABC):
 
 @dataclass(frozen=True)
 class Change:
-    """A replacement that is about to be made, for whoever wants to check it first."""
+    """A replacement that is about to be made, for whoever wants to check it first.
+
+    `again` works it out once more from the graph, which is still as it was, by the same code.
+    """
 
     rewrite: str
     region: Region
     lowered: Lowered
+    again: Callable[[], Lowered]

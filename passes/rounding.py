@@ -31,7 +31,7 @@ def cast(array: Weight, dtype: ir.DataType) -> npt.NDArray[np.generic]:
     """One rounding from float64; Decline if a weight overflows or is lost to underflow."""
     if array.dtype == dtype.numpy():
         return array
-    rounded = np.empty(array.shape, dtype.numpy())
+    rounded = np.empty_like(array, dtype.numpy())
     rows = max(1, BLOCK // max(array[0].size, 1))
     with np.errstate(over="ignore", under="ignore"):
         for start in range(0, len(array), rows):  # a block at a time stays in the cache

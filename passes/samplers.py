@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from flatfold.passes import arithmetic
 from flatfold.passes.elementary import moved, stencil
 from flatfold.passes.geometry import Decline, Ints
 from flatfold.passes.kernels import Array, Weight
@@ -112,14 +113,14 @@ def _scattered(
     inputs = each * groups
     if inputs % len(places):
         raise Decline("ATTRIBUTE", f"{inputs} channels do not make {len(places)} groups of offsets")
-    full = np.zeros((*weight.shape[:2], *size))
+    full: Array = arithmetic.zeros((*weight.shape[:2], *size))
     flat = weight.reshape(*weight.shape[:2], -1)
     rows = weight.shape[0] // groups
     for channel in range(inputs):
         group, column = divmod(channel, each)
         part = channel * len(places) // inputs
         for tap, place in enumerate(places[part]):
-            scale = 1.0 if share is None else float(share[part, tap])
+            scale = 1.0 if share is None else share[part, tap]
             at = (slice(group * rows, (group + 1) * rows), column)
             target: tuple[Any, ...] = (*at, *place)
             full[target] += scale * flat[at[0], column, tap]

@@ -18,9 +18,10 @@ def shared(value: ir.Value) -> Decline | None:
     """Why what makes a value must stay; None if a single node of the same graph reads it."""
     if value.is_graph_output():
         return Decline("OUTPUT", f"{value.name} is an output of the graph")
-    uses, producer = value.uses(), value.producer()
-    if len(uses) != 1:
-        return Decline("SHARED", f"{value.name} is read {len(uses)} times")
-    if producer is not None and next(iter(uses)).node.graph is not producer.graph:
+    readers = [use.node for use in value.uses() if use.node.graph is not None]  # drafts are in none
+    producer = value.producer()
+    if len(readers) != 1:
+        return Decline("SHARED", f"{value.name} is read {len(readers)} times")
+    if producer is not None and readers[0].graph is not producer.graph:
         return Decline("SHARED", f"{value.name} is read inside a subgraph")
     return None

@@ -87,7 +87,7 @@ class Stencil:
 
     def __rmul__(self, factor: float | Array) -> Stencil:
         """factor[o] * f(x)[o], or one factor for all channels."""
-        column = np.broadcast_to(np.asarray(factor, np.float64), (self.geometry.outputs,))
+        column = np.broadcast_to(factor, (self.geometry.outputs,))
         bias = None if self.bias is None else self.bias * column
         weight = kernels.scale_outputs(column, self.weight)
         return replace(self, weight=weight, bias=bias, fresh=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes import arithmetic, kernels, picks, planes
 from flatfold.passes import geometry as geo
-from flatfold.passes import kernels, picks, planes
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Profile
 from flatfold.passes.elementary import moved
@@ -196,4 +196,4 @@ def end_to_end(
 
 
 def _or_zeros(form: Affine) -> Array:
-    return np.zeros(form.geometry.outputs) if form.bias is None else form.bias
+    return arithmetic.zeros(form.geometry.outputs) if form.bias is None else form.bias

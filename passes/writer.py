@@ -199,7 +199,7 @@ class Writer:
         if rank(term.source) == 2 and bias is not None:  # before opset 11 a Gemm must have one
             inputs = [term.source, self.constant(matrix, "weight"), self.constant(bias, "bias")]
             return self.node("Gemm", inputs, {"transB": 1}, shape)
-        weight = self.constant(np.ascontiguousarray(matrix.T), "weight")
+        weight = self.constant(matrix.T.copy(), "weight")
         value = self.node("MatMul", [term.source, weight], None, shape)
         if bias is None:
             return value

@@ -57,7 +57,7 @@ def test_compile_save_load(block, tmp_path):
     engine.save(tmp_path / "engine")
     again = flatfold.load(tmp_path / "engine")
     assert np.array_equal(again(x), y)
-    assert again.manifest["equivalence"]["verdict"] == "bounded"
+    assert again.manifest["equivalence"]["verdict"] == "certified"
     assert again.manifest["after"]["operators"]["Conv"] == 1
     assert [r["rewrite"] for r in again.manifest["remarks"] if r["applied"]] == ["merge-branches"]
     assert [stage.split()[0] for stage in stages][:3] == ["exporting", "rewriting", "proving"]

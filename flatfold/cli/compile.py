@@ -69,7 +69,7 @@ def compile(
     batch: given.Batch = None,
     size: given.Size = None,
     dynamic_batch: given.DynamicBatch = False,
-    verify: given.Verify = "bound",
+    verify: given.Verify = "certify",
     passes: given.Passes = None,
     skip: given.Skip = None,
     simplify: given.Simplify = False,

@@ -72,7 +72,7 @@ Target = Annotated[
         help="The engine it is for; auto is the best one present.",
     ),
 ]
-Verify = Annotated[str, typer.Option(metavar="off|sample|bound", help="How much to prove.")]
+Verify = Annotated[str, typer.Option(metavar="off|sample|bound|certify", help="How much to prove.")]
 Passes = Annotated[
     str | None, typer.Option(metavar="A,B", help="Use these rewrites only; default all.")
 ]

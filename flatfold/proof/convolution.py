@@ -32,7 +32,7 @@ def convolve(
         return y.reshape(len(x), len(weight), *out)
     if matrix.shape[1:3] == (1, 1):
         return _depthwise(padded, weight, strides, dilations, out)
-    y = np.zeros(shape)
+    y = np.zeros(shape, like=x)
     for number, view in enumerate(views):
         y += matrix[..., number] @ view.reshape(len(x), groups, -1, shape[3])
     return y.reshape(len(x), len(weight), *out)
@@ -40,7 +40,7 @@ def convolve(
 
 def _depthwise(padded: Array, weight: Array, strides: Any, dilations: Any, out: Any) -> Array:
     """A row of taps at a time: matrices of 1 x 1 would cost a call for each channel and tap."""
-    y = np.zeros((len(padded), len(weight), *out))
+    y = np.zeros((len(padded), len(weight), *out), like=padded)
     width, step, stride = weight.shape[-1], dilations[-1], strides[-1]
     for tap in np.ndindex(*weight.shape[2:-1]):
         whole = (dilations[:-1], out[:-1], strides[:-1])
@@ -76,7 +76,7 @@ def scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) 
     each = zip(sizes, kernel, strides, dilations, strict=True)
     out = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in each]
     columns = x.reshape(len(x), groups, -1, int(np.prod(sizes)))
-    y = np.zeros((len(x), weight.shape[1] * groups, *out))
+    y = np.zeros((len(x), weight.shape[1] * groups, *out), like=x)
     for tap in np.ndindex(*kernel):
         at: Any = (..., *tap)
         matrix = weight[at].reshape(groups, -1, weight.shape[1]).swapaxes(1, 2)

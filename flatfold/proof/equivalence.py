@@ -12,8 +12,9 @@ PASSING = ("identical", "certified", "bounded", "sampled")
 class Equivalence:
     """How a rewritten graph compares with the original.
 
-    verdict: `identical` (same bytes), `bounded` (every change within its rounding bound, and both
-    graphs run), `sampled` (both graphs run on the inputs listed), `refuted`, or `unknown` (not
+    verdict: `identical` (same bytes), `certified` (every change is exact by its algebra, and
+    `bounded`), `bounded` (every change within its rounding bound, and both graphs run), `sampled`
+    (both graphs run on the inputs listed), `refuted`, or `unknown` (not
     checked). Errors are largest absolute differences from a float64 reference divided by the
     largest absolute output; `bound` is the most that `error` may be.
     """
@@ -26,6 +27,8 @@ class Equivalence:
     inputs: tuple[str, ...] = ()
     reference: str = ""
     regions: int = 0
+    certified: int = 0
+    doubts: tuple[str, ...] = ()
     region_ratio: float = 0.0
     reason: str = ""
 
@@ -48,5 +51,6 @@ class Equivalence:
             f" on {len(self.inputs)} inputs against {self.reference}"
         )
         if self.regions:
-            text += f"; {self.regions} changes, worst {self.region_ratio:.2f} of 1.01 u*M"
+            text += f"; {self.regions} changes, {self.certified} exact by their algebra"
+            text += f", worst {self.region_ratio:.2f} of 1.01 u*M"
         return f"{text}; {self.reason}" if self.reason else text

@@ -8,7 +8,7 @@ is the second opinion on what the operators mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,26 @@ from flatfold.proof.rules import RULES
 __all__ = ["Array", "Pair", "Unsupported", "evaluate"]
 
 
-def evaluate(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> dict[ir.Value, Pair]:
-    """Run `nodes`, given in topological order; constants are read off the graph."""
+def evaluate(
+    nodes: Iterable[ir.Node],
+    feeds: Mapping[ir.Value, Pair],
+    lift: Callable[[Array], Any] = lambda array: array,
+) -> dict[ir.Value, Pair]:
+    """Run `nodes`, given in topological order; constants are read off the graph.
+
+    `lift` makes of a constant the kind of array that the feeds are.
+    """
     known: dict[ir.Value, Pair] = dict(feeds)
     for node in nodes:
         rule = RULES.get(node.op_type)
         if rule is None:
             raise Unsupported(node.op_type)
-        arguments = [None if v is None else known.get(v) or _constant(v) for v in node.inputs]
+        arguments = [None if v is None else known.get(v) or _constant(v, lift) for v in node.inputs]
         known[node.outputs[0]] = rule(node, arguments)
     return known
 
 
-def _constant(value: ir.Value) -> Pair:
+def _constant(value: ir.Value, lift: Callable[[Array], Any]) -> Pair:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None:
         raise Unsupported(f"{value.name} is neither computed nor constant")
@@ -41,4 +48,4 @@ def _constant(value: ir.Value) -> Pair:
     if array.dtype.kind in "iu":  # ranges and pads, which float64 could not hold exactly
         return Pair(array, array)
     array = array.astype(np.float64)
-    return Pair(array, np.abs(array))
+    return Pair(lift(array), np.abs(array))

@@ -18,6 +18,11 @@ class Pair:
     y: Array
     m: Array
 
+    @property
+    def places(self) -> Array:
+        """The plain numbers, for where they say which pixels are looked at."""
+        return getattr(self.y, "value", self.y)
+
 
 class Unsupported(Exception):
     """The interpreter does not know the operator."""

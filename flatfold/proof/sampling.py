@@ -16,7 +16,7 @@ from flatfold.proof.pair import Pair, Unsupported, given
 def _sampled(x: Array, places: Array) -> Array:
     """x [..., sizes] at `places` [axes, *shape], linear between pixels, 0 outside."""
     axes = len(places)
-    total = np.zeros((*x.shape[: x.ndim - axes], *places.shape[1:]))
+    total = np.zeros((*x.shape[: x.ndim - axes], *places.shape[1:]), like=x)
     sizes = x.shape[x.ndim - axes :]
     low = np.floor(places).astype(np.int64)
     for corner in product((0, 1), repeat=axes):
@@ -60,10 +60,10 @@ def deform_conv(x: Array, w: Array, offset: Array, mask: Array | None, **how: An
     images, each = [], x.shape[1] // parts
     for image in range(len(x)):
         moves = offset[min(image, len(offset) - 1)].reshape(parts, -1, axes, *out)
-        gates = np.ones((parts, moves.shape[1], *out))
+        gates = np.ones((parts, moves.shape[1], *out), like=x)
         if mask is not None:
             gates = mask[min(image, len(mask) - 1)].reshape(gates.shape)
-        columns = np.zeros((x.shape[1], len(moves[0]), *out))
+        columns = np.zeros((x.shape[1], len(moves[0]), *out), like=x)
         for part in range(parts):
             some = slice(part * each, (part + 1) * each)
             for tap, index in enumerate(product(*map(range, kernel))):
@@ -76,7 +76,7 @@ def deform_conv(x: Array, w: Array, offset: Array, mask: Array | None, **how: An
 
 
 def _grid_sample(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, grid = given(arguments[0]), given(arguments[1]).y
+    x, grid = given(arguments[0]), given(arguments[1]).places
     how = {name: found.value for name, found in node.attributes.items()}
     return Pair(grid_sample(x.y, grid, **how), grid_sample(x.m, grid, **how))
 
@@ -85,8 +85,8 @@ def _deform_conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, w, offset = (given(argument) for argument in arguments[:3])
     bias, mask = ([*arguments, None, None])[3:5]
     how = {name: found.value for name, found in node.attributes.items()}
-    y = deform_conv(x.y, w.y, offset.y, None if mask is None else mask.y, **how)
-    m = deform_conv(x.m, w.m, offset.y, None if mask is None else mask.m, **how)
+    y = deform_conv(x.y, w.y, offset.places, None if mask is None else mask.y, **how)
+    m = deform_conv(x.m, w.m, offset.places, None if mask is None else mask.m, **how)
     if bias is None:
         return Pair(y, m)
     column = (-1, *(1,) * (w.y.ndim - 2))

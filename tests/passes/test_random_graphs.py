@@ -70,6 +70,7 @@ def assert_kept(built: Built, order: list[int] | None) -> None:
     assert_same(done, built.shape)
     assert built.model.SerializeToString() == before, "the model that was given is changed"
     assert_untouched(rewrite(done.after))
+    assert all(why.endswith("an attribute has single precision") for why in done.checks.doubts)
     if order is not None:
         assert_same_in_another_order(done, built, order)
 

@@ -72,6 +72,7 @@ CASES = {
         {SMALL: (9, 10)},
         exporters=EXPORTERS if k == 3 else EXPORTERS[:2],
         batches=("static",),  # the border that is written has the size of the batch
+        verdict="bounded",  # what is written there was worked out before, and rounded
     )
     for block, k in ((dense, 3), (depthwise, 3), (depthwise, 5))
     for stride in (1, 2)

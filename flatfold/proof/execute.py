@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.inputs import Feeds, InputSpec, draw, settings
+from flatfold.proof.inputs import EXTREME, Feeds, InputSpec, draw, settings
 from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.region import ROUNDOFF
@@ -33,6 +33,10 @@ MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
 
 # Without a reference the original's own error is not known: it is taken to be this many roundings.
 UNREFERENCED = 64
+
+# Below the smallest normal number roundings are absolute; so many of them are allowed for.
+DENORMAL = 1024
+TINY = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 # Above this many multiply-accumulates an input, only the first inputs are run.
 HEAVY_MACS, HEAVY_INPUTS = 6_000_000_000, 3
@@ -62,20 +66,24 @@ class Comparison:
             reason = "the original gives other outputs each time, so nothing can be compared"
             self._keep(np.inf, Equivalence("unknown", worst_input=label, reason=reason))
             return
-        exact = self._exact(feeds, original)
+        extreme = label.startswith(EXTREME)
+        exact = self._exact(feeds, original, extreme)
         self.tried.append(label)
         for y, a, b in zip(exact, original, rewritten, strict=True):
-            self._judge(label, np.asarray(y), np.asarray(a), np.asarray(b))
+            self._judge(label, np.asarray(y), np.asarray(a), np.asarray(b), extreme)
 
-    def _exact(self, feeds: Feeds, original: Outputs) -> Outputs:
+    def _exact(self, feeds: Feeds, original: Outputs, extreme: bool) -> Outputs:
         """The reference's outputs; the original's own from where the reference fails or strays.
 
-        A reference far from the original, not by rounding, understands some operator otherwise.
+        A reference far from the original, not by rounding, understands some operator otherwise;
+        on `extreme` inputs that may be rounding.
         """
         if self.reference is not self.before:
             exact = self._tried(feeds)
             if _close(exact, original, self.roundoff**0.5):
                 return exact
+            if extreme and exact:
+                return original
             self.reference, self.name = self.before, "the original in its own precision"
             self.strayed = bool(exact)
         return original
@@ -90,7 +98,9 @@ class Comparison:
         (self.reference, self.name), self.other = self.other(), None
         return self._tried(feeds)
 
-    def _judge(self, label: str, exact: Array, original: Array, rewritten: Array) -> None:
+    def _judge(
+        self, label: str, exact: Array, original: Array, rewritten: Array, extreme: bool
+    ) -> None:
         if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
             reason = f"output is {rewritten.shape} {rewritten.dtype}, was {original.shape}"
             self._keep(np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason))
@@ -100,10 +110,19 @@ class Comparison:
             verdict = "sampled" if same else "refuted"
             self._keep(0.0 if same else np.inf, Equivalence(verdict, worst_input=label))
             return
+        lost = ~np.isfinite(rewritten) & np.isfinite(original) & np.isfinite(exact)
+        if np.any(lost):
+            reason = f"{np.count_nonzero(lost)} outputs are no longer finite"
+            self._keep(np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason))
+            return
+        if extreme:  # what was not finite may be anything now
+            both = np.isfinite(original) & np.isfinite(rewritten)
+            exact, original, rewritten = exact[both], original[both], rewritten[both]
         finite = np.abs(exact[np.isfinite(exact)])
         scale = float(np.max(finite, initial=0.0)) or 1.0
         old, new = _distance(original, exact, scale), _distance(rewritten, exact, scale)
         floor = self.roundoff * (UNREFERENCED if self.reference is self.before else 1)
+        floor += DENORMAL * TINY.get(rewritten.dtype.name, 0.0) * self.roundoff / scale
         limits = (MAX_FACTOR * self.growth, RMS_FACTOR * self.growth)
         bounds = (limits[0] * max(old[0], floor), limits[1] * max(old[1], floor))
         excess = max(new[0] / bounds[0], new[1] / bounds[1])
@@ -125,7 +144,7 @@ def _close(exact: Outputs, original: Outputs, most: float) -> bool:
         return False
     for y, a in zip(exact, original, strict=True):
         y, a = np.asarray(y), np.asarray(a)
-        finite = np.isfinite(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
+        finite = np.isfinite(y) & np.isfinite(a) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
         scale = float(np.max(np.abs(y[finite]), initial=0.0)) or 1.0
         gap = np.abs(a[finite].astype(np.float64) - y[finite]) / scale
         if not np.max(gap, initial=0.0) <= most:

@@ -1,4 +1,7 @@
-"""Inputs on which two graphs are compared: random, constant, impulses, the rim alone."""
+"""Inputs on which two graphs are compared: random, the rim alone, pictures, the very large.
+
+Natural pictures have amplitudes that fall with the frequency f as 1 / f (Field 1987).
+"""
 
 from __future__ import annotations
 
@@ -56,15 +59,38 @@ def draw(
         yield name, feeds
 
 
-KINDS = ("normal", "normal 2", "border", "impulses", "checkerboard", "ones", "zeros")
+KINDS = (
+    "normal",
+    "normal 2",
+    "border",
+    "impulses",
+    "checkerboard",
+    "ones",
+    "zeros",
+    "natural",
+    "natural 2",
+    "large",
+    "small",
+    "denormal",
+    "one NaN",
+    "one Inf",
+)
+SIZES = {"large": 1e6, "small": 1e-6, "denormal": 1e-40}  # times a normal draw
+EXTREME = (*SIZES, "one ")  # how the names begin of inputs on which rounding may be all there is
 
 
 def _fill(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     array = np.zeros(shape)
     if array.size == 0:
         return array
-    if kind.startswith("normal"):
-        array = rng.standard_normal(shape)
+    if kind.startswith("normal") or kind in SIZES:
+        array = rng.standard_normal(shape) * SIZES.get(kind, 1.0)
+    elif kind.startswith("natural"):
+        array = _natural(shape, rng)
+    elif kind.startswith("one "):
+        array = np.array(rng.standard_normal(shape))
+        at: Any = tuple(n // 2 for n in shape)
+        array[at] = float(kind.removeprefix("one "))
     elif kind == "ones":
         array = np.ones(shape)
     elif kind == "checkerboard":
@@ -79,6 +105,21 @@ def _fill(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> npt.ND
         centre: Any = (..., *(n // 2 for n in shape[2:]))
         for place in (corner, centre):
             array[place] = rng.standard_normal(shape[:2])
+    return array
+
+
+def _natural(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Random pictures with the spectrum of photographs, of mean 0 and variance 1."""
+    axes = tuple(range(2, len(shape)))
+    array = rng.standard_normal(shape)
+    if not axes:
+        return array
+    lines = [np.fft.fftfreq(shape[axis], 1 / shape[axis]) for axis in axes]
+    waves = np.meshgrid(*lines, indexing="ij")
+    frequency = np.maximum(np.sqrt(sum(wave**2 for wave in waves)), 1.0)
+    array = np.fft.ifftn(np.fft.fftn(array, axes=axes) / frequency, axes=axes).real
+    array -= array.mean(axes, keepdims=True)
+    array /= np.maximum(array.std(axes, keepdims=True), 1e-12)
     return array
 
 

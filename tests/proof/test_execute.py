@@ -61,6 +61,20 @@ def test_a_lost_nan_is_refuted():
     assert compare(wrong, before).verdict == "refuted"
 
 
+def test_what_is_no_longer_finite_is_refuted():
+    """Twice as large and half of it: the same function, until the float is too small for it."""
+    nets = [Net((1, 4, 8, 8), dtype=np.float32) for _ in range(2)]
+    for net, factor in zip(nets, (1.0, 1e33), strict=True):
+        y = net.op("Mul", net.x, net.const(np.float32(factor)))
+        net.y = net.op("Mul", y, net.const(np.float32(1 / factor)))
+    before, after = (ir.from_proto(net.model(net.y)) for net in nets)
+    found = compare(before, after)
+    assert found.verdict == "refuted"
+    assert "no longer finite" in found.reason
+    assert found.worst_input.startswith("large")
+    assert compare(after, before).verdict == "sampled"
+
+
 def test_another_output_shape_is_refuted():
     one, two = small(), small()
     flat = two.op("Flatten", two.y)
@@ -99,10 +113,14 @@ def test_inputs_are_seeded_and_cover_rim_and_centre():
     (shapes,) = settings(specs)
     first, second = (dict(draw(specs, shapes, 0)) for _ in range(2))
     for kind in KINDS:
-        assert np.array_equal(first[kind]["x"], second[kind]["x"])
+        assert np.array_equal(first[kind]["x"], second[kind]["x"], equal_nan=True)
     assert not first["border"]["x"][..., 1:-1, 1:-1].any()
     assert first["border"]["x"][..., 0, :].all()
     assert np.count_nonzero(first["impulses"]["x"]) == 2 * 4
+    assert np.count_nonzero(np.isnan(first["one NaN"]["x"])) == 1
+    assert np.count_nonzero(np.isinf(first["one Inf"]["x"])) == 1
+    spectrum = np.abs(np.fft.rfft2(first["natural"]["x"][0])).mean(0)
+    assert spectrum[1, 0] > 2 * spectrum[4, 0]  # low frequencies carry most of a photograph
 
 
 def test_verify_says_identical_sampled_or_refuted():

@@ -114,7 +114,7 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
             region_ratio=checks.worst,
             doubts=tuple(checks.doubts),
         )
-    return replace(result, equivalence=found)
+    return replace(result, equivalence=found, changes=tuple(checks.entries) if checks else ())
 
 
 def _rewrites(passes: Iterable[str] | None) -> list[Rewrite | Exchange]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flatfold.passes import Remark
+    from flatfold.proof.certificate import Certificate, Entry
     from flatfold.proof.equivalence import Equivalence
     from flatfold.summary import Summary
 
@@ -29,6 +30,7 @@ class Optimized:
     training: ir.Model
     remarks: tuple[Remark, ...]
     equivalence: Equivalence
+    changes: tuple[Entry, ...] = ()
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -50,6 +52,12 @@ class Optimized:
         from flatfold.summary import summarise
 
         return summarise(self.graph)
+
+    def certificate(self) -> Certificate:
+        """What was proved of each change between `training` and `graph`."""
+        from flatfold.proof.certificate import Certificate, fingerprint
+
+        return Certificate(fingerprint(self.training), fingerprint(self.graph), self.changes)
 
     def record(self) -> dict[str, Any]:
         """What the manifest of an engine says about the graph: plain JSON values."""

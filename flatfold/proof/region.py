@@ -18,6 +18,8 @@ import onnx_ir as ir
 from flatfold.errors import NotEquivalent
 from flatfold.passes import Change
 from flatfold.passes.geometry import Decline
+from flatfold.passes.remark import origins
+from flatfold.proof.certificate import Entry
 from flatfold.proof.certify import Uncertified, certify
 from flatfold.proof.data import Trial, trial
 from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
@@ -31,18 +33,31 @@ EVENED = 4.0  # a number that the graph has rounded several times stands for the
 
 @dataclass
 class RegionChecks:
-    """Checks changes and keeps the worst ratio |y' - y| / (u M) seen so far.
+    """Checks changes and keeps what it found of each.
 
-    With `certifying`, also whether each is right by its algebra alone: `certified` of them are,
-    and `doubts` has the reason for each of the others.
+    With `certifying`, also whether each is right by its algebra alone.
     """
 
     seed: int = 0
     certifying: bool = False
-    regions: int = 0
-    worst: float = 0.0
-    certified: int = 0
-    doubts: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def regions(self) -> int:
+        return len(self.entries)
+
+    @property
+    def worst(self) -> float:
+        """The largest |y' - y| / (u M)."""
+        return max((entry.ratio for entry in self.entries), default=0.0)
+
+    @property
+    def certified(self) -> int:
+        return sum(entry.certified for entry in self.entries)
+
+    @property
+    def doubts(self) -> list[str]:
+        return [f"{entry.output}: {entry.doubt}" for entry in self.entries if entry.doubt]
 
     def __call__(self, change: Change) -> None:
         """Raise NotEquivalent if the change is not the same function within rounding."""
@@ -53,24 +68,28 @@ class RegionChecks:
         allowed = MARGIN + (EVENED if change.region.evened else 0.0)
         if ratio > allowed and change.region.evened and math.isfinite(ratio):
             raise Decline("BORDER-BIAS", "what is written on the border is rounded too coarsely")
-        self.regions += 1
-        self.worst = max(self.worst, ratio)
         if not ratio <= allowed:
             raise NotEquivalent(
                 f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, allowed {allowed}",
                 where=_named(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
-        if self.certifying:
-            self._certify(change, trials)
+        seed = self.seed + self.regions
+        doubt = _doubt(change, trials, seed) if self.certifying else "not asked for"
+        made = tuple(node.name or "" for node in change.lowered.nodes)
+        replaced = origins(change.region.nodes)
+        entry = Entry(change.rewrite, name, replaced, made, seed, ratio, not doubt, doubt)
+        self.entries.append(entry)
 
-    def _certify(self, change: Change, trials: Sequence[Trial]) -> None:
-        try:
-            for given in trials:
-                certify(change, given.nodes, given.feeds, self.seed + self.regions)
-            self.certified += 1
-        except Uncertified as why:
-            self.doubts.append(f"{change.region.output.name}: {why}")
+
+def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:
+    """Why the change is not certified; empty if it is."""
+    try:
+        for given in trials:
+            certify(change, given.nodes, given.feeds, seed)
+    except Uncertified as why:
+        return str(why)
+    return ""
 
 
 def _ratio(change: Change, given: Trial) -> float:

@@ -16,6 +16,9 @@ from flatfold.passes import virtual
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.elementary import diagonal
 
+# Range of |a + b|: where it is far from 1, LeakyRelu(x) may overflow or underflow though y does not
+LEAST, MOST = 1 / 16, 16.0
+
 
 def bent(form: Affine, dtype: ir.DataType | None) -> Affine:
     """The form with every such pair of terms as one."""
@@ -44,11 +47,13 @@ def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     numbers = [_number(term) for term in (bend, line)]
     if numbers[0] is None or numbers[1] is None or bend.source.type is None:
         return None
-    one = np.array(numbers[0] + numbers[1]).astype(dtype.numpy())  # 1 - l + l is 1 but for rounding
-    total = float(one)
-    alpha = float(np.float32(numbers[1] / total)) if total else 0.0
+    total = numbers[0] + numbers[1]
+    if not LEAST <= abs(total) <= MOST:
+        return None
+    total = float(np.array(total).astype(dtype.numpy()))  # 1 - l + l is 1 but for rounding
+    alpha = float(np.float32(numbers[1] / total))
     exact = dtype is not ir.DataType.DOUBLE or alpha * total == numbers[1]
-    if total == 0 or not exact:  # the attribute has single precision
+    if not exact or abs(alpha) > max(1.0, abs(numbers[1])):  # the attribute has single precision
         return None
     attributes = {"alpha": ir.AttrFloat32("alpha", alpha)}
     how = virtual.Origin("LeakyRelu", line.source, (), attributes)

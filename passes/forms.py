@@ -14,7 +14,8 @@ from flatfold.passes.bends import bent
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import Applied, Joined
-from flatfold.passes.rounding import ROUNDOFF
+from flatfold.passes.rounding import LARGEST, ROUNDOFF
+from flatfold.passes.stencil import Stencil
 from flatfold.passes.sums import Reading, apply, end_to_end, side_by_side, total
 
 Operand = tuple[ir.Value, Affine]
@@ -53,7 +54,7 @@ class Forms:
         for term in form.terms:
             if term.source is value:
                 how = replace(self._reading(value, axes, form.pixels), dear=True)
-                parts.append((1, apply(term.stencil, inner, how)))
+                parts.append((1, _applied(node, term.stencil, inner, how)))
         sizes = layout.sizes_of(node.outputs[0], axes)
         return total(parts, self.profile, sizes, consume=False)[0]
 
@@ -89,9 +90,34 @@ class Forms:
         )
         if layers and not self.composing:
             raise Decline("OFF", "composing layers is switched off")
-        return apply(outer, inner, self._reading(linear.source, outer.geometry.axes, pixels))
+        how = self._reading(linear.source, outer.geometry.axes, pixels)
+        return _applied(node, outer, inner, how)
 
     def _reading(self, value: ir.Value, axes: int, pixels: int) -> Reading:
         tolerance = 16 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0
         sizes = layout.sizes_of(value, axes)
         return Reading(sizes, pixels, self.profile, self.planes, tolerance)
+
+
+def _applied(node: ir.Node, outer: Stencil, inner: Affine, how: Reading) -> Affine:
+    """outer(inner), unless that lets a term overflow which the sum of the terms need not do.
+
+    s (f(x) + g(z)) may be small where s f(x) is not. Below the root of the type's largest number
+    neither weights nor data are near it; where the weights do not grow, the terms are old values.
+    """
+    form, dtype = apply(outer, inner, how), node.outputs[0].dtype
+    if len(inner.live) < 2 or dtype not in LARGEST:
+        return form
+    old, new = (max(_reach(term.stencil) for term in f.live) for f in (inner, form))
+    if new > max(old, LARGEST[dtype] ** 0.5):
+        raise Decline(
+            "OVERFLOW",
+            f"the {len(inner.live)} terms of a sum would be up to {new:.3g} times their data before"
+            f" they are added, not {old:.3g}, and may overflow {dtype.name} where the sum does not",
+        )
+    return form
+
+
+def _reach(f: Stencil) -> float:
+    """The most that an output can be on data of at most 1."""
+    return float(np.abs(f.weight).reshape(f.geometry.outputs, -1).sum(1, dtype=np.float64).max())

@@ -20,6 +20,7 @@ from flatfold.passes.reading import (
     weights,
     window,
 )
+from flatfold.passes.rounding import require_finite
 
 
 def read_conv(node: ir.Node) -> Applied:
@@ -75,6 +76,7 @@ def read_gemm(node: ir.Node) -> Applied:
         if offset.ndim == 2 and offset.shape[0] != 1:
             raise Decline("NOT-PER-CHANNEL", "the bias differs between rows of the batch")
         bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
+    require_finite(np.array([alpha, beta]), "alpha or beta of the Gemm")
     scaled = matrix if alpha == 1 else alpha * matrix.astype(np.float64)
     return Applied(source(node), stencil(scaled, bias))
 

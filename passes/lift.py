@@ -26,6 +26,7 @@ from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
 from flatfold.passes.reopening import Reopening
+from flatfold.passes.rounding import within_range
 from flatfold.passes.sharing import producer_of, shared
 from flatfold.passes.writing import cost_of, trimmed
 
@@ -88,7 +89,8 @@ class Lifter:
         """`meaning`, remembered; a sum only where merging is allowed."""
         if node not in self._meanings:
             try:
-                self._meanings[node] = self._checked(node)
+                with within_range():
+                    self._meanings[node] = self._checked(node)
             except Decline as reason:
                 self._meanings[node] = reason.bare()
         known = self._meanings[node]
@@ -131,7 +133,8 @@ class Lifter:
             if isinstance(self.linear(node), Summed) and node not in sums:
                 continue  # its terms belong to the sum that reads it
             try:
-                forms[output] = self._form(node, forms, sums.get(node, []))
+                with within_range():
+                    forms[output] = self._form(node, forms, sums.get(node, []))
             except Decline as reason:
                 self._meanings[node] = reason.bare()
                 if node is root:

@@ -20,7 +20,7 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.lift import Lifter
 from flatfold.passes.lower import Names, lower
 from flatfold.passes.pricing import cost_as_it_is
-from flatfold.passes.reading import Summed
+from flatfold.passes.reading import Applied, Summed
 from flatfold.passes.region import Region
 from flatfold.passes.remains import drop_dead, drop_unused, names_of
 from flatfold.passes.remark import (
@@ -32,6 +32,7 @@ from flatfold.passes.remark import (
     origins,
 )
 from flatfold.passes.rewrite import Change, Exchange, Proposal, Rewrite
+from flatfold.passes.rounding import within_range
 from flatfold.passes.splits import close_splits, open_splits
 from flatfold.passes.writing import cost_of
 
@@ -133,7 +134,8 @@ class _Sweep:
     def _exchange(self, exchange: Exchange, node: ir.Node) -> None:
         missed = Remark(exchange.name, node.name or "", False, "", "")
         try:
-            found = exchange.propose(node, self.names, self.pipeline.profile)
+            with within_range():
+                found = exchange.propose(node, self.names, self.pipeline.profile)
             missed = replace(missed, before=found.before, after=found.after)
             try:
                 _require_gain(found.region, found.before, found.after)
@@ -159,6 +161,9 @@ class _Sweep:
                 lowered.discard()
                 raise
         message = f"{census(region.nodes)} -> {census(lowered.nodes) or 'nothing'}"
+        for linear in region.meanings.values():
+            if isinstance(linear, Applied) and linear.warning:
+                message += f"; note: {linear.warning}"
         names, node = origins(region.nodes), region.root.name or ""
         self._replace(change, names)
         costs = (found.before, found.after)

@@ -14,16 +14,21 @@ import onnx_ir as ir
 from flatfold.passes.elementary import diagonal
 from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Array, Weight
+from flatfold.passes.rounding import require_finite
 from flatfold.passes.stencil import Stencil
 
 
 @dataclass(frozen=True)
 class Applied:
-    """stencil(source), by the node itself and those that make the values `through`."""
+    """stencil(source), by the node itself and those that make the values `through`.
+
+    `warning`: what is odd about the numbers, though it is no reason to decline.
+    """
 
     source: ir.Value
     stencil: Stencil
     through: tuple[ir.Value, ...] = ()
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,15 +154,16 @@ def pixels(value: ir.Value, axes: int) -> Sizes:
 
 def weights(node: ir.Node, index: int, what: str) -> Weight:
     """A constant floating-point operand that must be there."""
-    value = node.inputs[index]
+    value = node.inputs[index] if index < len(node.inputs) else None
+    name = value.name if value is not None else "missing"
     array = constant(value)
     if array is None:
-        name = value.name if value is not None else "missing"
         raise Decline("NOT-CONSTANT", f"the {what} {name} is not a constant")
     if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
-        raise Decline("DTYPE", f"the {what} is of type {array.dtype}")
+        raise Decline("DTYPE", f"the {what} {name} is of type {array.dtype}")
     if array.size == 0:
-        raise Decline("SHAPE", f"the {what} is empty")
+        raise Decline("SHAPE", f"the {what} {name} is empty: its shape is {list(array.shape)}")
+    require_finite(array, f"the {what} {name}")
     return array
 
 

@@ -26,6 +26,7 @@ from flatfold.passes.reading import (
     weights,
     window,
 )
+from flatfold.passes.rounding import require_finite
 
 MOST_TAPS = 4096  # of the box that holds them all
 SURE = 0.25  # a coordinate this close to a whole number is rounded to it by every runtime
@@ -79,8 +80,9 @@ def read_deform_conv(node: ir.Node) -> Applied:
     kernel, axes = weight.shape[2:], weight.ndim - 2
     moves = _uniform(offset, "offsets").reshape(parts, int(np.prod(kernel)), axes)
     share = None if mask is None else _uniform(mask, "mask").reshape(parts, -1)
-    if not np.all(np.isfinite(moves)):
-        raise Decline("NONFINITE", "an offset is not finite")
+    if share is not None:
+        require_finite(share, "the mask")
+    require_finite(moves, "an offset of the taps")
     if np.any(moves != np.rint(moves)):
         off = float(np.max(np.abs(moves - np.rint(moves))))
         raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel beside the next one")

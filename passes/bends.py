@@ -16,8 +16,7 @@ from flatfold.passes import virtual
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.elementary import diagonal
 
-# Range of |a + b|: where it is far from 1, LeakyRelu(x) may overflow or underflow though y does not
-LEAST, MOST = 1 / 16, 16.0
+LEAST, MOST = 1 / 16, 16.0  # of |a + b|
 
 
 def bent(form: Affine, dtype: ir.DataType | None) -> Affine:
@@ -48,12 +47,12 @@ def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     if numbers[0] is None or numbers[1] is None or bend.source.type is None:
         return None
     total = numbers[0] + numbers[1]
-    if not LEAST <= abs(total) <= MOST:
+    if total == 0 or not _keeps_size(total, numbers[1]):
         return None
     total = float(np.array(total).astype(dtype.numpy()))  # 1 - l + l is 1 but for rounding
     alpha = float(np.float32(numbers[1] / total))
     exact = dtype is not ir.DataType.DOUBLE or alpha * total == numbers[1]
-    if not exact or abs(alpha) > max(1.0, abs(numbers[1])):  # the attribute has single precision
+    if not exact:  # the attribute has single precision
         return None
     attributes = {"alpha": ir.AttrFloat32("alpha", alpha)}
     how = virtual.Origin("LeakyRelu", line.source, (), attributes)
@@ -62,6 +61,11 @@ def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     geometry = bend.stencil.geometry
     scale = diagonal(np.full(geometry.outputs, total), None, geometry.axes)
     return Term(value, scale, bend.sizes)
+
+
+def _keeps_size(total: float, slope: float) -> bool:
+    """Whether LeakyRelu(x) cannot overflow, and hardly underflow, where x and b x do not."""
+    return LEAST <= abs(total) <= MOST and abs(slope / total) <= max(1.0, abs(slope))
 
 
 def _number(term: Term) -> float | None:

@@ -81,7 +81,7 @@ def _require_room(
     raise Decline(
         "OVERFLOW",
         f"a folded weight of {sizes[worst]:.3g} in output channel {first + worst} is more than"
-        f" {dtype.name} can hold, {LARGEST[dtype]:.3g}",
+        f" {dtype.name} can hold, {LARGEST[dtype]:.5g}",
     )
 
 

@@ -58,12 +58,15 @@ class DropChannels(Exchange):
         known = np.isfinite(values)
         if not known.any():
             raise Decline("NONLINEAR", "no channel is a constant")
+        count = int(known.sum())
         if _is_padded(last):
             known &= values == 0
         keep = np.flatnonzero(~known).astype(np.int64)
         if len(keep) == len(known):
             raise Decline(
-                "BORDER-BIAS", "a constant in front of zero padding is none at the border"
+                "BORDER-BIAS",
+                f"{count} channels are constants, but zero padding by {last.geometry.begin} and"
+                f" {last.geometry.end} is not",
             )
         keep = keep if len(keep) else np.zeros(1, np.int64)
         if len(keep) == len(known):

@@ -78,7 +78,9 @@ class Lifter:
                 if gains and (region is None or len(other.nodes) > len(region.nodes)):
                     return other
         if region is None:
-            raise Decline("BORDER-BIAS", "a constant is put beside data that is not padded by it")
+            raise Decline(
+                "BORDER-BIAS", f"{root.name} puts a constant beside data that is not padded by it"
+            )
         return region
 
     def release(self, root: ir.Node) -> None:
@@ -115,7 +117,7 @@ class Lifter:
         nodes, meanings, boundaries = self._inside(root)
         kind = kind_of(meanings)
         if form.plane is not None:
-            raise Decline("BORDER-BIAS", "its bias is another near the border")
+            raise Decline("BORDER-BIAS", f"its bias is another {form.plane.border}")
         if TRIM in self.allowed:
             smaller = carved(trimmed(form, self._forms.profile), self._forms.profile)
             kind = TRIM if smaller is not form and len(nodes) == 1 else kind

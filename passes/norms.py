@@ -32,7 +32,7 @@ def read_batch_norm(node: ir.Node) -> Applied:
             f" {len(node.outputs)} outputs",
         )
     if number(node, "spatial", 1) != 1:
-        raise Decline("NOT-PER-CHANNEL", "the statistics differ between pixels")
+        raise Decline("NOT-PER-CHANNEL", "spatial is 0: the statistics differ between pixels")
     names = ("scale", "bias", "mean", "variance")
     parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
     gamma, beta, mean, variance = parts

@@ -157,7 +157,8 @@ class _Partition:
             elif best is None or gain > best.gain:
                 best = _Joint(gain, shape, bring)
         if best is None:
-            raise reason or Decline("CHANNELS", "the branches read different channels")
+            assert reason is not None  # one way there always is
+            raise reason
         return best
 
 

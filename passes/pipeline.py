@@ -17,6 +17,7 @@ from flatfold.errors import PassError
 from flatfold.passes import cost, virtual
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
+from flatfold.passes.hints import HINTS
 from flatfold.passes.lift import Lifter
 from flatfold.passes.lower import Names, lower
 from flatfold.passes.pricing import cost_as_it_is
@@ -183,7 +184,8 @@ class _Sweep:
 
     def _note(self, missed: Remark, why: Decline, where: str = "") -> None:
         if why.code not in _ENDS:
-            remark = replace(missed, code=why.code, reason=where + why.reason, hint=why.hint)
+            hint = HINTS.get(why.code, "")
+            remark = replace(missed, code=why.code, reason=where + why.reason, hint=hint)
             self.missed.append(remark)
 
     def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:

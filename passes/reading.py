@@ -102,7 +102,7 @@ def rank(value: ir.Value) -> int:
     if value.shape is None:
         raise Decline("SHAPE", f"the rank of {value.name} is unknown")
     if value.shape.rank() < 2:
-        raise Decline("SHAPE", f"{value.name} has no batch and channel axes")
+        raise Decline("SHAPE", f"{value.name} of shape {value.shape} has no batch and channels")
     return value.shape.rank()
 
 
@@ -175,7 +175,7 @@ def optional(node: ir.Node, index: int, what: str) -> Weight | None:
 def source(node: ir.Node, index: int = 0) -> ir.Value:
     value = node.inputs[index]
     if value is None:
-        raise Decline("NOT-CONSTANT", "the input is missing")
+        raise Decline("NOT-CONSTANT", f"input {index} of the {node.op_type} is missing")
     return value
 
 
@@ -195,9 +195,10 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     axes = len(kernel)
     strides, dilations = ints(node, "strides", (1,) * axes), ints(node, "dilations", (1,) * axes)
     pads = ints(node, "pads", (0,) * (2 * axes))
-    lengths = (len(strides), len(dilations), len(pads))
-    if lengths != (axes, axes, 2 * axes) or min((*strides, *dilations, *kernel), default=1) < 1:
-        raise Decline("ATTRIBUTE", f"the attributes do not fit a kernel of {axes} axes")
+    given = (strides, dilations, pads)
+    fitting = [len(some) for some in given] == [axes, axes, 2 * axes]
+    if not fitting or min((*strides, *dilations, *kernel), default=1) < 1:
+        raise Decline("ATTRIBUTE", f"strides, dilations, pads {given} do not fit a kernel {kernel}")
     mode = node.attributes.get("auto_pad")
     text = "NOTSET" if mode is None else str(mode.value)
     if text == "NOTSET":
@@ -205,7 +206,7 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     if text == "VALID":
         return strides, dilations, (0,) * axes, (0,) * axes
     if text not in ("SAME_UPPER", "SAME_LOWER"):
-        raise Decline("ATTRIBUTE", "auto_pad has a value that the standard does not know")
+        raise Decline("ATTRIBUTE", f"auto_pad is {text}, which the standard does not know")
     sizes = spatial(source(node))
     begin, end = [], []
     for k, d, s, size in zip(kernel, dilations, strides, sizes, strict=True):

@@ -71,9 +71,7 @@ def cast(array: Weight, dtype: ir.DataType, *, multiplies: bool = False) -> Weig
     return rounded
 
 
-def _require_room(
-    array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, first: int
-) -> None:
+def _require_room(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, first: int) -> None:
     if np.all(np.isfinite(rounded)):
         return
     sizes = _rows(np.where(np.isfinite(rounded), 0.0, np.abs(array))).max(axis=1)

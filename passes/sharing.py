@@ -22,5 +22,5 @@ def shared(value: ir.Value) -> Decline | None:
     if len(uses) != 1:
         return Decline("SHARED", f"{value.name} is read {len(uses)} times")
     if producer is not None and next(iter(uses)).node.graph is not producer.graph:
-        return Decline("SHARED", f"{value.name} is read inside a subgraph")
+        return Decline("SHARED", f"{value.name} is read 1 time, inside a subgraph")
     return None

@@ -35,7 +35,8 @@ class Writer:
 
     def __init__(self, output: ir.Value, names: Names, profile: Profile, pixels: int) -> None:
         if output.dtype is None or output.dtype not in FLOATS:
-            raise Decline("DTYPE", f"the type of {output.name} is unknown")
+            found = output.dtype.name if output.dtype is not None else "unknown"
+            raise Decline("DTYPE", f"the type of {output.name} is {found}")
         self.output = output
         self.dtype = output.dtype
         self.base = output.name or "value"
@@ -153,8 +154,10 @@ class Writer:
     def shift(self, term: Term) -> Term:
         """The term with its move carried out by Slice and Pad: what is left is a scale."""
         shape, part = term.stencil.geometry, Part.of(term.stencil, term.sizes)
-        if self.names.opset < (11 if max((*shape.begin, *shape.end)) > 0 else 10):
-            raise Decline("OLD-OPSET", "a Slice or Pad by inputs needs opset 11")
+        needed = 11 if max((*shape.begin, *shape.end)) > 0 else 10
+        if self.names.opset < needed:
+            told = f"the model has opset {self.names.opset}"
+            raise Decline("OLD-OPSET", f"a Slice or Pad by inputs needs opset {needed}, {told}")
         if (
             part.pick is not None
             and not picks.is_range(part.pick)

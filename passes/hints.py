@@ -18,7 +18,7 @@ HINTS: dict[str, str] = {
     "FRACTION": "round the offsets or the grid to whole pixels",
     "LAYOUT": "use one layout, channels first or channels last, for both operators",
     "MATMUL": "use a weight of two axes, which torch.nn.Linear has",
-    "NONFINITE": "look at the checkpoint: a channel that diverged, or a variance that is not one",
+    "NONFINITE": "repair the channel that is named in the checkpoint, or prune it",
     "NOT-CONSTANT": "make it a constant or an initializer that is no input of the graph",
     "NOT-PER-CHANNEL": "use one number per channel, or one for all",
     "OLD-OPSET": "export with opset 13 or later",

@@ -157,8 +157,7 @@ class _Partition:
             elif best is None or gain > best.gain:
                 best = _Joint(gain, shape, bring)
         if best is None:
-            assert reason is not None  # one way there always is
-            raise reason
+            raise reason or AssertionError("there is always a way")
         return best
 
 

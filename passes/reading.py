@@ -1,7 +1,6 @@
 """Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
 
-And what an operator may turn out to be: `Applied`, a stencil of one value; `Summed`, a signed sum
-of several; `Joined`, several side by side.
+And what an operator may turn out to be.
 """
 
 from __future__ import annotations
@@ -20,15 +19,12 @@ from flatfold.passes.stencil import Stencil
 
 @dataclass(frozen=True)
 class Applied:
-    """stencil(source), by the node itself and those that make the values `through`.
-
-    `warning`: what is odd about the numbers, though it is no reason to decline.
-    """
+    """stencil(source), by the node itself and those that make the values `through`."""
 
     source: ir.Value
     stencil: Stencil
     through: tuple[ir.Value, ...] = ()
-    warning: str = ""
+    warning: str = ""  # about numbers that are odd, though no reason to decline
 
 
 @dataclass(frozen=True)

@@ -119,4 +119,6 @@ def within_range() -> Iterator[None]:
             yield
     except FloatingPointError as what:
         found = f"weights multiply to beyond double precision, 1e-308 to 1.8e+308: {what}"
-        raise Decline("UNDERFLOW" if "underflow" in str(what) else "OVERFLOW", found) from None
+        if "underflow" in found:
+            raise Decline("UNDERFLOW", found) from None
+        raise Decline("OVERFLOW", found) from None

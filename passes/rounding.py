@@ -78,8 +78,8 @@ def _require_room(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, 
     worst = int(np.argmax(sizes))
     raise Decline(
         "OVERFLOW",
-        f"a folded weight of {sizes[worst]:.3g} in output channel {first + worst} is more than"
-        f" {dtype.name} can hold, {LARGEST[dtype]:.5g}",
+        f"a folded weight or bias of {sizes[worst]:.3g} in output channel {first + worst} exceeds"
+        f" the largest {dtype.name}, {LARGEST[dtype]:.5g}",
     )
 
 

@@ -7,175 +7,27 @@ type, the new graph must be finite and off by at most (n + 16) u M, n products t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from flatfold.passes import PIPELINE, Pipeline
+import flatfold
+from flatfold.passes import PIPELINE, Pipeline, rounding
+from flatfold.passes.geometry import Decline
 from flatfold.passes.sums import apply
-from flatfold.proof.evaluate import evaluate
-from flatfold.proof.pair import Pair
-from flatfold.proof.runtime import PlainSession
-from tests.nets import Net, rewrite, run
-
-NONE = [0, 0, 0, 0]
-SHAPE = (1, 3, 6, 6)
-LARGEST = {np.float32: float(np.finfo(np.float32).max), np.float16: 65504.0}
-ROUNDOFF = {np.float32: 2.0**-24, np.float16: 2.0**-11}
-SPACING = {np.float32: 2.0**-149, np.float16: 2.0**-24}
-RANGE = {np.float32: 30.0, np.float16: 4.0}  # decades
-
-
-class Drawn(Net):
-    """A net whose weights are drawn by magnitude."""
-
-    def size(self) -> float:
-        """A magnitude, uniform by its logarithm; near 1 as often as not."""
-        wide = RANGE[self.dtype] * self.rng.choice([0.05, 0.5, 1.0])
-        return float(10 ** self.rng.uniform(-wide, wide))
-
-    def filled(self, *shape: int) -> np.ndarray:
-        return self.size() * self.rng.standard_normal(shape)
-
-    def clipped(self, array: np.ndarray) -> str:
-        most = LARGEST[self.dtype]
-        return self.const(np.clip(array, -most, most).astype(self.dtype).astype(np.float64))
-
-    def layer(self, x: str, o: int, i: int, k: int, bias: bool = True) -> str:
-        parts = [self.clipped(self.filled(o, i, k, k))]
-        parts += [self.clipped(self.filled(o))] if bias else []
-        return self.op("Conv", x, *parts, pads=NONE)
-
-    def norm(self, x: str, c: int) -> str:
-        gamma = self.filled(c) * (self.size() if self.rng.random() < 0.3 else 1.0)
-        variance = np.abs(self.filled(c)) * (self.rng.random(c) < 0.9)
-        parts = gamma, self.filled(c), self.filled(c), variance
-        return self.op("BatchNormalization", x, *map(self.clipped, parts), epsilon=1e-5)
-
-    def scale(self, x: str, c: int) -> str:
-        shape = (c, 1, 1) if self.rng.random() < 0.5 else ()
-        return self.op(str(self.rng.choice(["Mul", "Div"])), x, self.clipped(self.filled(*shape)))
-
-
-def folded(net: Drawn) -> str:
-    return net.norm(net.layer(net.x, 4, 3, 3, bias=bool(net.rng.random() < 0.5)), 4)
-
-
-def shrunk(net: Drawn) -> str:
-    """Weights whose product with the scale is about the smallest normal number."""
-    decades = -np.log10(SPACING[net.dtype]) / 2 - net.rng.uniform(0, 5)
-    y = net.op("Conv", net.x, net.const(10**-decades * net.rng.standard_normal((4, 3, 3, 3))))
-    return net.op("Mul", y, net.const(10**-decades * net.rng.uniform(0.1, 1, (4, 1, 1))))
-
-
-def folded_before(net: Drawn) -> str:
-    return net.layer(net.norm(net.op("Identity", net.x), 3), 4, 3, 3)
-
-
-def chained(net: Drawn) -> str:
-    y = net.layer(net.x, 4, 3, 1)
-    for _ in range(net.rng.integers(2, 5)):
-        y = net.scale(y, 4) if net.rng.random() < 0.7 else net.norm(y, 4)
-    return y
-
-
-def composed(net: Drawn) -> str:
-    return net.layer(net.scale(net.layer(net.x, 4, 3, 3), 4), 3, 4, 1)
-
-
-def cancelling(net: Drawn) -> str:
-    """Branches with huge opposite weights."""
-    y = net.layer(net.x, 3, 3, 1, bias=False)
-    weight = net.constants[net.nodes[-1].input[1]].astype(np.float64)
-    z = net.op("Conv", net.x, net.clipped(-weight * (1 + 0.01 * net.rng.random())), pads=NONE)
-    both = net.op("Add", net.norm(y, 3), net.norm(z, 3)) if net.rng.random() < 0.5 else None
-    return net.op("Add", both or net.op("Add", y, z), net.norm(net.x, 3))
-
-
-def of_two_sources(net: Drawn) -> str:
-    """s (f(x) + g(z)), the sum of which may be small."""
-    y, z = net.layer(net.x, 3, 3, 1), net.layer(net.op("Relu", net.x), 3, 3, 1)
-    return net.layer(net.norm(net.op("Add", y, z), 3), 4, 3, 1)
-
-
-def averaged(net: Drawn) -> str:
-    return net.layer(net.op("GlobalAveragePool", net.norm(net.x, 3)), 4, 3, 1)
-
-
-def bending(net: Drawn) -> str:
-    """a relu(x) + b x, a + b being 1 or nearly 0."""
-    b = net.size()
-    a = b * (ROUNDOFF[net.dtype] ** net.rng.uniform(0, 0.9) - 1)
-    if net.rng.random() < 0.5:
-        a, b = 0.25, 0.75
-    a, b = net.clipped(np.array(a)), net.clipped(np.array(b))
-    parts = net.op("Mul", net.op("Relu", net.x), a), net.op("Mul", net.x, b)
-    return net.op("Add", *parts)
-
-
-BLOCKS: tuple[Callable[[Drawn], str], ...] = (
-    folded,
-    shrunk,
-    folded_before,
-    chained,
-    composed,
-    cancelling,
-    of_two_sources,
-    averaged,
+from tests.nets import Net, rewrite
+from tests.passes.magnitudes import (
+    BLOCKS,
+    LARGEST,
+    SHAPE,
     bending,
+    drawn,
+    excess,
+    folded,
+    outputs,
+    shrunk,
 )
-
-
-def drawn(
-    block: Callable[[Drawn], str], seed: int, dtype: type
-) -> tuple[onnx.ModelProto, np.ndarray]:
-    """A net and data on which the net's sums of magnitudes are often finite, and often just so."""
-    net = Drawn(SHAPE, seed=seed, dtype=dtype)
-    model = net.model(block(net))
-    x, most = net.rng.standard_normal(SHAPE), LARGEST[dtype]
-    gain = float(np.max(in_double(model, x).m - in_double(model, 0 * x).m))
-    wanted = most * 10 ** -net.rng.choice([0.5, 3.0, RANGE[dtype], 1.5 * RANGE[dtype]])
-    with np.errstate(all="ignore"):
-        return model, np.clip(x * (wanted / gain), -most / 50, most / 50).astype(dtype)
-
-
-def in_double(model: onnx.ModelProto, x: np.ndarray) -> Pair:
-    """y and M of the whole net."""
-    graph = ir.from_proto(model).graph
-    with np.errstate(all="ignore"):
-        values = evaluate(list(graph), {graph.inputs[0]: Pair(x, np.abs(x))})
-    return values[graph.outputs[0]]
-
-
-def outputs(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    """ONNX Runtime's; in half precision the evaluator's, as the former sums in single then."""
-    return (
-        run(model, x) if x.dtype == np.float16 else PlainSession(ir.from_proto(model))({"x": x})
-    )[0]
-
-
-def products(model: onnx.ModelProto) -> int:
-    """Of the longest sum."""
-    shapes = [tensor.dims for tensor in model.graph.initializer]
-    pixels = SHAPE[2] * SHAPE[3]
-    return max([pixels, *(int(np.prod(shape[1:])) for shape in shapes if len(shape) > 1)])
-
-
-def excess(model: onnx.ModelProto, after: onnx.ModelProto, x: np.ndarray, dtype: type) -> float:
-    """Worst error over its bound, infinite if it is; 0 where nothing is promised or asked."""
-    exact, n, data = in_double(model, x.astype(np.float64)), products(after), np.abs(x).max()
-    promised = exact.m.max() <= LARGEST[dtype] and n * float(data) <= LARGEST[dtype]
-    old = outputs(model, x).astype(np.float64)
-    if not promised or not np.all(np.isfinite(old)):
-        return 0.0
-    y = outputs(after, x).astype(np.float64)
-    if not np.all(np.isfinite(y)):
-        return np.inf
-    bound = (n + 16) * ROUNDOFF[dtype] * exact.m + n * SPACING[dtype]
-    return float(np.max(np.abs(y - exact.y) / np.maximum(bound, np.abs(old - exact.y))))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -215,6 +67,52 @@ def test_without_a_guard_such_draws_go_wrong(guard, dtype, monkeypatch):
         model, x = drawn(block, seed, dtype)
         wrong += excess(model, unguarded(model), x, dtype) > 1
     assert wrong >= 1
+
+
+KNOWN = {  # sizes of W, gamma, x; mean, variance; what becomes of it
+    "a product beyond the type": (1e25, 1e15, 1e-20, 0.0, 1.0, "OVERFLOW"),
+    "a product below the type": (1e-30, 1e-15, 1e25, 0.0, 1.0, "UNDERFLOW"),
+    "weights below the type": (1e-40, 1.0, 1.0, 0.0, 1.0, "UNDERFLOW"),
+    "a negative variance": (1.0, 1.0, 1.0, 0.0, -1e-6, "note: the variance c4 is -1e-06"),
+    "a scale of zero": (1.0, 0.0, 1.0, 0.5, 1.0, "Conv"),
+    "a large mean": (1.0, 1.0, 1.0, 1e6, 1.0, "Conv"),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_convolution_and_a_norm_with_numbers_that_fold_badly(name):
+    """Four of the tools in use return NaN or a wrong result on some of these."""
+    weight, gamma, data, mean, variance, expected = KNOWN[name]
+    net = Net(SHAPE, dtype=np.float32)
+    y = net.op("Conv", net.x, net.const(weight * net.rng.standard_normal((4, 3, 3, 3))))
+    parts = (
+        net.const(np.full(4, number)) for number in (gamma, 0.5 * (gamma == 0), mean, variance)
+    )
+    model = net.model(net.op("BatchNormalization", y, *parts))
+    x = (data * net.rng.standard_normal(SHAPE)).astype(np.float32)
+    done = flatfold.optimize(model)
+    assert np.all(np.isfinite(outputs(model, x)))
+    assert excess(model, done.model, x, np.float32) <= 1
+    assert any(expected in f"{remark.code} {remark.reason}" for remark in done.remarks)
+
+
+BEYOND = {
+    ir.DataType.FLOAT: (3.5e38, 1e-39),
+    ir.DataType.BFLOAT16: (3.4e38, 1e-39),
+    ir.DataType.FLOAT16: (65520.0, 1e-6),
+}
+
+
+@pytest.mark.parametrize("dtype", BEYOND)
+def test_the_ends_of_each_type(dtype):
+    large, small = BEYOND[dtype]
+    for number, code in ((large, "OVERFLOW"), (small, "UNDERFLOW")):
+        array = np.where(np.arange(4) == 2, number, 1.0).reshape(4, 1) * np.ones((4, 3))
+        with pytest.raises(Decline, match="output channel 2") as found:
+            rounding.cast(array, dtype, multiplies=True)
+        assert found.value.code == code
+    array[:, 0] = 1.0  # beside which the small ones do not count
+    assert rounding.cast(array, dtype, multiplies=True).dtype == dtype.numpy()
 
 
 @pytest.mark.parametrize("size, dtype", [(1e18, np.float32), (100.0, np.float16)])

@@ -20,6 +20,8 @@ from flatfold.passes.sums import Reading, apply, end_to_end, side_by_side, total
 
 Operand = tuple[ir.Value, Affine]
 
+SLACK = 1e-6  # of a number that rounding has made larger
+
 
 @dataclass
 class Forms:
@@ -38,9 +40,11 @@ class Forms:
         inners = layout.same_layout(operands)
         layout.require_equal_sizes(list(zip(values, inners, strict=True)))
         sizes = layout.sizes_of(node.outputs[0], inners[0].geometry.axes)
+        before = _reach(*inners)  # of weights that the total may be summed into
         form, refusal = total(
             list(zip(signs, inners, strict=True)), self.profile, sizes, consume=consume
         )
+        _require_no_growth(node, form, before)
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
 
     def opened(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
@@ -100,24 +104,33 @@ class Forms:
 
 
 def _applied(node: ir.Node, outer: Stencil, inner: Affine, how: Reading) -> Affine:
-    """outer(inner), unless that lets a term overflow which the sum of the terms need not do.
-
-    s (f(x) + g(z)) may be small where s f(x) is not. Below the root of the type's largest number
-    neither weights nor data are near it; where the weights do not grow, the terms are old values.
-    """
-    form, dtype = apply(outer, inner, how), node.outputs[0].dtype
-    if len(inner.live) < 2 or dtype not in LARGEST:
-        return form
-    old, new = (max(_reach(term.stencil) for term in f.live) for f in (inner, form))
-    if new > max(old, LARGEST[dtype] ** 0.5):
-        raise Decline(
-            "OVERFLOW",
-            f"the {len(inner.live)} terms of a sum would be up to {new:.3g} times their data before"
-            f" they are added, not {old:.3g}, and may overflow {dtype.name} where the sum does not",
-        )
+    """outer(inner)."""
+    form = apply(outer, inner, how)
+    _require_no_growth(node, form, _reach(inner))
     return form
 
 
-def _reach(f: Stencil) -> float:
-    """The most that an output can be on data of at most 1."""
-    return float(np.abs(f.weight).reshape(f.geometry.outputs, -1).sum(1, dtype=np.float64).max())
+def _require_no_growth(node: ir.Node, form: Affine, before: float) -> None:
+    """Decline if a term that is added to others may overflow though the sum need not do so.
+
+    s (f(x) + g(z)) may be small where s f(x) is not, and (f(x) - g(z)) + h(x) where (f + h)(x) is
+    not. Below the root of the type's largest number neither weights nor data are near it; where the
+    weights are no larger than `before`, the terms are no larger than what there was.
+    """
+    dtype, after = node.outputs[0].dtype, _reach(form)
+    if dtype in LARGEST and after > max(before * (1 + SLACK), LARGEST[dtype] ** 0.5):
+        raise Decline(
+            "OVERFLOW",
+            f"the {len(form.live)} terms of a sum would be up to {after:.3g} times their data"
+            f" before they are added, not {before:.3g}, and may overflow {dtype.name} where the sum"
+            " does not",
+        )
+
+
+def _reach(*forms: Affine) -> float:
+    """The most that any term can be on data of at most 1; 0 where no two terms are added."""
+    stencils = [term.stencil for form in forms for term in form.live]
+    if len({term.source for form in forms for term in form.live}) < 2:
+        return 0.0
+    rows = (np.abs(f.weight).reshape(f.geometry.outputs, -1) for f in stencils)
+    return max(float(row.sum(1, dtype=np.float64).max()) for row in rows)

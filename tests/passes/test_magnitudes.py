@@ -15,11 +15,9 @@ import pytest
 import flatfold
 from flatfold.passes import PIPELINE, Pipeline, rounding
 from flatfold.passes.geometry import Decline
-from flatfold.passes.sums import apply
 from tests.nets import Net, rewrite
 from tests.passes.magnitudes import (
     BLOCKS,
-    LARGEST,
     SHAPE,
     bending,
     drawn,
@@ -115,18 +113,42 @@ def test_the_ends_of_each_type(dtype):
     assert rounding.cast(array, dtype, multiplies=True).dtype == dtype.numpy()
 
 
-@pytest.mark.parametrize("size, dtype", [(1e18, np.float32), (100.0, np.float16)])
-def test_terms_that_cancel_are_not_made_larger_before_they_do(size, dtype, monkeypatch):
-    """s (f(x) + g(z)) with f(x) = -g(z), so that s f(x) is infinite and y is not."""
-    net = Net(SHAPE, dtype=dtype)
+def scaled_afterwards(net: Net, size: float) -> str:
+    """s (f(x) + g(z)) with f(x) = -g(z)."""
     weight = size * net.rng.uniform(0.5, 1, (3, 3, 1, 1))
     parts = zip((net.x, net.op("Relu", net.x)), (weight, -weight), strict=True)
     y = net.op("Add", *(net.op("Conv", x, net.const(w)) for x, w in parts))
-    model = net.model(net.op("Mul", y, net.const(np.full((3, 1, 1), 3 * size))))
-    x = np.full(SHAPE, LARGEST[dtype] / size**2 / 4, dtype)
-    assert np.all(outputs(model, x) == 0)
+    return net.op("Mul", y, net.const(np.full((3, 1, 1), 3 * size)))
+
+
+def added_apart(net: Net, size: float) -> str:
+    """(f(x) + g(z)) + f(x) with f(x) = -g(z)."""
+    weight = size * net.rng.uniform(0.8, 1, (3, 3, 1, 1))
+    parts = ((net.x, weight), (net.op("Relu", net.x), -weight), (net.x, weight))
+    y, z, again = (net.op("Conv", x, net.const(w)) for x, w in parts)
+    return net.op("Add", net.op("Add", y, z), again)
+
+
+@pytest.mark.parametrize(
+    "block, dtype, size, data",
+    [
+        (scaled_afterwards, np.float32, 1e18, 85.0),
+        (scaled_afterwards, np.float16, 100.0, 1.6),
+        (added_apart, np.float32, 1e20, 1e18),
+        (added_apart, np.float16, 300.0, 65.0),
+    ],
+)
+def test_terms_that_cancel_are_not_made_larger_before_they_do(
+    block, dtype, size, data, monkeypatch
+):
+    """A value between would be infinite that the original does not have."""
+    net = Net(SHAPE, dtype=dtype)
+    model = net.model(block(net, size))
+    x = np.full(SHAPE, data, dtype)
+    expected = outputs(model, x)
+    assert np.all(np.isfinite(expected))
     done = rewrite(model)
     assert "OVERFLOW" in done.codes
-    assert np.all(outputs(done.after, x) == 0)
-    monkeypatch.setattr("flatfold.passes.forms._applied", lambda _, *how: apply(*how))
+    assert np.array_equal(outputs(done.after, x), expected)
+    monkeypatch.setattr("flatfold.passes.forms._require_no_growth", lambda *_: None)
     assert not np.all(np.isfinite(outputs(unguarded(model), x)))

@@ -77,7 +77,8 @@ class Forms:
             ]
             return self._noted(node, *end_to_end(inners, moves, how, fills))
         if linear.fills:
-            raise Decline("CONSTANT", "constant channels are put beside data")
+            rows = sum(fill.rows for fill in linear.fills)
+            raise Decline("CONSTANT", f"{rows} constant channels are put beside data")
         return self._noted(node, *side_by_side(inners, pixels, self.profile))
 
     def _noted(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:

@@ -14,7 +14,7 @@ from flatfold.passes.bends import bent
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import Applied, Joined
-from flatfold.passes.rounding import LARGEST, ROUNDOFF
+from flatfold.passes.rounding import LARGEST, ROUNDOFF, within_range
 from flatfold.passes.stencil import Stencil
 from flatfold.passes.sums import Reading, apply, end_to_end, side_by_side, total
 
@@ -32,6 +32,7 @@ class Forms:
     planes: bool
     refusals: dict[ir.Node, Decline]
 
+    @within_range()
     def of_sum(
         self, node: ir.Node, signs: Sequence[int], operands: list[Operand], consume: bool = True
     ) -> Affine:
@@ -47,6 +48,7 @@ class Forms:
         _require_no_growth(node, form, before)
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
 
+    @within_range()
     def opened(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
         """The form over what `value` is computed from, wherever it reads `value`."""
         kept = tuple(term for term in form.terms if term.source is not value)
@@ -62,6 +64,7 @@ class Forms:
         sizes = layout.sizes_of(node.outputs[0], axes)
         return total(parts, self.profile, sizes, consume=False)[0]
 
+    @within_range()
     def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
         """The operands side by side, along the channels or along a spatial axis."""
         inners, by_channel = layout.joined(operands, linear.axis)
@@ -86,6 +89,7 @@ class Forms:
             self.refusals[node] = refusal
         return form
 
+    @within_range()
     def composed(self, node: ir.Node, linear: Applied, inner: Affine) -> Affine:
         """The operator after what computes its input."""
         pixels = layout.alone(linear, node.outputs[0]).pixels

@@ -135,8 +135,7 @@ class Lifter:
             if isinstance(self.linear(node), Summed) and node not in sums:
                 continue  # its terms belong to the sum that reads it
             try:
-                with within_range():
-                    forms[output] = self._form(node, forms, sums.get(node, []))
+                forms[output] = self._form(node, forms, sums.get(node, []))
             except Decline as reason:
                 self._meanings[node] = reason.bare()
                 if node is root:

@@ -33,7 +33,6 @@ from flatfold.passes.remark import (
     origins,
 )
 from flatfold.passes.rewrite import Change, Exchange, Proposal, Rewrite
-from flatfold.passes.rounding import within_range
 from flatfold.passes.splits import close_splits, open_splits
 from flatfold.passes.writing import cost_of
 
@@ -135,8 +134,7 @@ class _Sweep:
     def _exchange(self, exchange: Exchange, node: ir.Node) -> None:
         missed = Remark(exchange.name, node.name or "", False, "", "")
         try:
-            with within_range():
-                found = exchange.propose(node, self.names, self.pipeline.profile)
+            found = exchange.propose(node, self.names, self.pipeline.profile)
             missed = replace(missed, before=found.before, after=found.after)
             try:
                 _require_gain(found.region, found.before, found.after)

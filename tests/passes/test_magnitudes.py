@@ -152,3 +152,21 @@ def test_terms_that_cancel_are_not_made_larger_before_they_do(
     assert np.array_equal(outputs(done.after, x), expected)
     monkeypatch.setattr("flatfold.passes.forms._require_no_growth", lambda *_: None)
     assert not np.all(np.isfinite(outputs(unguarded(model), x)))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_constant_channels_beyond_double_precision(layers):
+    """The nodes that were written before it was found out read nothing afterwards."""
+    net = Net((1, 4, 6, 6))
+    y = net.conv(net.x, 8, 4, (1, 1))
+    net.constants["c0"][[1, 5]] = 0
+    net.constants["c1"][1] = 1e200
+    for _ in range(layers):
+        y = net.op("LeakyRelu", y, alpha=0.5)
+        y = net.conv(y, 8, 8, (1, 1))
+        net.constants[net.nodes[-1].input[1]][:] = 1e200
+    graph = ir.from_proto(net.model(net.op("Exp", y)))
+    readers = {value: len(value.uses()) for node in graph.graph for value in node.outputs}
+    remarks = Pipeline([kind() for kind in PIPELINE]).run(graph)
+    assert "OVERFLOW" in {remark.code for remark in remarks}
+    assert readers == {value: len(value.uses()) for node in graph.graph for value in node.outputs}

@@ -40,7 +40,8 @@ def read_prelu(node: ir.Node) -> Applied:
 def read_clip(node: ir.Node) -> Applied:
     data, limits = source(node), clip_limits(node)
     if limits is None:
-        raise Decline("NOT-CONSTANT", "the limits of Clip are not constant")
+        names = ", ".join(str(value.name) for value in node.inputs[1:] if value is not None)
+        raise Decline("NOT-CONSTANT", f"the limits of Clip are not constant: {names}")
     low, high = bounds(data)
     if low < limits[0] or high > limits[1]:
         raise Decline("NONLINEAR", "Clip is not linear")

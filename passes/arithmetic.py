@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+A = TypeVar("A")
 Lift = Callable[[Any], Any]
 
 _LIFT: ContextVar[Lift | None] = ContextVar("lift", default=None)
 
 
-def lifted(array: Any) -> Any:
+def lifted(array: A) -> A:
     """The array, as the kind of numbers that is computed with."""
     lift = _LIFT.get()
     return array if lift is None else lift(array)

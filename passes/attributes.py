@@ -25,7 +25,11 @@ def transpose_attributes(f: Stencil) -> dict[str, object]:
     extra = tuple(max(-last, 0) for _, last in pads)
     short = any(x >= u for x, u in zip(extra, shape.upsample, strict=True) if x)
     if any(s > 1 for s in shape.strides) or min(first for first, _ in pads) < 0 or short:
-        raise Decline("UPSAMPLE", "no ConvTranspose has this stride and padding")
+        raise Decline(
+            "UPSAMPLE",
+            f"no ConvTranspose spreads by {shape.upsample}, pads by {pads} and keeps every pixel of"
+            f" {shape.strides}",
+        )
     return {
         "kernel_shape": shape.kernel,
         "strides": shape.upsample,

@@ -17,6 +17,8 @@ from flatfold.passes import virtual
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.elementary import diagonal
 
+LEAST, MOST = 1 / 16, 16.0  # of |a + b|
+
 
 def bent(form: Affine, dtype: ir.DataType | None) -> Affine:
     """The form with every such pair of terms as one."""
@@ -45,10 +47,10 @@ def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     numbers = [_number(term) for term in (bend, line)]
     if numbers[0] is None or numbers[1] is None or bend.source.type is None:
         return None
-    total = (numbers[0] + numbers[1]).astype(dtype.numpy())  # 1 - l + l is 1 but for rounding
-    if total == 0:
+    total = numbers[0] + numbers[1]
+    if total == 0 or not _keeps_size(total, numbers[1]):
         return None
-    total = total.astype(np.float64)
+    total = total.astype(dtype.numpy()).astype(np.float64)  # 1 - l + l is 1 but for rounding
     alpha = (numbers[1] / total).astype(np.float32).astype(np.float64)
     if dtype is ir.DataType.DOUBLE and alpha * total != numbers[1]:
         return None  # the attribute has single precision
@@ -59,6 +61,12 @@ def _joint(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     geometry = bend.stencil.geometry
     scale = diagonal(np.repeat(total.reshape(1), geometry.outputs), None, geometry.axes)
     return Term(value, scale, bend.sizes)
+
+
+def _keeps_size(total: Any, slope: Any) -> bool:
+    """Whether LeakyRelu(x) cannot overflow, and hardly underflow, where x and b x do not."""
+    size, steepness = np.abs(total), np.abs(slope)
+    return bool(LEAST <= size <= MOST and steepness / size <= max(1.0, steepness))
 
 
 def _number(term: Term) -> Any:

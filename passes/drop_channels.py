@@ -19,6 +19,7 @@ from flatfold.passes.picks import Index
 from flatfold.passes.reading import Applied, source, with_channels
 from flatfold.passes.region import Region
 from flatfold.passes.rewrite import Exchange, Proposal
+from flatfold.passes.rounding import within_range
 from flatfold.passes.sharing import shared
 from flatfold.passes.stencil import Stencil, plus, present, rows
 from flatfold.passes.writer import Writer
@@ -54,16 +55,20 @@ class DropChannels(Exchange):
         last = _dense(node)
         stages = _chain(source(node))
         _require_one_axis(last.geometry.axes, stages)
-        values = _constants(stages)
+        with within_range():
+            values = _constants(stages)
         known = np.isfinite(values)
         if not known.any():
             raise Decline("NONLINEAR", "no channel is a constant")
+        count = int(known.sum())
         if _is_padded(last):
             known &= values == 0
         keep = np.flatnonzero(~known).astype(np.int64)
         if len(keep) == len(known):
             raise Decline(
-                "BORDER-BIAS", "a constant in front of zero padding is none at the border"
+                "BORDER-BIAS",
+                f"{count} channels are constants, but zero padding by {last.geometry.begin} and"
+                f" {last.geometry.end} is not",
             )
         keep = keep if len(keep) else np.zeros(1, np.int64)
         if len(keep) == len(known):
@@ -155,9 +160,10 @@ class _Rewriting:
         """Every node from the first layer to the last; `values` are those of what goes."""
         try:
             value = source(stages[-1].node)
-            for stage in reversed(stages):
-                value = self._stage(stage, value, stage is stages[-1])
-            self.done.output = self._layer(node, self._last(last, values), value)
+            with within_range():
+                for stage in reversed(stages):
+                    value = self._stage(stage, value, stage is stages[-1])
+                self.done.output = self._layer(node, self._last(last, values), value)
         except Decline:
             self.done.discard()
             raise

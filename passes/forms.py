@@ -14,10 +14,13 @@ from flatfold.passes.bends import bent
 from flatfold.passes.cost import Profile
 from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import Applied, Joined
-from flatfold.passes.rounding import ROUNDOFF
+from flatfold.passes.rounding import LARGEST, ROUNDOFF, within_range
+from flatfold.passes.stencil import Stencil
 from flatfold.passes.sums import Reading, apply, end_to_end, side_by_side, total
 
 Operand = tuple[ir.Value, Affine]
+
+SLACK = 1e-6  # of a number that rounding has made larger
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Forms:
     planes: bool
     refusals: dict[ir.Node, Decline]
 
+    @within_range()
     def of_sum(
         self, node: ir.Node, signs: Sequence[int], operands: list[Operand], consume: bool = True
     ) -> Affine:
@@ -37,11 +41,14 @@ class Forms:
         inners = layout.same_layout(operands)
         layout.require_equal_sizes(list(zip(values, inners, strict=True)))
         sizes = layout.sizes_of(node.outputs[0], inners[0].geometry.axes)
+        before = _reach(*inners)  # of weights that the total may be summed into
         form, refusal = total(
             list(zip(signs, inners, strict=True)), self.profile, sizes, consume=consume
         )
+        _require_no_growth(node, form, before)
         return self._noted(node, bent(form, node.outputs[0].dtype), refusal)
 
+    @within_range()
     def opened(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
         """The form over what `value` is computed from, wherever it reads `value`."""
         kept = tuple(term for term in form.terms if term.source is not value)
@@ -53,10 +60,11 @@ class Forms:
         for term in form.terms:
             if term.source is value:
                 how = replace(self._reading(value, axes, form.pixels), dear=True)
-                parts.append((1, apply(term.stencil, inner, how)))
+                parts.append((1, _applied(node, term.stencil, inner, how)))
         sizes = layout.sizes_of(node.outputs[0], axes)
         return total(parts, self.profile, sizes, consume=False)[0]
 
+    @within_range()
     def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
         """The operands side by side, along the channels or along a spatial axis."""
         inners, by_channel = layout.joined(operands, linear.axis)
@@ -72,7 +80,8 @@ class Forms:
             ]
             return self._noted(node, *end_to_end(inners, moves, how, fills))
         if linear.fills:
-            raise Decline("CONSTANT", "constant channels are put beside data")
+            rows = sum(fill.rows for fill in linear.fills)
+            raise Decline("CONSTANT", f"{rows} constant channels are put beside data")
         return self._noted(node, *side_by_side(inners, pixels, self.profile))
 
     def _noted(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:
@@ -80,6 +89,7 @@ class Forms:
             self.refusals[node] = refusal
         return form
 
+    @within_range()
     def composed(self, node: ir.Node, linear: Applied, inner: Affine) -> Affine:
         """The operator after what computes its input."""
         pixels = layout.alone(linear, node.outputs[0]).pixels
@@ -89,9 +99,43 @@ class Forms:
         )
         if layers and not self.composing:
             raise Decline("OFF", "composing layers is switched off")
-        return apply(outer, inner, self._reading(linear.source, outer.geometry.axes, pixels))
+        how = self._reading(linear.source, outer.geometry.axes, pixels)
+        return _applied(node, outer, inner, how)
 
     def _reading(self, value: ir.Value, axes: int, pixels: int) -> Reading:
         tolerance = 16 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0
         sizes = layout.sizes_of(value, axes)
         return Reading(sizes, pixels, self.profile, self.planes, tolerance)
+
+
+def _applied(node: ir.Node, outer: Stencil, inner: Affine, how: Reading) -> Affine:
+    """outer(inner)."""
+    form = apply(outer, inner, how)
+    _require_no_growth(node, form, _reach(inner))
+    return form
+
+
+def _require_no_growth(node: ir.Node, form: Affine, before: float) -> None:
+    """Decline if a term that is added to others may overflow though the sum need not do so.
+
+    s (f(x) + g(z)) may be small where s f(x) is not, and (f(x) - g(z)) + h(x) where (f + h)(x) is
+    not. Below the root of the type's largest number neither weights nor data are near it; where the
+    weights are no larger than `before`, the terms are no larger than what there was.
+    """
+    dtype, after = node.outputs[0].dtype, _reach(form)
+    if dtype in LARGEST and after > max(before * (1 + SLACK), LARGEST[dtype] ** 0.5):
+        raise Decline(
+            "OVERFLOW",
+            f"the {len(form.live)} terms of a sum would be up to {after:.3g} times their data"
+            f" before they are added, not {before:.3g}, and may overflow {dtype.name} where the sum"
+            " does not",
+        )
+
+
+def _reach(*forms: Affine) -> float:
+    """The most that any term can be on data of at most 1; 0 where no two terms are added."""
+    stencils = [term.stencil for form in forms for term in form.live]
+    if len({term.source for form in forms for term in form.live}) < 2:
+        return 0.0
+    rows = (np.abs(f.weight).reshape(f.geometry.outputs, -1) for f in stencils)
+    return max(float(row.sum(1, dtype=np.float64).max()) for row in rows)

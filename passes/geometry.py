@@ -21,17 +21,19 @@ Sizes = tuple[int | None, ...]
 
 
 class Decline(Exception):
-    """A rewrite does not apply here. Control flow inside `passes`, and the text of a remark."""
+    """A rewrite does not apply here. Control flow inside `passes`, and the text of a remark.
 
-    def __init__(self, code: str, reason: str, hint: str = "") -> None:
+    `code` is stable; `reason` is one sentence with the numbers and names that it rests on.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
-        self.hint = hint
 
     def bare(self) -> Decline:
         """The same without its traceback, whose frames would keep arrays alive."""
-        return type(self)(self.code, self.reason, self.hint)
+        return type(self)(self.code, self.reason)
 
 
 @dataclass(frozen=True)
@@ -180,11 +182,12 @@ def union(parts: Sequence[Geometry], sizes: Sizes) -> Geometry:
 
 def _require_summable(one: Geometry, two: Geometry, sizes: Sizes) -> None:
     if (one.outputs, one.inputs, one.axes) != (two.outputs, two.inputs, two.axes):
-        raise Decline("CHANNELS", f"branches differ in channels: {one.outputs} and {two.outputs}")
+        raise ValueError(f"cannot add {one} and {two}")
     if one.strides != two.strides:
         raise Decline("STRIDE", f"branches have strides {one.strides} and {two.strides}")
     if one.upsample != two.upsample:
-        raise Decline("STRIDE", "only one of two branches is a transposed convolution")
+        ups = f"{one.upsample} and {two.upsample}"
+        raise Decline("STRIDE", f"branches spread out what they read by {ups}")
     if one.growth == two.growth:
         return
     mine, other = one.output_sizes(sizes), two.output_sizes(sizes)

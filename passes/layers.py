@@ -20,6 +20,7 @@ from flatfold.passes.reading import (
     weights,
     window,
 )
+from flatfold.passes.rounding import require_finite
 
 
 def read_conv(node: ir.Node) -> Applied:
@@ -46,7 +47,8 @@ def read_conv_transpose(node: ir.Node) -> Applied:
     kernel, groups = weight.shape[2:], groups_of(node, weight.shape[0])
     mode = node.attributes.get("auto_pad")
     if "output_shape" in node.attributes or (mode and str(mode.value).startswith("SAME")):
-        raise Decline("AUTO-PAD", "the padding follows from a wanted output size")
+        wanted = ints(node, "output_shape", ()) or str(mode.value if mode else "")
+        raise Decline("AUTO-PAD", f"the padding follows from a wanted output size: {wanted}")
     strides, dilations, begin, end = window(node, kernel)
     extra = ints(node, "output_padding", (0,) * len(kernel))
     reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
@@ -65,7 +67,7 @@ def read_conv_transpose(node: ir.Node) -> Applied:
 def read_gemm(node: ir.Node) -> Applied:
     """alpha * x W + beta * c, W read through transB."""
     if number(node, "transA", 0) != 0:
-        raise Decline("TRANSPOSED", "the data operand is transposed")
+        raise Decline("TRANSPOSED", f"transA is 1: the data operand {source(node).name} is turned")
     weight = weights(node, 1, "weight")
     matrix = weight if number(node, "transB", 0) else weight.T
     alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
@@ -73,8 +75,9 @@ def read_gemm(node: ir.Node) -> Applied:
     bias = None
     if offset is not None:
         if offset.ndim == 2 and offset.shape[0] != 1:
-            raise Decline("NOT-PER-CHANNEL", "the bias differs between rows of the batch")
+            raise Decline("NOT-PER-CHANNEL", f"the bias has {offset.shape[0]} rows, one an image")
         bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
+    require_finite(np.array([alpha, beta]), "alpha or beta of the Gemm")
     scaled = matrix if alpha == 1 else alpha * matrix.astype(np.float64)
     return Applied(source(node), stencil(scaled, bias))
 
@@ -83,7 +86,7 @@ def read_matmul(node: ir.Node) -> Applied:
     """x W along the last axis of x, whatever its rank."""
     data, weight = source(node), weights(node, 1, "weight")
     if weight.ndim != 2:
-        raise Decline("MATMUL", f"a product by a constant of {weight.ndim} axes is not one matrix")
+        raise Decline("MATMUL", f"a product by a constant of shape {weight.shape} is not a matrix")
     rank(data)
     return Applied(data, stencil(weight.T))
 

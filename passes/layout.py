@@ -100,7 +100,8 @@ def places(linear: Joined, values: Sequence[ir.Value]) -> list[tuple[Ints, Ints]
     last = sum(fill.rows for fill in linear.fills if not fill.at_start)
     lengths = [known(value)[axis] for value in values]
     if len(values) > 1 and None in lengths:
-        raise Decline("SHAPE", "where a part begins depends on a size that is not known")
+        unknown = ", ".join(str(v.name) for v, n in zip(values, lengths, strict=True) if n is None)
+        raise Decline("SHAPE", f"the size along axis {axis} is not known: {unknown}")
     whole = sum(length or 0 for length in lengths)
     at = [axis - 2 == i for i in range(rank(values[0]) - 2)]
     moves, before = [], 0
@@ -117,8 +118,9 @@ def recast(form: Affine, value: ir.Value, axes: int) -> Affine:
     if form.geometry.axes == axes:
         return form
     if not _is_free(form):
+        mixed = ("axis 1", "the last axis") if form.geometry.axes else ("the last axis", "axis 1")
         raise Decline(
-            "LAYOUT", "one mixes the channels of axis 1, the other those of the last axis"
+            "LAYOUT", f"what makes {value.name} works along {mixed[0]}, what reads it {mixed[1]}"
         )
     terms = tuple(
         term_of(t.source, _restated(t.stencil, channels(t.source, axes), axes)) for t in form.terms
@@ -151,11 +153,15 @@ def require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
     for value, other in operands[1:]:
         mine, its = form.geometry, other.geometry
         if (mine.outputs, mine.axes) != (its.outputs, its.axes) or rank(first) != rank(value):
-            raise Decline("BROADCAST", f"{first.name} and {value.name} differ in rank or channels")
+            raise Decline("BROADCAST", f"{_shapes(first, value)} differ in rank or channels")
         needed = set(range(rank(first))) - {channel_axis(first, mine.axes)}
         if needed <= _equal_dims(first, value) or needed <= _shared_axes(form, other, first, value):
             continue
-        raise Decline("BROADCAST", f"{first.name} and {value.name} may differ in size")
+        raise Decline("BROADCAST", f"{_shapes(first, value)} may differ in size")
+
+
+def _shapes(*values: ir.Value) -> str:
+    return " and ".join(f"{value.name} of shape {value.shape}" for value in values)
 
 
 def same_shape(one: ir.Value, two: ir.Value) -> bool:

@@ -26,6 +26,7 @@ from flatfold.passes.pricing import cost_as_it_is
 from flatfold.passes.reading import Applied, Carried, Joined, Linear, Summed, operands
 from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_of
 from flatfold.passes.reopening import Reopening
+from flatfold.passes.rounding import within_range
 from flatfold.passes.sharing import producer_of, shared
 from flatfold.passes.writing import cost_of, trimmed
 
@@ -77,7 +78,9 @@ class Lifter:
                 if gains and (region is None or len(other.nodes) > len(region.nodes)):
                     return other
         if region is None:
-            raise Decline("BORDER-BIAS", "a constant is put beside data that is not padded by it")
+            raise Decline(
+                "BORDER-BIAS", f"{root.name} puts a constant beside data that is not padded by it"
+            )
         return region
 
     def end_at(self, ends: Iterable[tuple[ir.Value, Decline]]) -> None:
@@ -96,7 +99,8 @@ class Lifter:
         """`meaning`, remembered; a sum only where merging is allowed."""
         if node not in self._meanings:
             try:
-                self._meanings[node] = self._checked(node)
+                with within_range():
+                    self._meanings[node] = self._checked(node)
             except Decline as reason:
                 self._meanings[node] = reason.bare()
         known = self._meanings[node]
@@ -121,7 +125,7 @@ class Lifter:
         nodes, meanings, boundaries = self._inside(root)
         kind = kind_of(meanings)
         if form.plane is not None:
-            raise Decline("BORDER-BIAS", "its bias is another near the border")
+            raise Decline("BORDER-BIAS", f"its bias is another {form.plane.border}")
         if TRIM in self.allowed:
             smaller = carved(trimmed(form, self._forms.profile), self._forms.profile)
             kind = TRIM if smaller is not form and len(nodes) == 1 else kind

@@ -28,4 +28,5 @@ class MergeBranches(Rewrite):
         if len(region.nodes) > 1:
             return
         sources = ", ".join(term.source.name or "?" for term in region.form.terms)
-        raise Decline("SOURCES", f"its terms read different values: {sources}")
+        count = len(region.form.terms)
+        raise Decline("SOURCES", f"its {count} terms read different values: {sources}")

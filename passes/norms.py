@@ -24,23 +24,26 @@ from flatfold.passes.reading import (
 
 def read_batch_norm(node: ir.Node) -> Applied:
     """s * x + t with s = gamma / sqrt(var + eps), t = beta - mean * s (Ioffe & Szegedy 2015)."""
-    if number(node, "training_mode", 0) != 0 or len(node.outputs) > 1:
+    training = number(node, "training_mode", 0)
+    if training != 0 or len(node.outputs) > 1:
         raise Decline(
             "TRAINING-MODE",
-            "the normalisation uses the statistics of the batch",
-            "export the model in eval mode",
+            f"the normalisation uses the statistics of the batch: training_mode is {training:g},"
+            f" {len(node.outputs)} outputs",
         )
     if number(node, "spatial", 1) != 1:
-        raise Decline("NOT-PER-CHANNEL", "the statistics differ between pixels")
+        raise Decline("NOT-PER-CHANNEL", "spatial is 0: the statistics differ between pixels")
     names = ("scale", "bias", "mean", "variance")
     parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
     gamma, beta, mean, variance = parts
-    spread = variance + number(node, "epsilon", 1e-5)
-    if not np.all(spread > 0) or not all(np.all(np.isfinite(part)) for part in parts):
-        worst = int(np.argmin(np.where(np.isfinite(spread), spread, -np.inf)))
-        raise Decline("NONFINITE", f"variance + epsilon is {spread[worst]:g} in channel {worst}")
+    epsilon = number(node, "epsilon", 1e-5)
+    spread, worst = variance + epsilon, int(np.argmin(variance))
+    told = f"the variance {source(node, 4).name} is {variance[worst]:.3g} in channel {worst}"
+    if not spread[worst] > 0:
+        raise Decline("NONFINITE", f"{told}, with epsilon {epsilon:.3g} not above 0")
     scale = gamma / np.sqrt(spread)
-    return Applied(source(node), diagonal(scale, beta - mean * scale, len(spatial(source(node)))))
+    form = diagonal(scale, beta - mean * scale, len(spatial(source(node))))
+    return Applied(source(node), form, warning=told if variance[worst] < 0 else "")
 
 
 def read_layer_norm(node: ir.Node) -> Applied:

@@ -58,7 +58,7 @@ def read_product(node: ir.Node) -> Applied:
     factor, axes = per_channel(operand, data)
     if node.op_type == "Div":
         if not np.all(factor != 0):
-            raise Decline("NONFINITE", "division by zero")
+            raise Decline("NONFINITE", f"the divisor is 0 in channel {int(np.argmin(factor != 0))}")
         factor = 1.0 / factor
     return Applied(data, diagonal(factor, None, axes))
 
@@ -69,7 +69,8 @@ def read_sum(node: ir.Node) -> Applied | Summed:
     if all(array is None for array in arrays):
         return Summed(tuple((s, source(node, i)) for i, s in enumerate(signs)))
     if len(arrays) != 2:
-        raise Decline("CONSTANT", "a sum of more than two with constants among them")
+        count = sum(array is not None for array in arrays)
+        raise Decline("CONSTANT", f"{count} of the {len(arrays)} operands of a sum are constants")
     data, operand, swapped = data_and_constant(node)
     sign_data, sign_constant = (signs[1], signs[0]) if swapped else (signs[0], signs[1])
     numbers, axes = per_channel(operand, data)
@@ -78,12 +79,14 @@ def read_sum(node: ir.Node) -> Applied | Summed:
 
 
 def read_same(node: ir.Node) -> Applied:
-    if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
-        raise Decline("OUTPUT", "the mask is used")
-    if constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else False:
-        raise Decline("TRAINING-MODE", "Dropout is in training mode")
-    if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
-        raise Decline("TRAINING-MODE", "the training mode of Dropout is not a constant")
+    for mask in node.outputs[1:]:
+        if mask.uses() or mask.is_graph_output():
+            raise Decline("OUTPUT", f"the mask {mask.name}, the second output, is used")
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    mode = constant(training)
+    if training is not None and (mode is None or mode):
+        found = "not a constant" if mode is None else "1"
+        raise Decline("TRAINING-MODE", f"the training mode {training.name} of Dropout is {found}")
     return scaled(source(node), -1.0 if node.op_type == "Neg" else 1.0)
 
 
@@ -91,9 +94,10 @@ def read_average_pool(node: ir.Node) -> Applied:
     kernel = ints(node, "kernel_shape", ())
     strides, dilations, begin, end = window(node, kernel)
     if number(node, "ceil_mode", 0) != 0:
-        raise Decline("CEIL-MODE", "the last window may hang over the edge")
+        raise Decline("CEIL-MODE", f"the last window of {kernel} may hang over the edge")
     if any((*begin, *end)) and number(node, "count_include_pad", 0) == 0:
-        raise Decline("COUNT-PAD", "the mean leaves the padding out, so its weights vary")
+        pads = f"{begin} at the start and {end} at the end"
+        raise Decline("COUNT-PAD", f"the mean leaves the padding out, {pads}, so its weights vary")
     count = channels(source(node))
     mean = np.full((count, 1, *kernel), 1.0 / np.prod(kernel))
     form = stencil(mean, groups=count, strides=strides, dilations=dilations, begin=begin, end=end)

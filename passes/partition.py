@@ -157,7 +157,7 @@ class _Partition:
             elif best is None or gain > best.gain:
                 best = _Joint(gain, shape, bring)
         if best is None:
-            raise reason or Decline("CHANNELS", "the branches read different channels")
+            raise reason or AssertionError("there is always a way")
         return best
 
 

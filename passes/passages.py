@@ -26,7 +26,8 @@ def read_mean(node: ir.Node) -> Carried:
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         given = constant(node.inputs[1])
         if given is None:
-            raise Decline("NOT-CONSTANT", "the axes of the mean are not constant")
+            name = node.inputs[1].name
+            raise Decline("NOT-CONSTANT", f"the axes {name} of the mean are not constant")
         listed = tuple(int(axis) for axis in given.reshape(-1))
     axes = sorted(axis % rank_ for axis in listed)
     keep = bool(number(node, "keepdims", 1))

@@ -18,10 +18,11 @@ from flatfold.passes import cost, virtual
 from flatfold.passes.again import lowered_again
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline
+from flatfold.passes.hints import HINTS
 from flatfold.passes.lift import Lifter
 from flatfold.passes.lower import Lowered, Names, lower
 from flatfold.passes.pricing import cost_as_it_is
-from flatfold.passes.reading import Summed
+from flatfold.passes.reading import Applied, Summed
 from flatfold.passes.region import Region
 from flatfold.passes.remains import drop_dead, drop_unused, names_of
 from flatfold.passes.remark import (
@@ -164,6 +165,9 @@ class _Sweep:
                 lowered.discard()
                 raise
         message = f"{census(region.nodes)} -> {census(lowered.nodes) or 'nothing'}"
+        for linear in region.meanings.values():
+            if isinstance(linear, Applied) and linear.warning:
+                message += f"; note: {linear.warning}"
         names, node = origins(region.nodes), region.root.name or ""
         self._replace(change, names)
         costs = (found.before, found.after)
@@ -183,7 +187,8 @@ class _Sweep:
 
     def _note(self, missed: Remark, why: Decline, where: str = "") -> None:
         if why.code not in _ENDS:
-            remark = replace(missed, code=why.code, reason=where + why.reason, hint=why.hint)
+            hint = HINTS.get(why.code, "")
+            remark = replace(missed, code=why.code, reason=where + why.reason, hint=hint)
             self.missed.append(remark)
 
     def _replace(self, change: Change, replaced: tuple[str, ...]) -> None:

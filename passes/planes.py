@@ -30,6 +30,11 @@ class Plane:
     def axes(self) -> int:
         return len(self.low)
 
+    @property
+    def border(self) -> str:
+        """Where it is another than inside, in words."""
+        return f"on the first {self.low} and the last {self.high} rows"
+
     def bias(self, tolerance: float) -> Array | None:
         """One number per channel, if the plane is the same everywhere but for rounding.
 
@@ -103,7 +108,11 @@ def _require_rows(plane: Plane, axis: int, rows: int, sizes: Sizes) -> None:
         return
     size = sizes[axis] if axis < len(sizes) else None
     if size is None or size - plane.low[axis] - plane.high[axis] <= rows:
-        raise Decline("BORDER-BIAS", "a crop may reach across the whole of a padded map")
+        found = "unknown" if size is None else str(size)
+        raise Decline(
+            "BORDER-BIAS",
+            f"a crop may reach {rows} rows beyond the border of a padded map of size {found}",
+        )
 
 
 def plus(one: Plane, two: Plane, sizes: Sizes) -> Plane:
@@ -114,7 +123,10 @@ def plus(one: Plane, two: Plane, sizes: Sizes) -> Plane:
         sure = max(plane.low[axis] + plane.high[axis] for plane in (one, two))
         size = sizes[axis] if axis < len(sizes) else None
         if first + last > (sure if size is None else size):
-            raise Decline("BORDER-BIAS", "the map may be smaller than its borders")
+            found = "unknown" if size is None else str(size)
+            raise Decline(
+                "BORDER-BIAS", f"borders of {first} and {last} rows on a map of size {found}"
+            )
     parts = [_refined(plane, low, high) for plane in (one, two)]
     return Plane(parts[0] + parts[1], low, high)
 

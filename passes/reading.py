@@ -1,7 +1,6 @@
 """Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
 
-And what an operator may turn out to be: `Applied`, a stencil of one value; `Summed`, a signed sum
-of several; `Joined`, several side by side.
+And what an operator may turn out to be.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from flatfold.passes.arithmetic import lifted
 from flatfold.passes.elementary import diagonal
 from flatfold.passes.geometry import Decline, Ints, Sizes
 from flatfold.passes.kernels import Array, Weight
+from flatfold.passes.rounding import require_finite
 from flatfold.passes.stencil import Stencil
 
 
@@ -25,6 +25,7 @@ class Applied:
     source: ir.Value
     stencil: Stencil
     through: tuple[ir.Value, ...] = ()
+    warning: str = ""  # about numbers that are odd, though no reason to decline
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ def rank(value: ir.Value) -> int:
     if value.shape is None:
         raise Decline("SHAPE", f"the rank of {value.name} is unknown")
     if value.shape.rank() < 2:
-        raise Decline("SHAPE", f"{value.name} has no batch and channel axes")
+        raise Decline("SHAPE", f"{value.name} of shape {value.shape} has no batch and channels")
     return value.shape.rank()
 
 
 def known(value: ir.Value) -> Sizes:
     """Every dimension, None where it is open."""
     rank(value)
-    dims = () if value.shape is None else value.shape.dims
+    dims = value.shape.dims if value.shape is not None else ()
     return tuple(dim if isinstance(dim, int) else None for dim in dims)
 
 
@@ -150,28 +151,27 @@ def pixels(value: ir.Value, axes: int) -> Sizes:
 
 def weights(node: ir.Node, index: int, what: str) -> Weight:
     """A constant floating-point operand that must be there."""
-    value = node.inputs[index]
-    array = constant(value)
+    value = node.inputs[index] if index < len(node.inputs) else None
+    array, name = constant(value), "missing" if value is None else value.name
     if array is None:
-        name = value.name if value is not None else "missing"
         raise Decline("NOT-CONSTANT", f"the {what} {name} is not a constant")
     if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
-        raise Decline("DTYPE", f"the {what} is of type {array.dtype}")
+        raise Decline("DTYPE", f"the {what} {name} is of type {array.dtype}")
     if array.size == 0:
-        raise Decline("SHAPE", f"the {what} is empty")
-    read: Weight = lifted(array)
-    return read
+        raise Decline("SHAPE", f"the {what} {name} is empty: its shape is {list(array.shape)}")
+    require_finite(array, f"the {what} {name}")
+    return lifted(array)
 
 
 def optional(node: ir.Node, index: int, what: str) -> Weight | None:
-    present = len(node.inputs) > index and node.inputs[index] is not None
-    return weights(node, index, what) if present else None
+    absent = len(node.inputs) <= index or node.inputs[index] is None
+    return None if absent else weights(node, index, what)
 
 
 def source(node: ir.Node, index: int = 0) -> ir.Value:
     value = node.inputs[index]
     if value is None:
-        raise Decline("NOT-CONSTANT", "the input is missing")
+        raise Decline("NOT-CONSTANT", f"input {index} of the {node.op_type} is missing")
     return value
 
 
@@ -191,9 +191,10 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     axes = len(kernel)
     strides, dilations = ints(node, "strides", (1,) * axes), ints(node, "dilations", (1,) * axes)
     pads = ints(node, "pads", (0,) * (2 * axes))
-    lengths = (len(strides), len(dilations), len(pads))
-    if lengths != (axes, axes, 2 * axes) or min((*strides, *dilations, *kernel), default=1) < 1:
-        raise Decline("ATTRIBUTE", f"the attributes do not fit a kernel of {axes} axes")
+    given = (strides, dilations, pads)
+    fitting = [len(some) for some in given] == [axes, axes, 2 * axes]
+    if not fitting or min((*strides, *dilations, *kernel), default=1) < 1:
+        raise Decline("ATTRIBUTE", f"strides, dilations, pads {given} do not fit a kernel {kernel}")
     mode = node.attributes.get("auto_pad")
     text = "NOTSET" if mode is None else str(mode.value)
     if text == "NOTSET":
@@ -201,7 +202,7 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     if text == "VALID":
         return strides, dilations, (0,) * axes, (0,) * axes
     if text not in ("SAME_UPPER", "SAME_LOWER"):
-        raise Decline("ATTRIBUTE", "auto_pad has a value that the standard does not know")
+        raise Decline("ATTRIBUTE", f"auto_pad is {text}, which the standard does not know")
     sizes = spatial(source(node))
     begin, end = [], []
     for k, d, s, size in zip(kernel, dilations, strides, sizes, strict=True):

@@ -1,7 +1,13 @@
-"""Weights in float64 to the type of the graph: rounded once, and only where nothing is lost."""
+"""Weights in float64 to the type of the graph: rounded once, and only where nothing is lost.
+
+Every folded weight is at most the sum of |products| of the weights that it replaces, so on data on
+which the original's sums of magnitudes stay within the type, no sum of the new layer leaves it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,13 +17,20 @@ import onnx_ir as ir
 from flatfold.passes.geometry import Decline
 from flatfold.passes.kernels import Weight
 
-# Smallest normal number and unit roundoff, by type.
+# Largest number, smallest normal number and unit roundoff, by type.
+LARGEST = {
+    ir.DataType.DOUBLE: 2.0**1023 * (2 - 2.0**-52),
+    ir.DataType.FLOAT: 2.0**128 - 2.0**104,
+    ir.DataType.BFLOAT16: 2.0**128 - 2.0**120,
+    ir.DataType.FLOAT16: 65504.0,
+}
 TINY = {
     ir.DataType.DOUBLE: 2.0**-1022,
     ir.DataType.FLOAT: 2.0**-126,
     ir.DataType.BFLOAT16: 2.0**-126,
     ir.DataType.FLOAT16: 2.0**-14,
 }
+FLUSHED = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)  # smaller ones are 0 on some processors
 BLOCK = 1 << 15  # elements
 ROUNDOFF = {
     ir.DataType.DOUBLE: 2.0**-53,
@@ -27,9 +40,24 @@ ROUNDOFF = {
 }
 
 
-def cast(array: Weight, dtype: ir.DataType) -> npt.NDArray[np.generic]:
-    """One rounding from float64; Decline if a weight overflows or is lost to underflow."""
+def require_finite(array: Weight, what: str) -> None:
+    """Decline, with the place and the number, unless all are finite."""
+    finite = np.isfinite(array)
+    if np.all(finite):
+        return
+    place = [int(n) for n in np.argwhere(~finite)[0]]
+    where = f"channel {place[0]}" if array.ndim == 1 else f"element {place}"
+    raise Decline("NONFINITE", f"{what} is {float(array[tuple(place)])} in {where}")
+
+
+def cast(array: Weight, dtype: ir.DataType, *, multiplies: bool = False) -> Weight:
+    """One rounding from float64, of rows that are one output channel each.
+
+    Raises Decline if a number overflows, or if those that `multiplies` data are lost to underflow.
+    A bias loses no more than the output does, of which it is a part.
+    """
     if array.dtype == dtype.numpy():
+        _require_room(array, array, dtype, 0)
         return array
     rounded = np.empty_like(array, dtype.numpy())
     rows = max(1, BLOCK // max(array[0].size, 1))
@@ -37,33 +65,60 @@ def cast(array: Weight, dtype: ir.DataType) -> npt.NDArray[np.generic]:
         for start in range(0, len(array), rows):  # a block at a time stays in the cache
             block = slice(start, start + rows)
             rounded[block] = array[block]
-            _require_finite(array[block], rounded[block], dtype)
-            _require_no_underflow(array[block], rounded[block], dtype)
+            _require_room(array[block], rounded[block], dtype, start)
+            if multiplies:
+                _require_no_loss(array[block], rounded[block], dtype, start)
     return rounded
 
 
-def _require_finite(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType) -> None:
+def _require_room(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, first: int) -> None:
     if np.all(np.isfinite(rounded)):
         return
-    if not np.all(np.isfinite(array)):
-        raise Decline("NONFINITE", "a weight is infinite or not a number")
-    worst = float(np.max(np.abs(array)))
-    raise Decline("OVERFLOW", f"a folded weight of {worst:.3g} overflows {dtype.name}")
+    sizes = _rows(np.where(np.isfinite(rounded), 0.0, np.abs(array))).max(axis=1)
+    worst = int(np.argmax(sizes))
+    raise Decline(
+        "OVERFLOW",
+        f"a folded weight or bias of {sizes[worst]:.3g} in output channel {first + worst} exceeds"
+        f" the largest {dtype.name}, {LARGEST[dtype]:.5g}",
+    )
 
 
-def _require_no_underflow(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType) -> None:
-    """Weights below the smallest normal number lose digits; that matters if they carry weight.
-
-    A bias loses no more than the output does, of which it is a part.
-    """
-    if array.ndim == 1:
-        return
-    size = np.abs(array)
+def _require_no_loss(
+    array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, first: int
+) -> None:
+    """Weights below the smallest normal number lose digits; that matters if they carry weight."""
+    size = _rows(np.abs(array))
     small = (size < TINY[dtype]) & (size > 0)
     if not np.any(small):
         return
-    within = tuple(range(1, array.ndim))
-    lost = np.sum(np.where(small, np.abs(array - rounded.astype(np.float64)), 0.0), axis=within)
-    if np.any(lost > ROUNDOFF[dtype] / 4 * np.sum(size, axis=within)):
-        least = float(np.min(size[small]))
-        raise Decline("UNDERFLOW", f"a folded weight of {least:.3g} underflows {dtype.name}")
+    kept = _rows(np.abs(rounded.astype(np.float64)))
+    if dtype in FLUSHED:
+        kept = np.where(small, 0.0, kept)
+    lost = np.sum(np.where(small, np.abs(size - kept), 0.0), axis=1)
+    share = lost / np.maximum(np.sum(size, axis=1), np.finfo(np.float64).tiny)
+    worst = int(np.argmax(share))
+    if share[worst] > ROUNDOFF[dtype] / 4:
+        least = float(np.min(size[worst][small[worst]]))
+        raise Decline(
+            "UNDERFLOW",
+            f"a folded weight of {least:.3g} in output channel {first + worst} is less than"
+            f" {TINY[dtype]:.3g}, below which {dtype.name} loses digits: {share[worst]:.2g} of what"
+            " the channel weighs would be lost",
+        )
+
+
+def _rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.reshape(len(array), -1)
+
+
+@contextlib.contextmanager
+def within_range() -> Iterator[None]:
+    """Arithmetic on weights in float64. Raises Decline where it leaves the range of that."""
+    try:
+        with np.errstate(all="raise"):
+            yield
+    except FloatingPointError as what:
+        found = f"weights multiply to beyond double precision, 1e-308 to 1.8e+308: {what}"
+        if "underflow" in found:
+            raise Decline("UNDERFLOW", found) from None
+        raise Decline("OVERFLOW", found) from None

@@ -27,6 +27,7 @@ from flatfold.passes.reading import (
     weights,
     window,
 )
+from flatfold.passes.rounding import require_finite
 
 MOST_TAPS = 4096  # of the box that holds them all
 SURE = 0.25  # a coordinate this close to a whole number is rounded to it by every runtime
@@ -37,11 +38,12 @@ def read_grid_sample(node: ir.Node) -> Applied:
     data, grid = source(node), _expanded(node.inputs[1])
     sizes = [size or 0 for size in spatial(data)]
     if grid is None or 0 in sizes or not np.all(np.isfinite(grid)):
-        raise Decline("NOT-CONSTANT", "the grid or the size of the map is not constant")
+        told = f"{source(node, 1).name} for a map of sizes {spatial(data)}"
+        raise Decline("NOT-CONSTANT", f"the grid or the size of the map is not constant: {told}")
     if _text(node, "padding_mode", "zeros") != "zeros":
-        raise Decline("PAD-MODE", "what lies outside is not zero")
+        raise Decline("PAD-MODE", f"{_text(node, 'padding_mode', '')} is not padding by zero")
     if grid.ndim != len(sizes) + 2 or np.any(grid != grid[:1]):
-        raise Decline("NOT-CONSTANT", "the grid differs between images")
+        raise Decline("NOT-CONSTANT", f"the grid differs between {len(grid)} images")
     nearest = _text(node, "mode", "linear") == "nearest"
     aligned = number(node, "align_corners", 0) != 0
     begin, end, strides = [], [], []
@@ -75,13 +77,15 @@ def read_deform_conv(node: ir.Node) -> Applied:
     weight, offset = weights(node, 1, "weight"), _expanded(node.inputs[2])
     mask = _expanded(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
     if offset is None or (mask is None and len(node.inputs) > 4 and node.inputs[4] is not None):
-        raise Decline("NOT-CONSTANT", "the offsets or the mask are not constant")
+        names = ", ".join(str(v.name) for v in (node.inputs[2], *node.inputs[4:5]) if v)
+        raise Decline("NOT-CONSTANT", f"the offsets or the mask are not constant: {names}")
     parts = int(number(node, "offset_group", 1))
     kernel, axes = weight.shape[2:], weight.ndim - 2
     moves = _uniform(offset, "offsets").reshape(parts, int(np.prod(kernel)), axes)
     share = None if mask is None else _uniform(mask, "mask").reshape(parts, -1)
-    if not np.all(np.isfinite(moves)):
-        raise Decline("NONFINITE", "an offset is not finite")
+    if share is not None:
+        require_finite(share, "the mask")
+    require_finite(moves, "an offset of the taps")
     if np.any(moves != np.rint(moves)):
         off = float(np.max(np.abs(moves - np.rint(moves))))
         raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel beside the next one")
@@ -90,8 +94,9 @@ def read_deform_conv(node: ir.Node) -> Applied:
     taps = np.stack(np.meshgrid(*map(np.arange, kernel), indexing="ij"), -1).reshape(-1, axes)
     places = (taps * np.array(dilations) + moves).astype(np.int64)
     low, high = places.min((0, 1)), places.max((0, 1))
-    if np.prod((high - low + 1).astype(float)) > MOST_TAPS:
-        raise Decline("COST", "exact, but the taps lie too far apart for one kernel")
+    count = float(np.prod((high - low + 1).astype(float)))
+    if count > MOST_TAPS:
+        raise Decline("COST", f"exact, but the kernel would have {count:g} taps, over {MOST_TAPS}")
     full = _scattered(weight, groups, places - low, high - low + 1, share)
     spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     first = tuple(int(b - n) for b, n in zip(begin, low, strict=True))
@@ -131,7 +136,8 @@ def _uniform(array: Weight, what: str) -> Weight:
     """[N, numbers, ..] as one list of numbers, if these are the same everywhere."""
     flat = array.swapaxes(0, 1).reshape(array.shape[1], -1)
     if np.any(flat != flat[:, :1]):
-        raise Decline("NOT-PER-CHANNEL", f"the {what} differ between pixels or images")
+        told = f"the {what} differ between pixels or images"
+        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
     first: Weight = flat[:, 0]
     return first
 

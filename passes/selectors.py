@@ -36,9 +36,11 @@ EVERYTHING = 2**31 - 1  # exporters write the end of an axis as this or more
 
 def read_slice(node: ir.Node) -> Applied:
     """A crop on spatial axes (negative padding), a choice of channels on axis 1."""
-    arrays = [constant(value) for value in node.inputs[1:] if value is not None]
-    if any(array is None for array in arrays) or len(arrays) < 2:
-        raise Decline("NOT-CONSTANT", "the range is not constant")
+    given = [value for value in node.inputs[1:] if value is not None]
+    arrays = [constant(value) for value in given]
+    computed = [str(v.name) for v, array in zip(given, arrays, strict=True) if array is None]
+    if computed or len(given) < 2:
+        raise Decline("NOT-CONSTANT", f"the range is not constant: {', '.join(computed)}")
     data = source(node)
     sizes = spatial(data)
     starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
@@ -53,11 +55,11 @@ def read_slice(node: ir.Node) -> Applied:
             index = index[_range(int(first), int(last), int(step), len(index))]
             continue
         if at < 0 or step < 1:
-            raise Decline("SLICE", "the range is on the batch axis or runs backwards")
+            raise Decline("SLICE", f"the range of axis {axis} has step {step}; axis 0 is the batch")
         begin[at], end[at] = _cut(int(first), int(last), sizes[at])
         strides[at] = int(step)
     if not len(index):
-        raise Decline("SLICE", "the range is empty")
+        raise Decline("SLICE", f"the range holds none of {channels(data)} channels")
     move = moved(len(index), tuple(begin), tuple(end), tuple(strides))
     return Applied(data, compose(move, picked(index, channels(data), len(sizes))))
 
@@ -81,10 +83,10 @@ def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
     if size is not None:
         low, high, _ = slice(first, last).indices(size)
         if high <= low:
-            raise Decline("SLICE", "the range is empty")
+            raise Decline("SLICE", f"the range from {first} to {last} holds none of {size} pixels")
         return -low, high - size
     if first < 0 or 0 <= last < EVERYTHING:
-        raise Decline("SHAPE", "the range depends on a size that is not known")
+        raise Decline("SHAPE", f"the range from {first} to {last} depends on an unknown size")
     return -first, min(last, 0) if last < 0 else 0
 
 
@@ -92,12 +94,13 @@ def read_gather(node: ir.Node) -> Applied:
     """Channels by a constant list; they may repeat."""
     data, index = source(node), constant(node.inputs[1])
     if index is None:
-        raise Decline("NOT-CONSTANT", "the indices are not constant")
+        raise Decline("NOT-CONSTANT", f"the indices {source(node, 1).name} are not constant")
     if int(number(node, "axis", 0)) % rank(data) != 1 or index.ndim != 1 or not index.size:
         raise Decline("NONLINEAR", "only a list of channels is a choice of channels")
     count = channels(data)
-    if np.any((index < -count) | (index >= count)):
-        raise Decline("ATTRIBUTE", f"an index is outside the {count} channels")
+    outside = index[(index < -count) | (index >= count)]
+    if outside.size:
+        raise Decline("ATTRIBUTE", f"the index {outside[0]} is outside the {count} channels")
     return Applied(data, picked(index.astype(np.int64) % count, count, len(spatial(data))))
 
 
@@ -106,7 +109,7 @@ def read_concat(node: ir.Node) -> Joined:
     values = [source(node, i) for i in range(len(node.inputs))]
     data = tuple(value for value in values if unexpanded(value) is None)
     if not data:
-        raise Decline("CONSTANT", "there are only constants")
+        raise Decline("CONSTANT", f"all {len(values)} operands are constants")
     axis = int(number(node, "axis", 0)) % rank(data[0])
     if axis == 0:
         raise Decline("NONLINEAR", "images are put side by side")
@@ -115,7 +118,8 @@ def read_concat(node: ir.Node) -> Joined:
         filler = unexpanded(value)
         if filler is not None:
             if 0 < index < len(values) - 1:
-                raise Decline("CONSTANT", "a constant is put between data")
+                told = f"{value.name}, operand {index} of {len(values)}"
+                raise Decline("CONSTANT", f"a constant is put between data: {told}")
             fills.append(_fill(value, filler, axis, index == 0))
     return Joined(data, axis, tuple(fills))
 
@@ -125,10 +129,12 @@ def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
     rows, count = sizes[axis], sizes[1]
     shape = (1,) * (len(sizes) - array.ndim) + array.shape
     if not rows or not count or axis == 1 or array.ndim > len(sizes):
-        raise Decline("CONSTANT", "constant channels are put beside data")
+        told = f"constant channels {value.name} of shape {array.shape}"
+        raise Decline("CONSTANT", f"{told} are put beside data")
     by_channel = array.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1).astype(np.float64)
     if np.any(by_channel != by_channel[:, :1]):
-        raise Decline("NOT-PER-CHANNEL", "a constant that is put beside data varies on the map")
+        told = f"the constant {value.name}, put beside data, varies on the map"
+        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
     return Fill(np.broadcast_to(by_channel[:, 0], (count,)), rows, at_start)
 
 
@@ -143,7 +149,7 @@ def read_pad(node: ir.Node) -> Applied:
     both = np.zeros((2, rank(data)), dtype=np.int64)
     both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
     if np.any(both[:, :2]):
-        raise Decline("PAD-MODE", "the batch or channel axis is padded")
+        raise Decline("PAD-MODE", f"batch and channels are padded by {both[:, :2].tolist()}")
     begin, end = (tuple(int(n) for n in side[2:]) for side in both)
     return Applied(data, moved(channels(data), begin, end))
 
@@ -156,11 +162,12 @@ def _padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:
         value = np.array(number(node, "value", 0.0))
         return np.array(ints(node, attribute.name, ())), value, every_axis
     given = [(value, constant(value)) for value in node.inputs[1:]]
-    if not given or any(value is not None and array is None for value, array in given):
-        raise Decline("NOT-CONSTANT", "the padding is not constant")
+    computed = [str(v.name) for v, array in given if v is not None and array is None]
+    if computed:
+        raise Decline("NOT-CONSTANT", f"the padding is not constant: {', '.join(computed)}")
     pads, fill, axes = [*(array for _, array in given), None, None][:3]
     if pads is None:
-        raise Decline("NOT-CONSTANT", "the padding is missing")
+        raise Decline("NOT-CONSTANT", "the padding, input 1 of the node, is missing")
     return pads, np.zeros(1) if fill is None else fill, every_axis if axes is None else axes
 
 

@@ -23,5 +23,5 @@ def shared(value: ir.Value) -> Decline | None:
     if len(readers) != 1:
         return Decline("SHARED", f"{value.name} is read {len(readers)} times")
     if producer is not None and readers[0].graph is not producer.graph:
-        return Decline("SHARED", f"{value.name} is read inside a subgraph")
+        return Decline("SHARED", f"{value.name} is read 1 time, inside a subgraph")
     return None

@@ -115,7 +115,7 @@ def add(parts: Sequence[Stencil], sizes: Sizes | None = None, *, consume: bool =
     if any(
         not np.array_equal(part.chosen, one.chosen) for part in rest if part.pick is not one.pick
     ):
-        raise Decline("CHANNELS", "branches read different channels")
+        raise ValueError("cannot add stencils that read different channels")
     shapes = [part.geometry for part in parts]
     shape = geo.union(shapes, sizes or geo.unknown_sizes(shapes[0].axes))
     hosts = [part for part in parts if part.geometry == shape]
@@ -159,16 +159,23 @@ def require_exact(outer: Geometry, inner: Geometry, biased: bool, sizes: Sizes) 
     """Raise Decline unless outer @ inner is exact on the border too."""
     if outer.is_transposed:
         if not inner.is_pointwise:
-            raise Decline("UPSAMPLE", "a transposed convolution spreads out what it reads")
+            raise Decline(
+                "UPSAMPLE",
+                f"a transposed convolution of stride {outer.upsample} spreads out what a kernel of"
+                f" {inner.kernel} with stride {inner.strides} gives",
+            )
         if biased:
             raise Decline(
-                "BORDER-BIAS", "a bias in front of a transposed convolution is not spread"
+                "BORDER-BIAS",
+                f"a bias in front of a transposed convolution of stride {outer.upsample} is not on"
+                " every pixel",
             )
         return
     if not geo.reads_outside(outer, inner, sizes):
         return
     if biased:
-        raise Decline("BORDER-BIAS", "a bias in front of zero padding is wrong on the border")
+        pads = f"{outer.begin} at the start and {outer.end} at the end"
+        raise Decline("BORDER-BIAS", f"a bias in front of zero padding, {pads}, is not on that")
     fault = geo.border_fault(outer, inner, sizes)
     if fault:
         raise Decline("BORDER", fault)
@@ -187,7 +194,7 @@ def regroup(f: Stencil, groups: int) -> Stencil:
         raise ValueError(f"cannot regroup from {shape.groups} to {groups} groups")
     weight = kernels.refine(f.weight, shape, groups)
     if weight is None:
-        raise Decline("GROUPS", f"weights outside the {groups} diagonal blocks are not zero")
+        raise ValueError(f"weights outside the {groups} diagonal blocks are not zero")
     return replace(f, geometry=target, weight=weight)
 
 

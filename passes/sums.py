@@ -83,9 +83,13 @@ def _offset(outer: Stencil, inner: Affine, how: Reading) -> tuple[Array | None, 
             return outer.bias, None, True
         image = kernels.apply_to_constant(outer.weight, g, inner.bias)
         return plus(outer.bias, image), None, True
+    own = _plane_of(inner, how.sizes)
     if not _moves(g):
-        raise Decline("BORDER-BIAS", "the bias in front of a layer is another near the border")
-    moved_ = planes.moved(_plane_of(inner, how.sizes), g.begin, g.end, how.sizes)
+        raise Decline(
+            "BORDER-BIAS",
+            f"the bias in front of a layer of kernel {g.kernel} is another {own.border}",
+        )
+    moved_ = planes.moved(own, g.begin, g.end, how.sizes)
     plane = planes.scaled(moved_, outer.weight.reshape(-1).astype(np.float64))
     if outer.bias is not None:
         plane = planes.plus(plane, planes.even(outer.bias, g.outputs, g.axes), ())
@@ -118,7 +122,9 @@ def chosen(form: Affine, index: picks.Index) -> Affine:
     terms = tuple(Term(t.source, rows(t.stencil, index), t.sizes) for t in form.terms)
     bias = None if form.bias is None else present(np.where(index < 0, 0.0, form.bias[index]))
     if form.plane is not None:
-        raise Decline("BORDER-BIAS", "channels of a bias that is another near the border")
+        raise Decline(
+            "BORDER-BIAS", f"{len(index)} channels of a bias that is another {form.plane.border}"
+        )
     return replace(form, terms=terms, bias=bias)
 
 
@@ -179,11 +185,19 @@ def end_to_end(
 
     `fills` are the constants at the ends; `how.sizes` those of the whole.
     """
+    counts = [form.geometry.outputs for form in forms]
+    if len(set(counts)) > 1:
+        raise Decline("CHANNELS", f"what is put end to end has {counts} channels")
     first = forms[0].bias
-    alike = all(np.array_equal(_or_zeros(f), _or_zeros(forms[0])) for f in forms)
-    plain = alike and not fills and all(form.plane is None for form in forms)
+    apart = max(float(np.max(np.abs(_or_zeros(f) - _or_zeros(forms[0])))) for f in forms)
+    plain = apart == 0 and not fills and all(form.plane is None for form in forms)
     if not plain and not how.planes:
-        raise Decline("BORDER-BIAS", "what is put end to end has different biases")
+        largest = max((float(np.max(np.abs(fill.values))) for fill in fills), default=0.0)
+        raise Decline(
+            "BORDER-BIAS",
+            f"what is added differs by up to {apart:.3g} between the {len(forms)} values that are"
+            f" put end to end, beside {len(fills)} constants of up to {largest:.3g}",
+        )
     parts = []
     for form, (begin, end) in zip(forms, moves, strict=True):
         terms = _behind(moved(form.geometry.outputs, begin, end), form.terms)

@@ -35,7 +35,8 @@ class Writer:
 
     def __init__(self, output: ir.Value, names: Names, profile: Profile, pixels: int) -> None:
         if output.dtype is None or output.dtype not in FLOATS:
-            raise Decline("DTYPE", f"the type of {output.name} is unknown")
+            found = output.dtype.name if output.dtype is not None else "unknown"
+            raise Decline("DTYPE", f"the type of {output.name} is {found}")
         self.output = output
         self.dtype = output.dtype
         self.base = output.name or "value"
@@ -82,8 +83,12 @@ class Writer:
         return value
 
     def constant(self, array: Weight, what: str) -> ir.Value:
-        """A weight, rounded to the type of the output."""
+        """A constant, rounded to the type of the output."""
         return self._initializer(cast(array, self.dtype), what, self.dtype)
+
+    def factors(self, weight: Weight) -> Weight:
+        """What multiplies data, an output channel a row, rounded to the type of the output."""
+        return cast(weight, self.dtype, multiplies=True)
 
     def integers(self, numbers: Sequence[int] | picks.Index, what: str) -> ir.Value:
         return self._initializer(np.array(numbers, np.int64), what, ir.DataType.INT64)
@@ -112,7 +117,8 @@ class Writer:
         whole = uncrop(form)
         spread = whole.geometry.is_transposed
         attributes = transpose_attributes(whole) if spread else conv_attributes(whole)
-        weight = transposed(whole.weight, whole.geometry.groups) if spread else whole.weight
+        weight = self.factors(whole.weight)
+        weight = transposed(weight, whole.geometry.groups) if spread else weight
         inputs = [term.source, self.constant(weight, "weight")]
         inputs += [] if bias is None else [self.constant(bias, "bias")]
         return self.node(
@@ -148,8 +154,10 @@ class Writer:
     def shift(self, term: Term) -> Term:
         """The term with its move carried out by Slice and Pad: what is left is a scale."""
         shape, part = term.stencil.geometry, Part.of(term.stencil, term.sizes)
-        if self.names.opset < (11 if max((*shape.begin, *shape.end)) > 0 else 10):
-            raise Decline("OLD-OPSET", "a Slice or Pad by inputs needs opset 11")
+        needed = 11 if max((*shape.begin, *shape.end)) > 0 else 10
+        if self.names.opset < needed:
+            told = f"the model has opset {self.names.opset}"
+            raise Decline("OLD-OPSET", f"a Slice or Pad by inputs needs opset {needed}, {told}")
         if (
             part.pick is not None
             and not picks.is_range(part.pick)
@@ -195,7 +203,8 @@ class Writer:
 
     def product(self, term: Term, bias: Array | None) -> ir.Value:
         """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""
-        matrix, shape = regroup(term.stencil, 1).weight, self._shape_of(term.stencil)
+        matrix = self.factors(regroup(term.stencil, 1).weight)
+        shape = self._shape_of(term.stencil)
         if rank(term.source) == 2 and bias is not None:  # before opset 11 a Gemm must have one
             inputs = [term.source, self.constant(matrix, "weight"), self.constant(bias, "bias")]
             return self.node("Gemm", inputs, {"transB": 1}, shape)
@@ -210,10 +219,11 @@ class Writer:
         value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
         column = (-1, *(1,) * form.geometry.axes)
         if bias is not None and form.geometry.axes and not form.is_identity:
-            parts = [self.constant(form.weight, "weight"), self.constant(bias, "bias")]
+            parts = [self.constant(self.factors(form.weight), "weight")]
+            parts.append(self.constant(bias, "bias"))
             return self.node("Conv", [value, *parts], conv_attributes(form), shape)
         if not form.is_identity:
-            factor = self.constant(form.weight.reshape(column), "scale")
+            factor = self.constant(self.factors(form.weight).reshape(column), "scale")
             value = self.node("Mul", [value, factor], None, shape)
         if bias is not None:
             shift = self.constant(bias.reshape(column), "shift")

@@ -120,9 +120,11 @@ def patterns(places: Sequence[str]) -> list[str]:
 def of_rule(remarks: Iterable[Remark], rule: str) -> list[Remark]:
     """Those of the rewrite, or with the reason code, `rule`. Raises UnknownName for neither."""
     from flatfold.passes import PIPELINE
+    from flatfold.passes.hints import HINTS
 
     remarks = list(remarks)
     known = {rewrite.name for rewrite in PIPELINE} | {remark.code for remark in remarks}
+    known |= set(HINTS)
     if rule.lower() not in {name.lower() for name in known}:
         raise UnknownName("rule", rule, known)
     return [r for r in remarks if rule.lower() in (r.rewrite.lower(), r.code.lower())]

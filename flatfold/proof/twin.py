@@ -60,6 +60,9 @@ class Twin(NDArrayOperatorsMixin):
     def __float__(self) -> float:
         raise TypeError("an attribute has single precision")
 
+    def __format__(self, how: str) -> str:
+        return format(self.value[()], how)  # for messages
+
     def __len__(self) -> int:
         return len(self.value)
 

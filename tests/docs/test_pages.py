@@ -12,6 +12,8 @@ import typer
 from flatfold import errors
 from flatfold.__main__ import app
 from flatfold.cli import process
+from flatfold.passes.hints import HINTS
+from flatfold.passes.pipeline import _ENDS
 from tests.docs.markdown import PAGES, ROOT, blocks, headings, prose, read
 
 ADDED = {block.file for block in blocks("CONTRIBUTING.md") if block.file}
@@ -85,9 +87,14 @@ def test_readme_shows_every_verb_and_target_a_user_starts_with() -> None:
 
 
 def test_reasons_for_declining_are_those_in_the_source() -> None:
-    listed = codes_under("Reasons for declining")
+    listed = [code for code, _ in reasons()]
     assert sorted(listed) == sorted(set(listed)), "a code is listed twice"
     assert set(listed) == decline_codes()
+    rows = {code: [cell.strip() for cell in rest.split("|")] for code, rest in reasons()}
+    told = {code: cells for code, cells in rows.items() if len(cells) == 2}
+    assert all(meaning for meaning, *_ in rows.values())
+    assert {code: hint for code, (_, hint) in told.items()} == HINTS
+    assert set(rows) - set(told) == set(_ENDS)
 
 
 def test_error_codes_are_those_of_the_classes() -> None:
@@ -105,6 +112,10 @@ def test_exit_codes_are_those_of_the_process() -> None:
     sentence = re.search(r"^Exit codes: .*$", read("README.md"), re.MULTILINE)
     assert sentence
     assert {int(code) for code in re.findall(r"\d+", sentence[0])} == possible
+
+
+def reasons() -> list[tuple[str, str]]:
+    return [row for row in table("Reasons for declining") if row[0] != "code"]
 
 
 def error_classes() -> list[type[errors.FlatfoldError]]:

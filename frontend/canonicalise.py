@@ -28,7 +28,7 @@ import onnx_ir as ir
 from flatfold.errors import ExportError
 from flatfold.frontend.interface import Interface
 from flatfold.frontend.settling import settle
-from flatfold.frontend.shelter import bodies_detached, overridable_hidden
+from flatfold.frontend.shelter import bodies_detached, casts_set_apart, overridable_hidden
 
 __all__ = ["canonicalise"]
 
@@ -64,7 +64,7 @@ def _clean(model: ir.Model, interface: Interface) -> bool:
 
     graph = model.graph
     _drop_dropouts(model)
-    with overridable_hidden(graph), bodies_detached(graph):
+    with overridable_hidden(graph), bodies_detached(graph), casts_set_apart(graph):
         _fold_constants(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(graph)

@@ -11,8 +11,9 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 - calls of model-local functions are inlined where their opsets allow it.
 
 Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
-may be overridden by the caller, so it is never taken for a constant. Bodies of If and Loop are
-left as they are, but for the shapes, and so is a BatchNormalization in training mode.
+may be overridden by the caller, so it is never taken for a constant. An If by a constant is the
+branch taken; other bodies are left as they are, but for the shapes, and so is a
+BatchNormalization in training mode.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.errors import ExportError
+from flatfold.frontend.branches import take_branches
 from flatfold.frontend.interface import Interface
 from flatfold.frontend.settling import settle
 from flatfold.frontend.shelter import bodies_detached, casts_set_apart, overridable_hidden
@@ -67,8 +69,11 @@ def _clean(model: ir.Model, interface: Interface) -> bool:
     with overridable_hidden(graph), bodies_detached(graph), casts_set_apart(graph):
         _fold_constants(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    taken = take_branches(graph)
+    if taken:
+        common.NameFixPass(_Names())(model)
     _drop_identities(graph)
-    changed = settle(model)
+    changed = settle(model) or taken
     _drop_identities(graph)
     _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)

@@ -13,7 +13,8 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
 may be overridden by the caller, so it is never taken for a constant. An If by a constant is the
 branch taken; other bodies are left as they are, but for the shapes, and so is a
-BatchNormalization in training mode.
+BatchNormalization in training mode. A model of an opset before 7 stays as it is: Add and Mul
+broadcast by other rules there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from flatfold.frontend.shelter import bodies_detached, casts_set_apart, overrida
 
 __all__ = ["canonicalise"]
 
+_OLDEST_OPSET = 7
 _SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
 _ROUNDS = 32  # each settles what the one before made known
@@ -46,6 +48,11 @@ def canonicalise(model: ir.Model) -> None:
     Never folds a BatchNormalization into a convolution. Weights are shared, not copied. Raises
     `ExportError` when the graph is so malformed that its constants cannot be evaluated.
     """
+    imports = model.opset_imports
+    if "ai.onnx" in imports:  # the other spelling of the same domain
+        imports[""] = imports.pop("ai.onnx")
+    if 0 < imports.get("", 0) < _OLDEST_OPSET:
+        return
     interface = Interface.of(model.graph)
     with _quiet():
         _inline_functions(model)

@@ -1,0 +1,127 @@
+"""The backend test suite of ONNX, case by case, through flatfold and past it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx.backend.test.runner import Runner
+
+from flatfold.backend import FlatfoldBackend, OrtBackend
+from flatfold.result import Optimized
+
+PLAIN, THROUGH = "onnxruntime", "flatfold"
+PASS, ERROR, WRONG = "pass", "error", "wrong"
+
+_DOWNLOADED = "OnnxBackendRealModelTest"  # models that are not in the package
+_DEVICE = "_cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case; the last three are of the run through flatfold.
+
+    `read`: `optimize` took the model. `rewritten`: a rewrite applied. `changed`: it has other
+    operators than before, for whatever reason.
+    """
+
+    verdict: str
+    detail: str = ""
+    read: bool = False
+    rewritten: bool = False
+    changed: bool = False
+    old: bool = False
+
+
+class Wrong(AssertionError):
+    """The outputs are not those that the case expects."""
+
+
+class _Runner(Runner):
+    @classmethod
+    def assert_similar_outputs(cls, *args: Any, **options: Any) -> None:
+        try:
+            super().assert_similar_outputs(*args, **options)
+        except AssertionError as error:
+            raise Wrong(str(error)) from error
+
+
+class _Watched(FlatfoldBackend):
+    """Remembers what was made of the last model."""
+
+    result: Optimized | None = None
+
+    @classmethod
+    def optimized(cls, model: onnx.ModelProto) -> Optimized:
+        cls.result = None
+        cls.result = super().optimized(model)
+        return cls.result
+
+
+class _Switch(OrtBackend):
+    """The suite is loaded once, for a backend; this one is whichever is on."""
+
+    on: type[OrtBackend] = OrtBackend
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **options: Any) -> Any:
+        return cls.on.prepare(model, device, **options)
+
+
+class Suite:
+    """The cases for the CPU whose names have `pattern` in them."""
+
+    def __init__(self, pattern: str = "") -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of overflows, while the expected outputs are made
+            groups = _Runner(_Switch).test_cases
+        self._cases: dict[str, Callable[[], None]] = {}
+        for group, kind in groups.items():
+            for name in sorted(vars(kind)):
+                short = name.removesuffix(_DEVICE)
+                if group == _DOWNLOADED or short == name or not re.search(pattern, short):
+                    continue
+                self._cases[short] = getattr(kind(name), name)
+        self.names = tuple(self._cases)
+
+    def run(self, task: tuple[str, str]) -> Outcome:
+        """The outcome of a case (its name) on a backend, PLAIN or THROUGH."""
+        name, backend = task
+        _Switch.on = OrtBackend if backend == PLAIN else _Watched
+        _Watched.result = None
+        verdict, detail = PASS, ""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._cases[name]()
+        except Wrong as error:
+            verdict, detail = WRONG, _line(error)
+        except Exception as error:
+            verdict, detail = ERROR, f"{type(error).__name__}: {_line(error)}"
+        return _with_result(verdict, detail, _Watched.result)
+
+
+def _with_result(verdict: str, detail: str, result: Optimized | None) -> Outcome:
+    if result is None:
+        return Outcome(verdict, detail)
+    operators = [[(node.domain, node.op_type) for node in m.graph] for m in _graphs(result)]
+    return Outcome(
+        verdict,
+        detail,
+        read=True,
+        rewritten=any(remark.applied for remark in result.remarks),
+        changed=operators[0] != operators[1],
+        old=any(remark.code == "OLD-OPSET" and not remark.node for remark in result.remarks),
+    )
+
+
+def _graphs(result: Optimized) -> tuple[Any, Any]:
+    return result.original, result.graph
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

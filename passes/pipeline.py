@@ -57,7 +57,7 @@ class Pipeline:
         missed: list[Remark] = []
         opset = model.opset_imports.get("", 0)
         if 0 < opset < OLDEST_OPSET:
-            return [self._left_alone(opset)]
+            return [self._left_alone(model, opset)]
         names = Names(names_of(model), opset)
         for graph in model.graphs():
             opened = open_splits(graph, names)
@@ -69,14 +69,14 @@ class Pipeline:
             missed += left
         return applied + missed
 
-    def _left_alone(self, opset: int) -> Remark:
+    def _left_alone(self, model: ir.Model, opset: int) -> Remark:
         why = Decline(
             "OLD-OPSET",
-            f"a model of opset {opset} is left as it is: known is {OLDEST_OPSET} and later",
-            "convert it with onnx.version_converter",
+            f"opset {opset} is left as it is, {OLDEST_OPSET} and later are rewritten",
+            "convert the model with onnx.version_converter",
         )
-        first = self.rewrites[0].name if self.rewrites else ""
-        return Remark(first, "", False, why.code, why.reason, hint=why.hint)
+        first, place = self.rewrites[0].name if self.rewrites else "", model.graph.name or ""
+        return Remark(first, place, False, why.code, why.reason, hint=why.hint)
 
     def _settle(self, graph: ir.Graph, names: Names) -> tuple[list[Remark], list[Remark]]:
         """Sweep until nothing changes: what was applied, and what the last sweep left."""

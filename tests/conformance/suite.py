@@ -12,6 +12,7 @@ import onnx
 from onnx.backend.test.runner import Runner
 
 from flatfold.backend import FlatfoldBackend, OrtBackend
+from flatfold.passes.pipeline import OLDEST_OPSET
 from flatfold.result import Optimized
 
 PLAIN, THROUGH = "onnxruntime", "flatfold"
@@ -23,10 +24,10 @@ _DEVICE = "_cpu"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case; the last three are of the run through flatfold.
+    """What became of one case; all but the first two are of the run through flatfold.
 
     `read`: `optimize` took the model. `rewritten`: a rewrite applied. `changed`: it has other
-    operators than before, for whatever reason.
+    operators than before, for whatever reason. `old`: it is left alone because of its opset.
     """
 
     verdict: str
@@ -108,19 +109,16 @@ class Suite:
 def _with_result(verdict: str, detail: str, result: Optimized | None) -> Outcome:
     if result is None:
         return Outcome(verdict, detail)
-    operators = [[(node.domain, node.op_type) for node in m.graph] for m in _graphs(result)]
+    models = (result.original, result.graph)
+    before, after = ([(node.domain, node.op_type) for node in m.graph] for m in models)
     return Outcome(
         verdict,
         detail,
         read=True,
         rewritten=any(remark.applied for remark in result.remarks),
-        changed=operators[0] != operators[1],
-        old=any(remark.code == "OLD-OPSET" and not remark.node for remark in result.remarks),
+        changed=before != after,
+        old=0 < result.original.opset_imports.get("", 0) < OLDEST_OPSET,
     )
-
-
-def _graphs(result: Optimized) -> tuple[Any, Any]:
-    return result.original, result.graph
 
 
 def _line(error: Exception) -> str:

@@ -88,4 +88,4 @@ def test_operators_with_other_rules_are_left():
     net = Net(opset=6)
     done = rewrite(net.model(net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)))
     assert_untouched(done)
-    assert [(remark.code, remark.node) for remark in done.remarks] == [("OLD-OPSET", "")]
+    assert [(remark.code, remark.node) for remark in done.remarks] == [("OLD-OPSET", "net")]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
+from onnx.backend.base import BackendRep
 from onnx.backend.test.runner import Runner
 
 from flatfold.backend import FlatfoldBackend, OrtBackend
+from flatfold.errors import TargetError
 from flatfold.passes.pipeline import OLDEST_OPSET
 from flatfold.result import Optimized
+from tests.conformance.between import TOLERANCE, between_layers, difference
 
-PLAIN, THROUGH = "onnxruntime", "flatfold"
+PLAIN, THROUGH, BETWEEN = "onnxruntime", "flatfold", "between"
 PASS, ERROR, WRONG = "pass", "error", "wrong"
 
 _DOWNLOADED = "OnnxBackendRealModelTest"  # models that are not in the package
@@ -63,6 +67,43 @@ class _Watched(FlatfoldBackend):
         return cls.result
 
 
+class _Between(OrtBackend):
+    """Runs a model between layers too, with and without flatfold, which must not differ."""
+
+    draws = 1
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **_: Any) -> Any:
+        return _BetweenLayers(model, cls.draws)
+
+
+class _BetweenLayers(BackendRep):
+    def __init__(self, model: onnx.ModelProto, draws: int) -> None:
+        self.model, self.draws = model, draws
+        self.alone = OrtBackend.prepare(model)
+
+    def run(self, inputs: Sequence[Any], **_: Any) -> tuple[Any, ...]:
+        """What the model gives alone. Raises Wrong where flatfold changes it between layers."""
+        outputs = self.alone.run(inputs)
+        seed = zlib.crc32(self.model.graph.name.encode())
+        for draw in range(self.draws):
+            made = between_layers(self.model, inputs, outputs, [seed, draw])
+            if made is not None:
+                _compare(*made)
+        return outputs
+
+
+def _compare(model: onnx.ModelProto, inputs: Sequence[Any]) -> None:
+    try:
+        expected = OrtBackend.prepare(model).run(inputs)
+    except TargetError:
+        return  # with a constant there, ONNX Runtime does not take it
+    found = _Watched.prepare(model).run(inputs)
+    worst = max(map(difference, expected, found), default=0.0)
+    if worst > TOLERANCE:
+        raise Wrong(f"between layers it differs by {worst:.2g}")
+
+
 class _Switch(OrtBackend):
     """The suite is loaded once, for a backend; this one is whichever is on."""
 
@@ -74,9 +115,11 @@ class _Switch(OrtBackend):
 
 
 class Suite:
-    """The cases for the CPU whose names have `pattern` in them."""
+    """The cases for the CPU whose names have `pattern` in them; each `draws` times between layers,
+    of which the last one tells what was done."""
 
-    def __init__(self, pattern: str = "") -> None:
+    def __init__(self, pattern: str = "", draws: int = 1) -> None:
+        _Between.draws = draws
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of overflows, while the expected outputs are made
             groups = _Runner(_Switch).test_cases
@@ -90,9 +133,9 @@ class Suite:
         self.names = tuple(self._cases)
 
     def run(self, task: tuple[str, str]) -> Outcome:
-        """The outcome of a case (its name) on a backend, PLAIN or THROUGH."""
+        """The outcome of a case (its name), on PLAIN, THROUGH or BETWEEN."""
         name, backend = task
-        _Switch.on = OrtBackend if backend == PLAIN else _Watched
+        _Switch.on = {PLAIN: OrtBackend, THROUGH: _Watched, BETWEEN: _Between}[backend]
         _Watched.result = None
         verdict, detail = PASS, ""
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.__main__ import moved, report
 from tests.conformance.pool import CRASH, HANG, run_all
-from tests.conformance.suite import ERROR, PASS, PLAIN, THROUGH, Outcome
+from tests.conformance.suite import BETWEEN, ERROR, PASS, PLAIN, THROUGH, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -37,7 +37,7 @@ def test_nothing_to_do() -> None:
 def test_a_case_that_left_is_named() -> None:
     plain = {"a": Outcome(PASS), "b": Outcome(PASS), "c": Outcome(ERROR)}
     through = {"a": Outcome(PASS), "b": Outcome(CRASH), "c": Outcome(PASS)}
-    found = {PLAIN: plain, THROUGH: through}
+    found = {PLAIN: plain, THROUGH: through, BETWEEN: plain}
     assert moved(found, PLAIN, THROUGH) == ["b"]
     assert moved(found, THROUGH, PLAIN) == ["c"]
     assert "  b: crash " in report(found)

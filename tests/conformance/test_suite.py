@@ -1,4 +1,8 @@
-"""No case of ONNX's backend suite is lost by putting flatfold in front of ONNX Runtime."""
+"""No case of ONNX's backend suite is lost by putting flatfold in front of ONNX Runtime.
+
+Nor between layers, where `optimize` has something to rewrite: it once took zeros put beside a
+value with a bias for padding of it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 # What convolutional networks are made of, and what their exporters write around it.
 NETWORKS = (
-    "conv|batchnorm|pool|pad|resize|upsample|depth|shuffle|linear|gemm|matmul|relu|sigmoid|swish"
-    "|hardsw|gelu|softmax|^test_(add|sub|mul|div|neg|sum|mean|clip|concat|slice|split|gather_"
-    "|reshape|flatten|transpose|squeeze|unsqueeze|identity|expand|reduce_mean|constant|cast_FLOAT"
-    "|shape|where|tanh|dropout|instancenorm|layer_norm|group_norm|if|loop|scan)"
+    "conv(?!_[af])|batchnorm|pool|pad|resize|upsample|depth|gemm|matmul|[lk]yrelu|instancenorm"
+    "|^test_(add|sub|mul|div|neg|sum|mean|clip|concat|slice|split|gather_|reshape|flatten"
+    "|transpose|squeeze|unsqueeze|identity|expand|reduce_mean|constant|shape|relu|if|loop)"
 )
 
 
@@ -32,20 +35,22 @@ def ran(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
 
 
 def assert_none_left(found: dict[str, Any], cases: int, passing: int) -> None:
-    plain, through = found["onnxruntime"], found["flatfold"]
-    assert plain.keys() == through.keys() and len(plain) >= cases
+    plain, through, between = (found[name] for name in ("onnxruntime", "flatfold", "between"))
+    assert plain.keys() == through.keys() == between.keys() and len(plain) >= cases
     passes = [name for name, outcome in plain.items() if outcome["verdict"] == "pass"]
     assert len(passes) >= passing, "the adapter itself lost some"
     assert all(through[name]["verdict"] == "pass" for name in passes)
+    assert all(between[name]["verdict"] == "pass" for name in passes)
     assert all(outcome["read"] for outcome in through.values())
     assert {outcome["verdict"] for outcome in through.values()} <= {"pass", "error", "wrong"}
+    assert sum(outcome["rewritten"] for outcome in between.values()) >= cases // 4
 
 
 def test_what_networks_are_made_of(tmp_path: Path) -> None:
-    printed, found = ran(tmp_path, "--jobs", "1", "--match", NETWORKS)
-    assert_none_left(found, 700, 600)
-    assert sum(outcome["changed"] for outcome in found["flatfold"].values()) >= 100
-    assert re.search(r"left the pass set +0$", printed, re.MULTILINE)
+    printed, found = ran(tmp_path, "--jobs", "1", "--draws", "1", "--match", NETWORKS)
+    assert_none_left(found, 400, 300)
+    assert sum(outcome["changed"] for outcome in found["flatfold"].values()) >= 40
+    assert "left the pass set: 0" in printed.splitlines()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ offered again with its opset moved, and tensors are handed over by their bytes.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapted"]
 
 _OLDEST = 13  # ONNX Runtime has dropped kernels of opsets before it
-_NEWEST_IR = 13
+_OLDEST_IR = 8  # taken by every version that there is a target for
 _DOMAINS = ("", "ai.onnx")
 _OPTIONS = OrtOptions(intra_threads=1, spinning=False)
 
@@ -79,12 +80,12 @@ def _candidates(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
 
     same = onnx.ModelProto()
     same.CopyFrom(model)
-    same.ir_version = min(same.ir_version, _NEWEST_IR)
+    same.ir_version = min(same.ir_version, _newest()[1])
     yield same
     versions = [entry.version for entry in same.opset_import if entry.domain in _DOMAINS]
     if not versions:
         return
-    nearest = min(max(versions[0], _OLDEST), _newest_opset())
+    nearest = min(max(versions[0], _OLDEST), _newest()[0])
     if nearest == versions[0]:
         return
     try:
@@ -101,23 +102,30 @@ def _candidates(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
 
 
 @cache
-def _newest_opset() -> int:
-    """The newest opset that ONNX Runtime takes: it refuses one that it has no operators for."""
+def _newest() -> tuple[int, int]:
+    """The newest opset and the newest IR version that ONNX Runtime takes, found out by trying."""
+    import onnx
+
+    opsets = range(onnx.defs.onnx_opset_version(), _OLDEST, -1)
+    opset = next((version for version in opsets if _takes(version, _OLDEST_IR)), _OLDEST)
+    versions = range(onnx.IR_VERSION, _OLDEST_IR, -1)
+    return opset, next((version for version in versions if _takes(_OLDEST, version)), _OLDEST_IR)
+
+
+def _takes(opset: int, ir_version: int) -> bool:
+    """Whether ONNX Runtime takes a model of one operator of these versions."""
     import onnx
     from onnx import helper
 
-    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "probe", [value], [result])
-    for version in range(onnx.defs.onnx_opset_version(), _OLDEST, -1):
-        imports = [helper.make_opsetid("", version)]
-        probe = helper.make_model(graph, opset_imports=imports, ir_version=8)
-        try:
-            open_session(probe.SerializeToString(), _OPTIONS)
-        except BuildError:
-            continue
-        return version
-    return _OLDEST
+    given, made = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "probe", [given], [made])
+    imports = [helper.make_opsetid("", opset)]
+    probe = helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
+    try:
+        open_session(probe.SerializeToString(), _OPTIONS)
+    except BuildError:
+        return False
+    return True
 
 
 def _element_type(kind: str) -> int:
@@ -150,9 +158,11 @@ def _ort_value(value: Any, kind: str) -> Any:
 def _array(value: onnxruntime.OrtValue) -> Any:
     """A copy of the tensor in `value`."""
     import onnx
+    import onnx_ir as ir
     from onnx import numpy_helper
 
-    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return numpy_helper.to_array(
-        onnx.TensorProto(data_type=value.element_type(), dims=value.shape(), raw_data=raw)
-    )
+    kind, sizes = value.element_type(), value.shape()
+    count: int = math.prod(sizes)
+    bits: int = ir.DataType(kind).bitwidth
+    raw = ctypes.string_at(value.data_ptr(), (count * bits + 7) // 8)
+    return numpy_helper.to_array(onnx.TensorProto(data_type=kind, dims=sizes, raw_data=raw))

@@ -8,11 +8,11 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine test test-slow fuzz lint bench venv clean
+.PHONY: help engine test test-slow fuzz conformance lint bench venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [OUT=dir]
 	@set --; \
@@ -34,6 +34,9 @@ fuzz: $(STAMP)  ## rewrite 2,000 random graphs: [SEED=number, default the time]
 	echo "seed $$seed"; \
 	$(BIN)/python -m pytest -q tests/passes/test_random_graphs.py \
 	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed"
+
+conformance: $(STAMP)  ## the backend test suite of ONNX, with and without flatfold: [MATCH=part of a name]
+	@$(BIN)/python -m tests.conformance $${MATCH:+--match "$$MATCH"}
 
 lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 	@$(BIN)/ruff check --quiet

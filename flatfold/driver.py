@@ -11,6 +11,7 @@ from flatfold.errors import NotEquivalent, UnknownName
 from flatfold.result import Optimized
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
 
     from flatfold.backends.base import Backend, Engine
@@ -81,13 +82,29 @@ def optimize(
         progress("simplifying")
         graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
     result = Optimized(source.name, graph, original, training, tuple(remarks), _unknown())
-    return result if verify == "off" else _proved(result, source, checks, progress)
+    if verify == "off":
+        return result
+    if not any(remark.applied for remark in remarks) and _is_same(original, graph):
+        return replace(result, equivalence=_identical())
+    return _proved(result, source, checks, progress)
 
 
 def _unknown() -> Equivalence:
     from flatfold.proof.equivalence import Equivalence
 
     return Equivalence("unknown", reason="verification is off")
+
+
+def _identical() -> Equivalence:
+    from flatfold.proof.equivalence import Equivalence
+
+    return Equivalence("identical", reason="the two graphs have the same bytes")
+
+
+def _is_same(a: ir.Model, b: ir.Model) -> bool:
+    import onnx_ir as ir
+
+    return bool(ir.to_proto(a) == ir.to_proto(b))  # serialised they might be too large
 
 
 def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) -> Optimized:
@@ -193,9 +210,6 @@ def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
     `options` are those of `optimize` that say how to export a module; an ONNX model beside a module
     has its own.
     """
-    import onnx_ir as ir
-
-    from flatfold.proof.equivalence import Equivalence
     from flatfold.proof.execute import compare
     from flatfold.resolve import is_graph, reference_of, require_same_interface, resolve
     from flatfold.summary import summarise
@@ -204,8 +218,8 @@ def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
     both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
     a, b = (resolve(m, **({} if is_graph(m) and not both else options)) for m in models)
     require_same_interface(a.model, b.model)
-    if ir.to_proto(a.model).SerializeToString() == ir.to_proto(b.model).SerializeToString():
-        return Equivalence("identical", reason="the two graphs have the same bytes")
+    if _is_same(a.model, b.model):
+        return _identical()
     macs = summarise(a.model).macs or 0
     return compare(a.model, b.model, reference=reference_of(a), macs=macs)
 

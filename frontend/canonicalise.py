@@ -11,8 +11,10 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 - calls of model-local functions are inlined where their opsets allow it.
 
 Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
-may be overridden by the caller, so it is never taken for a constant. Bodies of If and Loop are
-left as they are, but for the shapes, and so is a BatchNormalization in training mode.
+may be overridden by the caller, so it is never taken for a constant. An If by a constant is the
+branch taken; other bodies are left as they are, but for the shapes, and so is a
+BatchNormalization in training mode. A model of an opset before 7 stays as it is: Add and Mul
+broadcast by other rules there.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.errors import ExportError
+from flatfold.frontend.branches import take_branches
 from flatfold.frontend.interface import Interface
 from flatfold.frontend.settling import settle
-from flatfold.frontend.shelter import bodies_detached, overridable_hidden
+from flatfold.frontend.shelter import bodies_detached, casts_set_apart, overridable_hidden
 
 __all__ = ["canonicalise"]
 
+_OLDEST_OPSET = 7
 _SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
 _ROUNDS = 32  # each settles what the one before made known
@@ -44,6 +48,11 @@ def canonicalise(model: ir.Model) -> None:
     Never folds a BatchNormalization into a convolution. Weights are shared, not copied. Raises
     `ExportError` when the graph is so malformed that its constants cannot be evaluated.
     """
+    imports = model.opset_imports
+    if "ai.onnx" in imports:  # the other spelling of the same domain
+        imports[""] = imports.pop("ai.onnx")
+    if 0 < imports.get("", 0) < _OLDEST_OPSET:
+        return
     interface = Interface.of(model.graph)
     with _quiet():
         _inline_functions(model)
@@ -64,11 +73,14 @@ def _clean(model: ir.Model, interface: Interface) -> bool:
 
     graph = model.graph
     _drop_dropouts(model)
-    with overridable_hidden(graph), bodies_detached(graph):
+    with overridable_hidden(graph), bodies_detached(graph), casts_set_apart(graph):
         _fold_constants(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    taken = take_branches(graph)
+    if taken:
+        common.NameFixPass(_Names())(model)
     _drop_identities(graph)
-    changed = settle(model)
+    changed = settle(model) or taken
     _drop_identities(graph)
     _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["from_proto", "read_model"]
 
-_OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
 _SMALL = 1024  # bytes; larger weights are kept from the checker, which would copy them
 _EXPORT_HINT = "export it again, for example with torch.onnx.export"
 
@@ -113,9 +112,9 @@ def _check_versions(proto: onnx.ModelProto) -> None:
 
     newest = onnx.defs.onnx_opset_version()
     for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and not _OLDEST_OPSET <= opset.version <= newest:
+        if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= newest:
             raise InputError(
-                f"expected opset {_OLDEST_OPSET} to {newest}, found {opset.version}",
+                f"expected opset 1 to {newest}, found {opset.version}",
                 hint="convert it with onnx.version_converter, or install a newer onnx",
             )
     if proto.ir_version > onnx.IR_VERSION:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-__all__ = ["bodies_detached", "overridable_hidden"]
+__all__ = ["bodies_detached", "casts_set_apart", "overridable_hidden"]
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_APART = "flatfold.apart"  # no model imports it, and folding leaves alone what is not imported
 
 
 @contextlib.contextmanager
@@ -41,3 +42,20 @@ def bodies_detached(graph: ir.Graph) -> Iterator[None]:
     finally:
         for node, name, attribute in bodies:
             node.attributes[name] = attribute
+
+
+@contextlib.contextmanager
+def casts_set_apart(graph: ir.Graph) -> Iterator[None]:
+    """A CastLike may say how to round and to saturate; folding makes a Cast of it that does not."""
+    casts = [
+        node
+        for node in graph
+        if (node.op_type, node.domain) == ("CastLike", "") and node.attributes
+    ]
+    try:
+        for node in casts:
+            node.domain = _APART
+        yield
+    finally:
+        for node in casts:
+            node.domain = ""

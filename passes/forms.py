@@ -73,10 +73,11 @@ class Forms:
         how = self._reading(output, axes, pixels)
         if not by_channel:
             moves = layout.places(linear, [value for value, _ in operands])
-            fills = [
+            biased = any(form.bias is not None and np.any(form.bias) for form in inners)
+            fills = [  # zeros go without saying, but not beside a bias
                 planes.strip(fill.numbers, axes, linear.axis - 2, fill.rows, fill.at_start)
                 for fill in linear.fills
-                if np.any(fill.numbers)
+                if biased or np.any(fill.numbers)
             ]
             return self._noted(node, *end_to_end(inners, moves, how, fills))
         if linear.fills:

@@ -21,7 +21,7 @@ HINTS: dict[str, str] = {
     "NONFINITE": "repair the channel that is named in the checkpoint, or prune it",
     "NOT-CONSTANT": "make it a constant or an initializer that is no input of the graph",
     "NOT-PER-CHANNEL": "use one number per channel, or one for all",
-    "OLD-OPSET": "export with opset 13 or later",
+    "OLD-OPSET": "export with opset 13 or later, or use onnx.version_converter",
     "OUTPUT": "remove the output from the graph if nobody needs it",
     "OVERFLOW": "clip the scale that is too large, or use a wider type",
     "PAD-MODE": "pad with zeros on the spatial axes, inside the layer",

@@ -78,7 +78,11 @@ def aligned(outer: Applied, inner: Affine, value: ir.Value) -> tuple[Stencil, Af
 
 
 def same_layout(operands: list[tuple[ir.Value, Affine]]) -> list[Affine]:
-    """The forms of a sum's operands in one layout."""
+    """The forms of a sum's operands in one layout; Decline where a rank differs: it broadcasts."""
+    first = operands[0][0]
+    for value, _ in operands[1:]:
+        if rank(value) != rank(first):
+            raise Decline("BROADCAST", f"{_shapes(first, value)} differ in rank")
     fixed = {form.geometry.axes for _, form in operands if not _is_free(form)}
     axes = min(fixed) if fixed else operands[0][1].geometry.axes
     return [recast(form, value, axes) for value, form in operands]
@@ -152,8 +156,8 @@ def require_equal_sizes(operands: list[tuple[ir.Value, Affine]]) -> None:
     first, form = operands[0]
     for value, other in operands[1:]:
         mine, its = form.geometry, other.geometry
-        if (mine.outputs, mine.axes) != (its.outputs, its.axes) or rank(first) != rank(value):
-            raise Decline("BROADCAST", f"{_shapes(first, value)} differ in rank or channels")
+        if (mine.outputs, mine.axes) != (its.outputs, its.axes):
+            raise Decline("BROADCAST", f"{_shapes(first, value)} differ in channels")
         needed = set(range(rank(first))) - {channel_axis(first, mine.axes)}
         if needed <= _equal_dims(first, value) or needed <= _shared_axes(form, other, first, value):
             continue

@@ -38,6 +38,7 @@ from flatfold.passes.splits import close_splits, open_splits
 from flatfold.passes.writing import cost_of
 
 TIE = 1e-9
+OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
 MOST_SWEEPS = 100  # two or three are usual; each one strictly lowers the estimated time
 
 
@@ -56,7 +57,10 @@ class Pipeline:
         """Rewrite `model` in place; the remarks say what was done and what was left and why."""
         applied: list[Remark] = []
         missed: list[Remark] = []
-        names = Names(names_of(model), model.opset_imports.get("", 0))
+        opset = model.opset_imports.get("", 0)
+        if 0 < opset < OLDEST_OPSET:
+            return [self._left_alone(model, opset)]
+        names = Names(names_of(model), opset)
         for graph in model.graphs():
             opened = open_splits(graph, names)
             try:
@@ -66,6 +70,14 @@ class Pipeline:
             applied += done
             missed += left
         return applied + missed
+
+    def _left_alone(self, model: ir.Model, opset: int) -> Remark:
+        why = Decline(
+            "OLD-OPSET",
+            f"opset {opset} is left as it is, {OLDEST_OPSET} and later are rewritten",
+        )
+        first, place = self.rewrites[0].name if self.rewrites else "", model.graph.name or ""
+        return Remark(first, place, False, why.code, why.reason, hint=HINTS[why.code])
 
     def _settle(self, graph: ir.Graph, names: Names) -> tuple[list[Remark], list[Remark]]:
         """Sweep until nothing changes: what was applied, and what the last sweep left."""

@@ -124,6 +124,22 @@ def test_a_model_without_convolutions_is_left_alone():
     assert done.equivalence.passed
 
 
+def test_a_model_of_an_old_opset_is_left_alone(graph):
+    """ONNX Runtime may have no operators for it; what has the same bytes need not be run."""
+    graph.opset_import[0].version = 6
+    done = flatfold.optimize(graph)
+    assert done.equivalence.verdict == "identical"
+    assert [remark.code for remark in done.remarks] == ["OLD-OPSET"]
+    assert done.model.graph.node == graph.graph.node
+
+
+def test_the_other_spelling_of_the_domain_is_the_same(graph):
+    graph.opset_import[0].domain = "ai.onnx"
+    done = flatfold.optimize(graph)
+    assert [node.op_type for node in done.model.graph.node] == ["Conv", "Relu"]
+    assert done.equivalence.verdict == "bounded"
+
+
 def squeezed() -> onnx.ModelProto:
     """A small layer after a layer: with launches at 5 us, one larger layer costs less than two."""
     net = Net((1, 64, 8, 8), dtype=np.float32)

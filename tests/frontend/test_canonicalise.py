@@ -134,8 +134,7 @@ def test_batchnorm_in_training_mode_is_untouched() -> None:
 
 def test_bodies_of_control_flow_are_left_alone() -> None:
     model = from_text(
-        """g (float[2] x) => (float[2] y, float[2] z) {
-            c = Constant <value = bool {1}> ()
+        """g (float[2] x, bool c) => (float[2] y, float[2] z) {
             copy = Identity (x)
             y = If (c) <
                 then_branch = t () => (float[2] p) {

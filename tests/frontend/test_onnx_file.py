@@ -170,8 +170,8 @@ def newer_opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 999
 
 
-def older_opset(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 6
+def no_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 0
 
 
 def newer_ir(model: onnx.ModelProto) -> None:
@@ -210,7 +210,7 @@ def dangling_input(model: onnx.ModelProto) -> None:
     ("spoil", "cause"),
     [
         (newer_opset, "found 999"),
-        (older_opset, "found 6"),
+        (no_opset, "found 0"),
         (newer_ir, "found 99"),
         (short_weight, "2000 bytes, its shape and type call for 2400"),
         (untyped_weight, "no fixed-size element type"),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import flatfold
-from tests.nets import Net, assert_same, rewrite
+from tests.nets import Net, assert_same, assert_untouched, rewrite
 from tests.passes.exported import diverse, moving
 from tests.passes.exported.exporters import SMALL, WIDE, Case, operators, optimized
 from tests.passes.test_planes import NONE, normed, written
@@ -147,3 +147,12 @@ def test_grid_sample_of_an_open_batch():
     """The grid is a constant, repeated for each image: Shape, Concat, Expand."""
     done = optimized(moving.CASES["sampled beside conv"], SMALL, "new, dynamic")
     assert operators(done) == ONE
+
+
+def test_a_sum_that_broadcasts_over_another_rank():
+    """What is the same in both layouts must not be taken for a map with as many axes."""
+    net = Net()
+    mask = net.op("Tanh", net.op("ReduceMean", net.x, net.const([0, 1]), keepdims=0))
+    done = rewrite(net.model(net.op("Add", net.op("Tanh", net.x), mask)))
+    assert_untouched(done)
+    assert "BROADCAST" in done.codes

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.nets import Net, assert_same, rewrite
+from tests.nets import Net, assert_same, assert_untouched, rewrite
 
 OPSETS = range(14, onnx.defs.onnx_opset_version() + 1)
 
@@ -81,3 +81,11 @@ def test_an_average_of_what_is_padded_is_left(opset):
     done = rewrite(net.model(net.op("Relu", pooled(net))))
     assert done.ops == {"AveragePool": 1, "Conv": 1, "Relu": 1}
     assert_same(done)
+
+
+def test_operators_with_other_rules_are_left():
+    """In opset 6 an Add says by an attribute along which axis it broadcasts."""
+    net = Net(opset=6)
+    done = rewrite(net.model(net.bn(net.conv(net.x, 4, 4, (3, 3)), 4)))
+    assert_untouched(done)
+    assert [(remark.code, remark.node) for remark in done.remarks] == [("OLD-OPSET", "net")]

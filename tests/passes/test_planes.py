@@ -135,3 +135,18 @@ def test_a_shift_written_into_zeros_joins_the_kernel_beside_it(axis, by):
     done = rewrite(net.model(net.op("Relu", net.op("Add", net.conv(net.x, 4, 4, (k, k)), moved))))
     assert done.ops == {"Conv": 1, "Relu": 1}
     assert_same(done)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_zeros_put_beside_what_has_a_bias_have_none(axis, first):
+    """A convolution padded by zeros would have its bias there."""
+    net = Net()
+    shape = list(net.shape)
+    shape[axis] = 2
+    parts = [net.const(np.zeros(shape)), net.bn(net.op("Tanh", net.x), 4)]
+    y = net.op("Concat", *(parts if first else parts[::-1]), axis=axis)
+    for tail in (y, net.conv(y, 4, 4, (3, 3), pads=NONE)):
+        done = rewrite(net.model(net.op("Relu", tail)))
+        assert done.ops["Concat"] == 1 and "BORDER-BIAS" in done.codes
+        assert_same(done)

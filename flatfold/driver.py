@@ -39,6 +39,8 @@ def optimize(
     passes: Iterable[str] | None = None,
     verify: str = "bound",
     simplify: bool = False,
+    max_weights: float | None = None,
+    links_inside: str | os.PathLike[str] | None = None,
     progress: Progress = _silent,
 ) -> Optimized:
     """Rewrite a model's graph into the cheapest form that computes the same function.
@@ -48,8 +50,9 @@ def optimize(
     judged for `target`, which need not be available here. `passes` names the rewrites to use
     (default all). `verify`: "off"; "sample" runs both graphs against a float64
     reference; "bound" also checks each change against its rounding bound before it is made.
-    `simplify` runs onnxsim afterwards, under the same proof. Raises NotEquivalent rather than
-    return a graph that differs.
+    `simplify` runs onnxsim afterwards, under the same proof. A file may have `max_weights` GiB of
+    weights (default 16), and keep them behind symbolic links to files below `links_inside`, such
+    as a hub's cache. Raises NotEquivalent rather than return a graph that differs.
     """
     from flatfold.frontend.canonicalise import canonicalise
     from flatfold.passes import Pipeline
@@ -67,6 +70,7 @@ def optimize(
         example_inputs=example_inputs,
         dynamic_batch=dynamic_batch,
         weights=weights,
+        **_reading(max_weights, links_inside),
     )
     original, graph = source.model, source.model.clone()
     progress("rewriting")
@@ -81,6 +85,12 @@ def optimize(
         graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
     result = Optimized(source.name, graph, original, training, tuple(remarks), _unknown())
     return result if verify == "off" else _proved(result, source, checks, progress)
+
+
+def _reading(max_weights: float | None, links_inside: Any) -> dict[str, Any]:
+    """What was asked for about the reading of files."""
+    given = {"max_weights": max_weights, "links_inside": links_inside}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _unknown() -> Equivalence:
@@ -176,13 +186,20 @@ def backend_for(target: str) -> Backend:
     return backend
 
 
-def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
+def verify(
+    model_a: Any,
+    model_b: Any,
+    *,
+    max_weights: float | None = None,
+    links_inside: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Equivalence:
     """Whether two models with the same inputs and outputs compute the same function.
 
     Runs both on random, constant, impulse and border inputs against model_a in float64; the
     verdict is `identical`, `sampled` or `refuted`. A difference is a verdict, not an exception.
-    `options` are those of `optimize` that say how to export a module; an ONNX model beside a module
-    has its own.
+    `max_weights` and `links_inside` are those of `optimize`; so are `options`, which say how to
+    export a module: an ONNX model beside a module has its own.
     """
     import onnx_ir as ir
 
@@ -193,7 +210,8 @@ def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
 
     models = (model_a, model_b)
     both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
-    a, b = (resolve(m, **({} if is_graph(m) and not both else options)) for m in models)
+    reading = _reading(max_weights, links_inside)
+    a, b = (resolve(m, **reading, **({} if is_graph(m) and not both else options)) for m in models)
     require_same_interface(a.model, b.model)
     if ir.to_proto(a.model).SerializeToString() == ir.to_proto(b.model).SerializeToString():
         return Equivalence("identical", reason="the two graphs have the same bytes")

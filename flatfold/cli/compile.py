@@ -14,7 +14,8 @@ from flatfold.cli import options as given
 from flatfold.cli.engine_options import engine_options
 from flatfold.cli.latency import Latency, check_sizes, measure_both
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import change, clean, count, duration
+from flatfold.cli.text import change, count, duration
+from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized
@@ -73,6 +74,8 @@ def compile(
     passes: given.Passes = None,
     skip: given.Skip = None,
     simplify: given.Simplify = False,
+    max_weights: given.MaxWeights = None,
+    links_inside: given.LinksInside = None,
     threads: Threads = None,
     no_time: NoTime = False,
     json: given.Json = False,
@@ -92,6 +95,8 @@ def compile(
         "passes": given.chosen_passes(passes, skip),
         "verify": verify,
         "simplify": simplify,
+        "max_weights": max_weights,
+        "links_inside": links_inside,
     }
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
     with working() as progress:
@@ -169,5 +174,5 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
         yield "latency", f"medians of {rounds} alternating runs on {', '.join(inputs)}, [95 %]"
     else:
         yield "latency", f"not measured: {clean(done.latency)}"
-    yield "files", f"{done.folder}/: {', '.join(path.name for path in done.files())}"
+    yield "files", clean(f"{done.folder}/: {', '.join(path.name for path in done.files())}")
     yield "load", f"flatfold.load({str(done.folder)!r})"

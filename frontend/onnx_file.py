@@ -115,6 +115,7 @@ def _from_own_proto(proto: onnx.ModelProto, apart: Mapping[str, ir.TensorProtoco
     """The model; `apart` are large initializers of the main graph that have no data in `proto`."""
     _check_versions(proto)
     check_names(proto)
+    _check_interface(proto.graph)
     _check_structure(proto, apart)
     try:
         model = ir.serde.deserialize_model(proto)
@@ -141,6 +142,18 @@ def _check_versions(proto: onnx.ModelProto) -> None:
             f"expected IR version up to {onnx.IR_VERSION}, found {proto.ir_version}",
             hint="install a newer onnx",
         )
+
+
+def _check_interface(graph: onnx.GraphProto) -> None:
+    if not graph.output:
+        raise InputError("the graph has no outputs", hint=_EXPORT_HINT)
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value < 0:
+                raise InputError(
+                    f"{value.name!r} has a size of {dim.dim_value} on axis {axis}",
+                    hint="give a size that is open a name, or nothing at all",
+                )
 
 
 def _check_structure(proto: onnx.ModelProto, apart: Container[str]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flatfold.result import Optimized
 
 BUILD = Path("build")
+LONGEST_NAME = 150  # a file system takes 255 bytes, of which some are ours
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 Out = Annotated[
@@ -127,7 +128,7 @@ def model_name(model: str) -> str:
 
 def default_folder(name: str, target: str, precision: str) -> Path:
     """build/<name>-<target>-<precision>, with what a file system may not like replaced."""
-    fit = _UNFIT.sub("_", name).strip("._") or "model"
+    fit = _UNFIT.sub("_", name)[:LONGEST_NAME].strip("._") or "model"
     return BUILD / f"{fit}-{target}-{precision}"
 
 

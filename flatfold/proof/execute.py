@@ -25,7 +25,7 @@ from flatfold.proof.inputs import Feeds, InputSpec, draw, settings
 from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.region import ROUNDOFF
-from flatfold.proof.runtime import PlainSession
+from flatfold.proof.runtime import PlainSession, require_runnable
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,14 @@ class Comparison:
 
     def try_input(self, label: str, feeds: Feeds) -> None:
         """Run all three on `feeds`; keep the numbers if they are the worst so far."""
-        original, rewritten = self.before(feeds), self.after(feeds)
+        original = self.before(feeds)
+        try:
+            rewritten = self.after(feeds)
+        except BuildError as why:
+            self.tried.append(label)
+            reason = f"the other graph cannot be run on it: {why.cause}"
+            self._keep(np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason))
+            return
         again = original if self.tried else self.before(feeds)
         if not _close(again, original, self.roundoff**0.5):
             reason = "the original gives other outputs each time, so nothing can be compared"
@@ -169,11 +176,15 @@ def compare(
 ) -> Equivalence:
     """Verdict `sampled` or `refuted`; a difference is never an exception.
 
+    Raises InputError for a graph that cannot be run at all.
+
     `reference` computes the original in float64 (a PyTorch module, say); without one the ONNX
     reference evaluator does. `macs`, for one input, limits how many inputs are run.
     """
     specs = specs_of(original)
-    before, after = PlainSession(original), PlainSession(rewritten)
+    for model in (original, rewritten):
+        require_runnable(model)
+    before, after = _session_of(original, "the graph"), _session_of(rewritten, "the other graph")
     judge, name = _judge_of(original, before, reference)
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
@@ -197,6 +208,16 @@ def compare(
         )
     tried = tuple(comparison.tried)
     return replace(comparison.worst, inputs=tried, reference=comparison.name)
+
+
+def _session_of(model: ir.Model, which: str) -> PlainSession:
+    try:
+        return PlainSession(model)
+    except BuildError as error:
+        raise InputError(
+            f"{which} cannot be run to be compared: {error.cause}",
+            hint='make a model that ONNX Runtime runs, or leave the proof out with verify="off"',
+        ) from error
 
 
 def _runs(session: PlainSession, feeds: Feeds) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.errors import BuildError
+from flatfold.errors import BuildError, InputError
 
 PROTOBUF_LIMIT = 1 << 31
+MOST_ELEMENTS = 1 << 28  # of one value: 2 GiB in float64
+FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
 
 
 class PlainSession:
@@ -22,9 +25,10 @@ class PlainSession:
     def __init__(self, model: ir.Model) -> None:
         import onnxruntime as ort
 
+        ort.set_default_logger_severity(FATAL)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
+        options.log_severity_level = FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = _open(ort, model, options)
@@ -37,6 +41,19 @@ class PlainSession:
             return [np.asarray(y) for y in self._session.run(None, dict(feeds))]
         except Exception as why:
             raise BuildError(f"ONNX Runtime failed on the graph: {_last_line(why)}") from None
+
+
+def require_runnable(model: ir.Model) -> None:
+    """Raises InputError where a value, of the sizes that are known, does not fit into memory."""
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *made):
+        dims = [dim if isinstance(dim, int) else 1 for dim in value.shape or ()]
+        count = math.prod(dims)
+        if count > MOST_ELEMENTS:
+            raise InputError(
+                f"value {value.name!r} has {count} elements, too many to run the graph",
+                hint='export it for a smaller input, or leave the proof out with verify="off"',
+            )
 
 
 def _open(ort: Any, model: ir.Model, options: Any) -> Any:

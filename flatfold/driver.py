@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.frontend.source import Source
-    from flatfold.passes import Exchange, Rewrite
-    from flatfold.passes.cost import Profile
     from flatfold.proof.equivalence import Equivalence
 
 VERIFY = ("off", "sample", "bound")
@@ -54,12 +52,12 @@ def optimize(
     weights (default 16), and keep them behind symbolic links to files below `links_inside`, such
     as a hub's cache. Raises NotEquivalent rather than return a graph that differs.
     """
-    from flatfold.frontend.canonicalise import canonicalise
     from flatfold.passes import Pipeline
     from flatfold.proof.region import RegionChecks
     from flatfold.resolve import resolve
+    from flatfold.rewriting import profile_of, rewrites_of, rewritten
 
-    rewrites, profile = _rewrites(passes), _profile(target)
+    rewrites, profile = rewrites_of(passes), profile_of(target)
     if verify not in VERIFY:
         raise UnknownName("verification", verify, VERIFY)
     progress("exporting")
@@ -72,18 +70,15 @@ def optimize(
         weights=weights,
         **_reading(max_weights, links_inside),
     )
-    original, graph = source.model, source.model.clone()
     progress("rewriting")
-    canonicalise(graph)
-    training = graph.clone()
     checks = RegionChecks() if verify == "bound" else None
-    remarks = Pipeline(rewrites, profile, checks).run(graph)
+    graph, training, remarks = rewritten(source.model, Pipeline(rewrites, profile, checks))
     if simplify:
         from flatfold.frontend.simplify import simplify as clean
 
         progress("simplifying")
         graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
-    result = Optimized(source.name, graph, original, training, tuple(remarks), _unknown())
+    result = Optimized(source.name, graph, source.model, training, tuple(remarks), _unknown())
     return result if verify == "off" else _proved(result, source, checks, progress)
 
 
@@ -116,29 +111,6 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
     if checks is not None and checks.regions and found.passed:
         found = replace(found, verdict="bounded", regions=checks.regions, region_ratio=checks.worst)
     return replace(result, equivalence=found)
-
-
-def _rewrites(passes: Iterable[str] | None) -> list[Rewrite | Exchange]:
-    from flatfold.passes import PIPELINE
-
-    known = {rewrite.name: rewrite for rewrite in PIPELINE}
-    wanted = list(known) if passes is None else list(passes)
-    for name in wanted:
-        if name not in known:
-            raise UnknownName("pass", name, known)
-    return [known[name]() for name in known if name in wanted]
-
-
-def _profile(target: str) -> Profile:
-    """What operators cost on `target`; a target without figures of its own has the default ones."""
-    from flatfold.backends import TARGETS, best_target
-    from flatfold.passes.cost import PROFILES
-
-    name = best_target() if target == "auto" else target
-    if name not in PROFILES and name not in TARGETS:
-        known = {**PROFILES, **TARGETS}
-        raise UnknownName("target", name, known, hint="`flatfold targets` lists them")
-    return PROFILES.get(name, PROFILES["default"])
 
 
 def compile(

@@ -194,8 +194,10 @@ def _lacks_shapes(graph: ir.Graph) -> bool:
 def _infer_shapes(model: ir.Model) -> None:
     from onnx_ir.passes import common
 
-    # the pass sets weights above 1 KB aside while it runs, and puts them back
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    # The pass sets weights above 1 KB aside while it runs, and puts them back. No size may follow
+    # from the default of an input.
+    with overridable_hidden(model.graph):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 class _Names:

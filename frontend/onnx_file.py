@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from flatfold.errors import InputError
+from flatfold.frontend.declared import drop_false_shapes
 from flatfold.frontend.external_data import Allowed, external_tensors, load_external_data
 from flatfold.frontend.names import check_names
 from flatfold.frontend.tensors import own_tensors, tensor_nbytes
@@ -38,7 +40,8 @@ def read_model(path: str | os.PathLike[str], allowed: Allowed = _USUALLY) -> ir.
     path = Path(path)
     try:
         proto = _parse(_read_regular(path))
-        return _from_own_proto(proto, load_external_data(proto, path.parent, allowed))
+        with _readable():
+            return _from_own_proto(proto, load_external_data(proto, path.parent, allowed))
     except InputError as error:
         error.where = error.where or str(path)
         raise
@@ -51,10 +54,11 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     """
     import onnx
 
-    _refuse_external(proto)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return _from_own_proto(copy, {})
+    with _readable():
+        _refuse_external(proto)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        return _from_own_proto(copy, {})
 
 
 def require_whole(content: bytes) -> None:
@@ -62,7 +66,19 @@ def require_whole(content: bytes) -> None:
 
     Nothing else is checked: an engine's own file may have operators that only the engine knows.
     """
-    _refuse_external(_parse(content))
+    with _readable():
+        _refuse_external(_parse(content))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turns what reading the fields of a parsed model may raise into InputError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"text in the model is not UTF-8: {error}", hint=_EXPORT_HINT) from error
+    except RecursionError as error:
+        raise InputError("the graphs of the model are nested too deeply") from error
 
 
 def _refuse_external(proto: onnx.ModelProto) -> None:
@@ -174,6 +190,7 @@ def _check_structure(proto: onnx.ModelProto, apart: Container[str]) -> None:
         raise InputError(
             f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
         ) from error
+    drop_false_shapes(proto.graph, skeleton)
 
 
 def _copy_without_weights(

@@ -34,8 +34,8 @@ MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
 # Without a reference the original's own error is not known: it is taken to be this many roundings.
 UNREFERENCED = 64
 
-# Above this many multiply-accumulates an input, only the first inputs are run.
-HEAVY_MACS, HEAVY_INPUTS = 6_000_000_000, 3
+# Above this many multiply-accumulates an input, or values, only the first inputs are run.
+HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
 
 
 @dataclass
@@ -182,8 +182,8 @@ def compare(
     reference evaluator does. `macs`, for one input, limits how many inputs are run.
     """
     specs = specs_of(original)
-    for model in (original, rewritten):
-        require_runnable(model)
+    size = max(require_runnable(model) for model in (original, rewritten))
+    heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
     before, after = _session_of(original, "the graph"), _session_of(rewritten, "the other graph")
     judge, name = _judge_of(original, before, reference)
     dtype = original.graph.outputs[0].dtype
@@ -194,7 +194,7 @@ def compare(
         comparison.other = lambda: _judge_of(original, before, None)
     for number, shapes in enumerate(settings(specs)):
         for count, (kind, feeds) in enumerate(draw(specs, shapes, seed + number)):
-            if macs > HEAVY_MACS and count >= HEAVY_INPUTS:
+            if heavy and count >= HEAVY_INPUTS:
                 break
             label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
             progress(label)

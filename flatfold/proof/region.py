@@ -26,6 +26,7 @@ ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT1
 SPACING = {"FLOAT16": 2.0**-24, "FLOAT": 2.0**-149, "BFLOAT16": 2.0**-133}  # below normal
 MARGIN = 1.01
 EVENED = 4.0  # a number that the graph has rounded several times stands for the exact one
+MOST_ELEMENTS = 1 << 25  # of one value; a kernel of 31 x 31 on a thousand channels has a tenth
 OPEN = 3  # pixels along an axis of which no size is known
 
 # Operators that are linear on some inputs only: their region is run on inputs that can occur.
@@ -94,6 +95,9 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
     for term in region.form.terms:
         shape = data_shape(term, extent[term.source], region.nodes)
         source = virtual.base(term.source)
+        out = [size or 1 for size in term.stencil.geometry.output_sizes(extent[term.source])]
+        if max(math.prod(shape), term.stencil.geometry.outputs * math.prod(out)) > MOST_ELEMENTS:
+            raise Decline("UNPROVED", "its padding makes it too large to check")
         x = rng.standard_normal(base_shape(term.source, shape))
         if ranged:
             x *= np.where(rng.random(x.shape) < 0.5, 1.0, _reach(region.nodes))

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from flatfold.errors import BuildError, InputError
 
 PROTOBUF_LIMIT = 1 << 31
-MOST_ELEMENTS = 1 << 28  # of one value: 2 GiB in float64
+MOST_ELEMENTS = 1 << 31  # of one value: 16 GiB in float64
 FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
 
 
@@ -43,17 +43,23 @@ class PlainSession:
             raise BuildError(f"ONNX Runtime failed on the graph: {_last_line(why)}") from None
 
 
-def require_runnable(model: ir.Model) -> None:
-    """Raises InputError where a value, of the sizes that are known, does not fit into memory."""
+def require_runnable(model: ir.Model) -> int:
+    """The elements of all values, as far as sizes are known.
+
+    Raises InputError where one of them does not fit into memory.
+    """
+    total = 0
     made = (value for node in model.graph.all_nodes() for value in node.outputs)
     for value in (*model.graph.inputs, *made):
         dims = [dim if isinstance(dim, int) else 1 for dim in value.shape or ()]
         count = math.prod(dims)
+        total += count
         if count > MOST_ELEMENTS:
             raise InputError(
                 f"value {value.name!r} has {count} elements, too many to run the graph",
                 hint='export it for a smaller input, or leave the proof out with verify="off"',
             )
+    return total
 
 
 def _open(ort: Any, model: ir.Model, options: Any) -> Any:

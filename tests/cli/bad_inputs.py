@@ -215,7 +215,7 @@ MODELS: dict[str, Spoil] = {
     "a weight of huge size": lambda p: p.graph.initializer[0].dims.__setitem__(0, 2**62),
     "a weight of another rank": lambda p: p.graph.initializer[0].dims.extend([1, 1]),
     "an input of huge size": dims(2, 2**40),
-    "an input of large size": dims(2, 10**7),
+    "an input of large size": dims(2, 10**9),
     "an input of negative size": dims(2, -9),
     "an input of no size": dims(2, 0),
     "an input of other channels": dims(1, 5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from flatfold.errors import FlatfoldError, UnknownName
+from flatfold.errors import FlatfoldError, PassError, UnknownName
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,10 +28,9 @@ def rewritten(
         canonicalise(graph)
         training = graph.clone()
         return graph, training, pipeline.run(graph)
-    except FlatfoldError:
-        raise
-    except Exception:
-        _require_sense(original)
+    except Exception as why:
+        if isinstance(why, PassError) or not isinstance(why, FlatfoldError):
+            _require_sense(original)  # what is invalid may break every promise
         raise
 
 

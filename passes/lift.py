@@ -29,6 +29,8 @@ from flatfold.passes.reopening import Reopening
 from flatfold.passes.sharing import producer_of, shared
 from flatfold.passes.writing import cost_of, trimmed
 
+REMEMBERED = 1 << 20  # bytes
+
 
 class Lifter:
     """Lifts regions of one graph; remembers what it learned, so each node is read once.
@@ -70,8 +72,10 @@ class Lifter:
                 raise
         if self._bolder is not None:
             with contextlib.suppress(Decline):
-                other = self._bolder.lift(root)
-                self._bolder.release(root)
+                try:
+                    other = self._bolder.lift(root)
+                finally:
+                    self._bolder.release(root)
                 profile = self._forms.profile
                 gains = cost_of(other.form, profile).seconds < cost_as_it_is(other, profile).seconds
                 if gains and (region is None or len(other.nodes) > len(region.nodes)):
@@ -81,8 +85,15 @@ class Lifter:
         return region
 
     def release(self, root: ir.Node) -> None:
-        """Let go of the arrays of a region that has been dealt with."""
-        self._regions.pop(root, None)
+        """Let go of the arrays of a region that has been dealt with.
+
+        Large weights are remembered by nobody: they may be left in a file, and be read again.
+        """
+        region = self._regions.pop(root, None)
+        for node in (root, *(region.nodes if region is not None else ())):
+            known = self._meanings.get(node)
+            if isinstance(known, Applied) and known.stencil.weight.nbytes > REMEMBERED:
+                del self._meanings[node]
 
     def linear(self, node: ir.Node) -> Linear:
         """`meaning`, remembered; a sum only where merging is allowed."""

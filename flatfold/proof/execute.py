@@ -25,7 +25,7 @@ from flatfold.proof.inputs import Feeds, InputSpec, draw, settings
 from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.region import ROUNDOFF
-from flatfold.proof.runtime import PlainSession, require_runnable
+from flatfold.proof.runtime import PlainSession, plain_session, require_runnable
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +33,9 @@ MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
 
 # Without a reference the original's own error is not known: it is taken to be this many roundings.
 UNREFERENCED = 64
+
+# Above this many values the reference, which keeps them all, is not asked: 2 GiB in float64.
+MOST_REFERENCED = 1 << 28
 
 # Above this many multiply-accumulates an input, or values, only the first inputs are run.
 HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
@@ -184,7 +187,12 @@ def compare(
     specs = specs_of(original)
     size = max(require_runnable(model) for model in (original, rewritten))
     heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
-    before, after = _session_of(original, "the graph"), _session_of(rewritten, "the other graph")
+    before, after = (
+        plain_session(original, "the graph"),
+        plain_session(rewritten, "the other graph"),
+    )
+    if reference is None and size > MOST_REFERENCED:
+        reference = before
     judge, name = _judge_of(original, before, reference)
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
@@ -198,9 +206,15 @@ def compare(
                 break
             label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
             progress(label)
-            if not _runs(before, feeds):
-                break  # the original does not accept this size
-            comparison.try_input(label, feeds)
+            try:
+                if not _runs(before, feeds):
+                    break  # the original does not accept this size
+                comparison.try_input(label, feeds)
+            except MemoryError as error:
+                raise InputError(
+                    f"not enough memory to run the graph on {label}",
+                    hint='export it for a smaller input, or leave the proof out with verify="off"',
+                ) from error
     if comparison.worst is None:
         raise InputError(
             "the original graph could not be run on any input tried",
@@ -208,16 +222,6 @@ def compare(
         )
     tried = tuple(comparison.tried)
     return replace(comparison.worst, inputs=tried, reference=comparison.name)
-
-
-def _session_of(model: ir.Model, which: str) -> PlainSession:
-    try:
-        return PlainSession(model)
-    except BuildError as error:
-        raise InputError(
-            f"{which} cannot be run to be compared: {error.cause}",
-            hint='make a model that ONNX Runtime runs, or leave the proof out with verify="off"',
-        ) from error
 
 
 def _runs(session: PlainSession, feeds: Feeds) -> bool:
@@ -231,6 +235,8 @@ def _runs(session: PlainSession, feeds: Feeds) -> bool:
 def _judge_of(
     original: ir.Model, before: PlainSession, reference: Reference | None
 ) -> tuple[Reference, str]:
+    if reference is before:
+        return before, "the original in its own precision"
     if reference is not None:
         return reference, "the module in float64"
     try:

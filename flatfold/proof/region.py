@@ -96,9 +96,10 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
         shape = data_shape(term, extent[term.source], region.nodes)
         source = virtual.base(term.source)
         out = [size or 1 for size in term.stencil.geometry.output_sizes(extent[term.source])]
-        if max(math.prod(shape), term.stencil.geometry.outputs * math.prod(out)) > MOST_ELEMENTS:
+        drawn = base_shape(term.source, shape)
+        if max(math.prod(drawn), term.stencil.geometry.outputs * math.prod(out)) > MOST_ELEMENTS:
             raise Decline("UNPROVED", "its padding makes it too large to check")
-        x = rng.standard_normal(base_shape(term.source, shape))
+        x = rng.standard_normal(drawn)
         if ranged:
             x *= np.where(rng.random(x.shape) < 0.5, 1.0, _reach(region.nodes))
             x = within_range(source, x)
@@ -110,7 +111,11 @@ def _ratio(change: Change, extent: Extent, rng: np.random.Generator) -> float:
         after = evaluate(lowered.nodes, feeds)[lowered.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
-    except (ValueError, IndexError):  # an operator that fits only the sizes of the real model
+    except (
+        ValueError,
+        IndexError,
+        MemoryError,
+    ):  # an operator that fits only the sizes of the real model
         raise Decline("UNPROVED", "the check cannot run it at a small size") from None
     if before.y.shape != after.y.shape:
         return math.inf

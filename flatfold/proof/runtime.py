@@ -15,7 +15,8 @@ import onnx_ir as ir
 from flatfold.errors import BuildError, InputError
 
 PROTOBUF_LIMIT = 1 << 31
-MOST_ELEMENTS = 1 << 31  # of one value: 16 GiB in float64
+MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc")
 FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
 
 
@@ -36,11 +37,24 @@ class PlainSession:
             raise BuildError(f"ONNX Runtime refused the graph: {_last_line(why)}") from None
 
     def __call__(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Outputs in order. Raises BuildError if the run fails."""
+        """Outputs in order. Raises BuildError if the run fails, MemoryError if that is why."""
         try:
             return [np.asarray(y) for y in self._session.run(None, dict(feeds))]
         except Exception as why:
+            if any(words in str(why) for words in _OUT_OF_MEMORY):
+                raise MemoryError from None
             raise BuildError(f"ONNX Runtime failed on the graph: {_last_line(why)}") from None
+
+
+def plain_session(model: ir.Model, which: str) -> PlainSession:
+    """A session of `model`; InputError, which says `which` it is, where there can be none."""
+    try:
+        return PlainSession(model)
+    except BuildError as error:
+        raise InputError(
+            f"{which} cannot be run to be compared: {error.cause}",
+            hint='make a model that ONNX Runtime runs, or leave the proof out with verify="off"',
+        ) from error
 
 
 def require_runnable(model: ir.Model) -> int:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
+from flatfold.backends.bundle_files import damaged, read, read_verified, sha256, verify
 from flatfold.backends.environment import versions
 from flatfold.backends.model_file import write_model
 from flatfold.backends.staging import probe_writable, staged
@@ -34,6 +35,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 KIND = "flatfold-bundle"
 SCHEMA = 1
+_LONGEST_MANIFEST = 2**28
 _PACKAGES = ("numpy", "onnx", "onnx-ir")
 _FIELDS = {
     "target": str,
@@ -70,12 +72,12 @@ def load(folder: str | os.PathLike[str]) -> Engine:
     place = Path(folder)
     manifest = read_manifest(place)
     for name in sorted(manifest["files"]):
-        _verify(place, name, manifest)
+        verify(place, name, manifest)
     engine = load_backend(manifest["target"]).load(place, manifest)
     engine.manifest = dict(manifest["record"])
     for key, found in (("inputs", engine.inputs), ("outputs", engine.outputs)):
         if [spec.to_json() for spec in found] != manifest[key]:
-            raise _damaged(place, MANIFEST, f"its {key} are not those of the engine")
+            raise damaged(place, MANIFEST, f"its {key} are not those of the engine")
     return engine
 
 
@@ -100,14 +102,13 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             where=str(place),
             hint="engine.save(folder) or `flatfold compile` writes one",
         )
-    with _open_regular(place / MANIFEST) as file:
-        raw = file.read()
+    raw = read(place / MANIFEST, _LONGEST_MANIFEST)
     try:
         manifest = json.loads(raw)
-    except ValueError as error:
-        raise _damaged(place, MANIFEST, f"it is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(place, MANIFEST, f"it is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise _damaged(place, MANIFEST, "it does not describe a flatfold engine")
+        raise damaged(place, MANIFEST, "it does not describe a flatfold engine")
     if manifest.get("schema") != SCHEMA:
         raise InputError(
             f"expected bundle schema {SCHEMA}, found {manifest.get('schema')!r}",
@@ -116,27 +117,38 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         )
     # Byte for byte: a changed space would not change the meaning, but it is not what was saved.
     if raw != _render(_sealed(manifest)):
-        raise _damaged(place, MANIFEST, "its checksum does not match its content")
+        raise damaged(place, MANIFEST, "its checksum does not match its content")
     _check_fields(place, manifest)
     return manifest
 
 
 def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:
     """The graph of a bundle, checked again, with external data only from the bundle's own files."""
-    import onnx_ir as ir
+    from flatfold.frontend.external_data import Allowed
+    from flatfold.frontend.onnx_file import read_model
 
+    files = frozenset(manifest["files"])
     for name in (MODEL, f"{MODEL}.data"):
-        if name in manifest["files"]:
-            _verify(folder, name, manifest)
-    if MODEL not in manifest["files"]:
-        raise _damaged(folder, MODEL, "the manifest does not list it")
-    model = ir.load(folder / MODEL)
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor) and tensor.location not in manifest["files"]:
-                raise _damaged(folder, MODEL, f"it reads a foreign file, {tensor.location!r}")
-    return model
+        if name in files:
+            verify(folder, name, manifest)
+    if MODEL not in files:
+        raise damaged(folder, MODEL, "the manifest does not list it")
+    return read_model(folder / MODEL, Allowed(math.inf, files=files))
+
+
+def read_engine(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    """The content of an engine's own ONNX file, which must keep its weights in itself.
+
+    An engine gets these bytes and never the path: it would follow what the file names.
+    """
+    from flatfold.frontend.onnx_file import require_whole
+
+    content = read_verified(folder, name, manifest)
+    try:
+        require_whole(content)
+    except InputError as error:
+        raise damaged(folder, name, error.cause) from error
+    return content
 
 
 def _manifest(engine: Engine, staging: Path) -> dict[str, Any]:
@@ -150,7 +162,7 @@ def _manifest(engine: Engine, staging: Path) -> dict[str, Any]:
         "outputs": [spec.to_json() for spec in engine.outputs],
         "versions": versions((*_PACKAGES, *engine.packages)),
         "engine": engine.describe(),
-        "files": {name: _sha256(staging / name) for name in names},
+        "files": {name: sha256(staging / name) for name in names},
         "record": engine.manifest,
     }
 
@@ -168,38 +180,11 @@ def _render(manifest: Mapping[str, Any]) -> bytes:
 def _check_fields(folder: Path, manifest: Mapping[str, Any]) -> None:
     for key, kind in _FIELDS.items():
         if not isinstance(manifest.get(key), kind):
-            raise _damaged(folder, MANIFEST, f"it has no {key!r} of type {kind.__name__}")
+            raise damaged(folder, MANIFEST, f"it has no {key!r} of type {kind.__name__}")
     for name in manifest["files"]:
         # A bundle is flat, so a name with any folder in it can only lead out of it.
         if name in ("", ".", "..", MANIFEST) or "/" in name or "\\" in name or "\0" in name:
-            raise _damaged(folder, MANIFEST, f"it lists a file outside the folder, {name!r}")
-
-
-def _verify(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
-    found = _sha256(folder / name)
-    if found != manifest["files"][name]:
-        raise _damaged(folder, name, "its SHA-256 is not the one in the manifest")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with _open_regular(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file; neither follows a link nor waits for a pipe."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise _damaged(path.parent, path.name, error.strerror or str(error)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _damaged(path.parent, path.name, "it is not a regular file")
-    return os.fdopen(descriptor, "rb")
+            raise damaged(folder, MANIFEST, f"it lists a file outside the folder, {name!r}")
 
 
 @contextmanager
@@ -230,11 +215,3 @@ def _refuse_foreign(destination: Path) -> None:
     if foreign:
         cause = f"the folder holds files that flatfold did not write: {', '.join(foreign[:5])}"
         raise OutputError(cause, where=str(destination), hint=hint)
-
-
-def _damaged(folder: Path, name: str, what: str) -> InputError:
-    return InputError(
-        f"the saved engine is damaged: {name}: {what}",
-        where=str(folder),
-        hint="compile the model again, or copy the folder again",
-    )

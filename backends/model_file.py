@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flatfold.backends.staging import filled
+from flatfold.errors import OutputError
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -20,6 +23,22 @@ def write_model(model: ir.Model, path: Path) -> None:
         ir.save(_typed_copy(model), path, external_data=f"{path.name}.data")
     else:
         path.write_bytes(serialized(model))
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """`write_model`, all or nothing: what was there stays until everything is written.
+
+    Raises OutputError.
+    """
+    try:
+        with filled(path.resolve().parent) as staging:
+            write_model(model, staging / path.name)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write here: {error.strerror or error}",
+            where=str(path),
+            hint="choose a file that you may write, on a disk with space",
+        ) from error
 
 
 def serialized(model: ir.Model) -> bytes:

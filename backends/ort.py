@@ -35,6 +35,7 @@ from flatfold.backends.ort_session import (
     specs,
 )
 from flatfold.errors import TargetUnavailable
+from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,11 +76,13 @@ class OrtCpu:
         settings = parse_options(OrtOptions, saved.get("options", {}), TARGET)
         reason = _rebuild_reason(manifest)
         if reason:
-            _log.warning("%s: rebuilding the engine from %s: %s", folder, bundle.MODEL, reason)
+            where = clean(str(folder))
+            _log.warning("%s: rebuilding the engine from %s: %s", where, bundle.MODEL, reason)
             session = _session_of(bundle.load_model(folder, manifest), settings)
         else:
             # Optimised when it was saved; a second round could only change what was proved.
-            session = open_session(str(folder / ENGINE_FILE), settings, level="disable")
+            content = bundle.read_engine(folder, ENGINE_FILE, manifest)
+            session = open_session(content, settings, level="disable")
 
         def model() -> ir.Model:
             return bundle.load_model(folder, manifest)
@@ -163,9 +166,10 @@ def _session_of(model: ir.Model, options: OrtOptions) -> onnxruntime.InferenceSe
 def _rebuild_reason(manifest: Mapping[str, Any]) -> str:
     if ENGINE_FILE not in manifest["files"]:
         return "the optimised graph was too large to save"
-    built, here = manifest["versions"].get("onnxruntime"), versions(["onnxruntime"])["onnxruntime"]
-    if built != here:
-        return f"it was built with onnxruntime {built}, this is {here}"
-    if manifest["engine"].get("processor") != processor():
-        return f"it was built for {manifest['engine'].get('processor')}, this is {processor()}"
+    found, here = manifest["versions"].get("onnxruntime"), versions(["onnxruntime"])["onnxruntime"]
+    if found != here:
+        return f"it was built with onnxruntime {clean(str(found))}, this is {here}"
+    built = str(manifest["engine"].get("processor"))
+    if built != processor():
+        return f"it was built for {clean(built)}, this is {processor()}"
     return ""

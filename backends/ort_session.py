@@ -172,6 +172,7 @@ def _dtype(name: str, kind: str) -> str:
 def _settings(options: OrtOptions, level: str) -> onnxruntime.SessionOptions:
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(_FATAL)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = options.intra_threads

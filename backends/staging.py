@@ -39,6 +39,24 @@ def staged(destination: Path) -> Iterator[Path]:
             _remove_empty(made)
 
 
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """An empty folder inside `folder`, whose files move up when the block ends well.
+
+    The last of them by name first: what refers to `<name>.data` appears after it.
+    """
+    staging = folder / f".flatfold-{secrets.token_hex(8)}.new"
+    try:
+        staging.mkdir()
+        yield staging
+        _flush(staging)
+        for entry in sorted(staging.iterdir(), reverse=True):
+            os.replace(entry, folder / entry.name)
+        _flush_entry(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def probe_writable(destination: Path) -> None:
     """Raises OSError unless a folder can be made beside `destination`. Leaves nothing behind."""
     parents = (destination.parent, *destination.parent.parents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +14,7 @@ from flatfold.cli.catalogue import models, targets
 from flatfold.cli.compile import compile
 from flatfold.cli.explain import explain
 from flatfold.cli.inspect import inspect
-from flatfold.cli.process import exit_code_of
+from flatfold.cli.process import Escaping, exit_code_of
 from flatfold.cli.verify import verify
 
 EPILOG = "Exit codes: 0 ok, 1 internal error, 2 usage, 3 input rejected, 4 not equivalent, "
@@ -62,6 +63,8 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Escaping())
     sys.exit(run(sys.argv[1:]))
 
 

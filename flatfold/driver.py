@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.frontend.source import Source
-    from flatfold.passes import Exchange, Rewrite
-    from flatfold.passes.cost import Profile
     from flatfold.proof.equivalence import Equivalence
 
 VERIFY = ("off", "sample", "bound", "certify")
@@ -40,6 +38,8 @@ def optimize(
     passes: Iterable[str] | None = None,
     verify: str = "certify",
     simplify: bool = False,
+    max_weights: float | None = None,
+    links_inside: str | os.PathLike[str] | None = None,
     progress: Progress = _silent,
 ) -> Optimized:
     """Rewrite a model's graph into the cheapest form that computes the same function.
@@ -50,15 +50,16 @@ def optimize(
     (default all). `verify`: "off"; "sample" runs both graphs against a float64
     reference; "bound" also checks each change against its rounding bound before it is made,
     and "certify" besides that its algebra is exact, in a prime field.
-    `simplify` runs onnxsim afterwards, under the same proof. Raises NotEquivalent rather than
-    return a graph that differs.
+    `simplify` runs onnxsim afterwards, under the same proof. A file may have `max_weights` GiB of
+    weights (default 16), and keep them behind symbolic links to files below `links_inside`, such
+    as a hub's cache. Raises NotEquivalent rather than return a graph that differs.
     """
-    from flatfold.frontend.canonicalise import canonicalise
     from flatfold.passes import Pipeline
     from flatfold.proof.region import RegionChecks
     from flatfold.resolve import resolve
+    from flatfold.rewriting import profile_of, rewrites_of, rewritten
 
-    rewrites, profile = _rewrites(passes), _profile(target)
+    rewrites, profile = rewrites_of(passes), profile_of(target)
     if verify not in VERIFY:
         raise UnknownName("verification", verify, VERIFY)
     progress("exporting")
@@ -69,24 +70,28 @@ def optimize(
         example_inputs=example_inputs,
         dynamic_batch=dynamic_batch,
         weights=weights,
+        **_reading(max_weights, links_inside),
     )
-    original, graph = source.model, source.model.clone()
     progress("rewriting")
-    canonicalise(graph)
-    training = graph.clone()
     checks = RegionChecks(certifying=verify == "certify") if verify in VERIFY[2:] else None
-    remarks = Pipeline(rewrites, profile, checks).run(graph)
+    graph, training, remarks = rewritten(source.model, Pipeline(rewrites, profile, checks))
     if simplify:
         from flatfold.frontend.simplify import simplify as clean
 
         progress("simplifying")
         graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
-    result = Optimized(source.name, graph, original, training, tuple(remarks), _unknown())
+    result = Optimized(source.name, graph, source.model, training, tuple(remarks), _unknown())
     if verify == "off":
         return result
-    if not any(remark.applied for remark in remarks) and _is_same(original, graph):
+    if not any(remark.applied for remark in remarks) and _is_same(source.model, graph):
         return replace(result, equivalence=_identical())
     return _proved(result, source, checks, progress)
+
+
+def _reading(max_weights: float | None, links_inside: Any) -> dict[str, Any]:
+    """What was asked for about the reading of files."""
+    given = {"max_weights": max_weights, "links_inside": links_inside}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _unknown() -> Equivalence:
@@ -134,29 +139,6 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
     return replace(result, equivalence=found, changes=tuple(checks.entries) if checks else ())
 
 
-def _rewrites(passes: Iterable[str] | None) -> list[Rewrite | Exchange]:
-    from flatfold.passes import PIPELINE
-
-    known = {rewrite.name: rewrite for rewrite in PIPELINE}
-    wanted = list(known) if passes is None else list(passes)
-    for name in wanted:
-        if name not in known:
-            raise UnknownName("pass", name, known)
-    return [known[name]() for name in known if name in wanted]
-
-
-def _profile(target: str) -> Profile:
-    """What operators cost on `target`; a target without figures of its own has the default ones."""
-    from flatfold.backends import TARGETS, best_target
-    from flatfold.passes.cost import PROFILES
-
-    name = best_target() if target == "auto" else target
-    if name not in PROFILES and name not in TARGETS:
-        known = {**PROFILES, **TARGETS}
-        raise UnknownName("target", name, known, hint="`flatfold targets` lists them")
-    return PROFILES.get(name, PROFILES["default"])
-
-
 def compile(
     model: Any,
     target: str = "auto",
@@ -202,13 +184,20 @@ def backend_for(target: str) -> Backend:
     return backend
 
 
-def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
+def verify(
+    model_a: Any,
+    model_b: Any,
+    *,
+    max_weights: float | None = None,
+    links_inside: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Equivalence:
     """Whether two models with the same inputs and outputs compute the same function.
 
     Runs both on random, constant, impulse and border inputs against model_a in float64; the
     verdict is `identical`, `sampled` or `refuted`. A difference is a verdict, not an exception.
-    `options` are those of `optimize` that say how to export a module; an ONNX model beside a module
-    has its own.
+    `max_weights` and `links_inside` are those of `optimize`; so are `options`, which say how to
+    export a module: an ONNX model beside a module has its own.
     """
     from flatfold.proof.execute import compare
     from flatfold.resolve import is_graph, reference_of, require_same_interface, resolve
@@ -216,7 +205,8 @@ def verify(model_a: Any, model_b: Any, **options: Any) -> Equivalence:
 
     models = (model_a, model_b)
     both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
-    a, b = (resolve(m, **({} if is_graph(m) and not both else options)) for m in models)
+    reading = _reading(max_weights, links_inside)
+    a, b = (resolve(m, **reading, **({} if is_graph(m) and not both else options)) for m in models)
     require_same_interface(a.model, b.model)
     if _is_same(a.model, b.model):
         return _identical()

@@ -20,6 +20,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from flatfold.escaping import one_line
+
 
 class FlatfoldError(Exception):
     """Base of all errors raised on purpose."""
@@ -34,11 +36,12 @@ class FlatfoldError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [f"error[{self.code}]: {self.cause}"]
+        """Three lines at most, in which names from a model cannot act on a terminal."""
+        lines = [f"error[{self.code}]: {one_line(self.cause)}"]
         if self.where:
-            lines.append(f"  where: {self.where}")
+            lines.append(f"  where: {one_line(self.where)}")
         if self.hint:
-            lines.append(f"  try: {self.hint}")
+            lines.append(f"  try: {one_line(self.hint)}")
         return "\n".join(lines)
 
 

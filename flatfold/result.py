@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,10 +36,19 @@ class Optimized:
 
     @cached_property
     def model(self) -> onnx.ModelProto:
-        """The rewritten graph as an ONNX model."""
+        """The rewritten graph as an ONNX model with all weights in it; beyond 2 GiB use `save`."""
         import onnx_ir as ir
 
         return ir.to_proto(self.graph)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the rewritten graph as an .onnx file, all or nothing.
+
+        Weights of more than 1 GiB go to `<name>.data` beside it. Raises OutputError.
+        """
+        from flatfold.backends.model_file import save_model
+
+        save_model(self.graph, Path(path))
 
     @cached_property
     def before(self) -> Summary:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -38,6 +39,7 @@ __all__ = ["canonicalise"]
 _OLDEST_OPSET = 7
 _SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
+_LARGEST = 2**26  # elements of a constant that folding may compute
 _ROUNDS = 32  # each settles what the one before made known
 _OUTPUT_LIMIT = 512 * 512  # elements by which folding one node may make the model larger
 
@@ -101,6 +103,8 @@ def _fold_constants(model: ir.Model) -> None:
     def should_fold(node: ir.Node) -> bool | None:
         if node.graph is not graph or any(value.is_graph_output() for value in node.outputs):
             return False
+        if any(_elements(value) > _LARGEST for value in node.outputs):
+            return False  # it would be computed, only to be found too large to keep
         return True if node.op_type == "ConstantOfShape" and node.domain == "" else None
 
     try:
@@ -119,6 +123,11 @@ def _fold_constants(model: ir.Model) -> None:
             where=str(error).splitlines()[0],
             hint="check the model with onnx.checker.check_model(..., full_check=True)",
         ) from error
+
+
+def _elements(value: ir.Value) -> int:
+    """How many it has, as far as its sizes are known."""
+    return math.prod(dim for dim in value.shape or () if isinstance(dim, int))
 
 
 def _has_sequences(graph: ir.Graph) -> bool:
@@ -197,8 +206,10 @@ def _lacks_shapes(graph: ir.Graph) -> bool:
 def _infer_shapes(model: ir.Model) -> None:
     from onnx_ir.passes import common
 
-    # the pass sets weights above 1 KB aside while it runs, and puts them back
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    # The pass sets weights above 1 KB aside while it runs, and puts them back. No size may follow
+    # from the default of an input.
+    with overridable_hidden(model.graph):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 class _Names:

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from flatfold.errors import InputError
-from flatfold.frontend.external_data import (
-    external_tensors,
-    load_external_data,
-    tensor_nbytes,
-)
-from flatfold.frontend.tensors import own_tensors
+from flatfold.frontend.declared import drop_false_shapes
+from flatfold.frontend.external_data import Allowed, external_tensors, load_external_data
+from flatfold.frontend.names import check_names
+from flatfold.frontend.tensors import own_tensors, tensor_nbytes
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["from_proto", "read_model"]
+__all__ = ["from_proto", "read_model", "require_whole"]
 
 _SMALL = 1024  # bytes; larger weights are kept from the checker, which would copy them
+_PROTOBUF_LIMIT = 2**31 - 1
+_USUALLY = Allowed()
+_SPLIT_HINT = "keep the weights beside it: onnx.save_model(..., save_as_external_data=True)"
 _EXPORT_HINT = "export it again, for example with torch.onnx.export"
 
 
-def read_model(path: str | os.PathLike[str]) -> ir.Model:
-    """The model in the file at `path`, checked, with all its weights in memory.
+def read_model(path: str | os.PathLike[str], allowed: Allowed = _USUALLY) -> ir.Model:
+    """The model in the file at `path`, checked.
 
     External data must lie in plain files inside the model's folder, see
-    `flatfold.frontend.external_data`. Raises `InputError` for whatever is wrong with the file.
+    `flatfold.frontend.external_data`; large weights stay there until they are asked for. Raises
+    `InputError` for whatever is wrong with the file.
     """
     path = Path(path)
     try:
         proto = _parse(_read_regular(path))
-        load_external_data(proto, path.parent)
-        return _from_own_proto(proto)
+        with _readable():
+            return _from_own_proto(proto, load_external_data(proto, path.parent, allowed))
     except InputError as error:
         error.where = error.where or str(path)
         raise
@@ -51,15 +53,40 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     """
     import onnx
 
+    with _readable():
+        _refuse_external(proto)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        return _from_own_proto(copy, {})
+
+
+def require_whole(content: bytes) -> None:
+    """Raise `InputError` unless `content` is a model that keeps all its weights in itself.
+
+    Nothing else is checked: an engine's own file may have operators that only the engine knows.
+    """
+    with _readable():
+        _refuse_external(_parse(content))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turns what reading the fields of a parsed model may raise into InputError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"text in the model is not UTF-8: {error}", hint=_EXPORT_HINT) from error
+    except RecursionError as error:
+        raise InputError("the graphs of the model are nested too deeply") from error
+
+
+def _refuse_external(proto: onnx.ModelProto) -> None:
     external = next(external_tensors(proto), None)
     if external is not None:
         raise InputError(
             f"weight {external.name!r} is kept in a file, and a proto does not say where",
             hint="pass the path of the .onnx file",
         )
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return _from_own_proto(copy)
 
 
 def _read_regular(path: Path) -> bytes:
@@ -73,7 +100,12 @@ def _read_regular(path: Path) -> bytes:
         os.close(handle)
         raise InputError("expected an ONNX file, found no regular file")
     with os.fdopen(handle, "rb") as file:
-        return file.read()
+        size = os.fstat(handle).st_size
+        if size > _PROTOBUF_LIMIT:
+            raise InputError(
+                f"expected an ONNX file of up to 2 GiB, found {size} bytes", hint=_SPLIT_HINT
+            )
+        return file.read(_PROTOBUF_LIMIT)
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -94,13 +126,16 @@ def _parse(data: bytes) -> onnx.ModelProto:
     return proto
 
 
-def _from_own_proto(proto: onnx.ModelProto) -> ir.Model:
+def _from_own_proto(proto: onnx.ModelProto, apart: Mapping[str, ir.TensorProtocol]) -> ir.Model:
+    """The model; `apart` are large initializers of the main graph that have no data in `proto`."""
     _check_versions(proto)
-    for graph in _graphs(proto.graph):
-        _check_names(graph)
-    _check_structure(proto)
+    check_names(proto)
+    _check_interface(proto.graph)
+    _check_structure(proto, apart)
     try:
         model = ir.serde.deserialize_model(proto)
+        for name, tensor in apart.items():
+            model.graph.initializers[name].const_value = tensor
         own_tensors(model)
     except Exception as error:
         raise InputError(f"cannot read the model: {_one_line(error)}") from error
@@ -124,43 +159,26 @@ def _check_versions(proto: onnx.ModelProto) -> None:
         )
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph` and the graphs inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
+def _check_interface(graph: onnx.GraphProto) -> None:
+    if not graph.output:
+        raise InputError("the graph has no outputs", hint=_EXPORT_HINT)
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value < 0:
+                raise InputError(
+                    f"{value.name!r} has a size of {dim.dim_value} on axis {axis}",
+                    hint="give a size that is open a name, or nothing at all",
+                )
 
 
-def _check_names(graph: onnx.GraphProto) -> None:
-    """Readers disagree about which of two values of one name counts, so there may be none."""
-    stored = [tensor.name for tensor in graph.initializer]
-    stored += [tensor.values.name for tensor in graph.sparse_initializer]
-    made = [name for node in graph.node for name in node.output if name]
-    given = [value.name for value in graph.input]
-    for kind, names in (("initializers", stored), ("node outputs", made), ("inputs", given)):
-        name, count = next(iter(Counter(names).most_common(1)), ("", 0))
-        if count > 1:
-            raise InputError(f"{count} {kind} are named {name!r}", where=f"graph {graph.name!r}")
-    both = set(made) & (set(stored) | set(given))
-    if both:
-        raise InputError(
-            f"a node's output has the name of an input or initializer: {min(both)!r}",
-            where=f"graph {graph.name!r}",
-        )
-
-
-def _check_structure(proto: onnx.ModelProto) -> None:
+def _check_structure(proto: onnx.ModelProto, apart: Container[str]) -> None:
     """Run onnx.checker on the model without its large weights, whose sizes are checked here."""
     import onnx
 
     skeleton = onnx.ModelProto()
     for field, value in proto.ListFields():
         if field.name == "graph":
-            _copy_without_weights(proto.graph, skeleton.graph)
+            _copy_without_weights(proto.graph, skeleton.graph, apart)
         elif field.is_repeated:
             getattr(skeleton, field.name).extend(value)
         else:
@@ -171,9 +189,12 @@ def _check_structure(proto: onnx.ModelProto) -> None:
         raise InputError(
             f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
         ) from error
+    drop_false_shapes(proto.graph, skeleton)
 
 
-def _copy_without_weights(graph: onnx.GraphProto, skeleton: onnx.GraphProto) -> None:
+def _copy_without_weights(
+    graph: onnx.GraphProto, skeleton: onnx.GraphProto, apart: Container[str]
+) -> None:
     import onnx
 
     inputs = {value.name for value in graph.input}
@@ -190,7 +211,8 @@ def _copy_without_weights(graph: onnx.GraphProto, skeleton: onnx.GraphProto) -> 
                 f"weight {tensor.name!r} has {len(tensor.raw_data)} bytes, "
                 f"its shape and type call for {tensor_nbytes(tensor)}"
             )
-        if not tensor.HasField("raw_data") or tensor_nbytes(tensor) <= _SMALL:
+        large = tensor.HasField("raw_data") and tensor_nbytes(tensor) > _SMALL
+        if not large and tensor.name not in apart:
             skeleton.initializer.append(tensor)
         elif tensor.name not in inputs:
             skeleton.input.append(

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from flatfold.errors import InputError
 from flatfold.frontend.export import export_module
+from flatfold.frontend.external_data import MAX_WEIGHTS, Allowed
 from flatfold.frontend.onnx_file import from_proto, read_model
 from flatfold.frontend.tensors import own_tensors
 from flatfold.frontend.weights import load_weights
@@ -49,21 +50,25 @@ def resolve(
     example_inputs: Any = None,
     dynamic_batch: bool = False,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    max_weights: float = MAX_WEIGHTS,
+    links_inside: str | os.PathLike[str] | None = None,
 ) -> Source:
     """Read, build or export `model`; the caller's own object is never modified.
 
     `model` is an nn.Module, the path of an ``.onnx`` file, an onnx.ModelProto, an onnx_ir.Model,
     ``timm:NAME`` or ``package.module:factory`` (a callable that returns a module; the current
-    folder is importable). `name` replaces the name derived from it. The other options apply to
-    modules only and are those of `export_module` and `load_weights`. A module given by the
-    caller is copied before weights are loaded. Raises `InputError` and its kin.
+    folder is importable). `name` replaces the name derived from it. A file may have `max_weights`
+    GiB of weights, and keep them behind symbolic links to files below `links_inside`. The other
+    options apply to modules only and are those of `export_module` and `load_weights`. A module
+    given by the caller is copied before weights are loaded. Raises `InputError` and its kin.
     """
     module, default_name = _module_of(model)
     if module is None:
         options = {"input_shape": input_shape, "example_inputs": example_inputs}
         options |= {"dynamic_batch": dynamic_batch or None, "weights": weights}
         _refuse_options(options)
-        graph, default_name = _graph_of(model)
+        links = None if links_inside is None else Path(links_inside)
+        graph, default_name = _graph_of(model, Allowed(max_weights, links))
         return Source(name or default_name, graph)
     if weights is not None:
         module = copy.deepcopy(module) if module is model else module
@@ -86,22 +91,22 @@ def _module_of(model: Any) -> tuple[nn.Module | None, str]:
     if isinstance(model, str) and model.startswith("timm:"):
         name = model.removeprefix("timm:")
         return _seeded(lambda: _timm_model(name), model), name
-    if isinstance(model, str) and _FACTORY.fullmatch(model) and not Path(model).exists():
+    if isinstance(model, str) and _FACTORY.fullmatch(model) and not os.path.exists(model):
         factory = _attribute(model)
         return _seeded(factory, model), model.partition(":")[2]
     return None, ""
 
 
-def _graph_of(model: Any) -> tuple[ir.Model, str]:
+def _graph_of(model: Any, allowed: Allowed) -> tuple[ir.Model, str]:
     if isinstance(model, ir.Model):
         clone = model.clone()
         own_tensors(clone)
         return clone, model.graph.name or "model"
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        if path.suffix.lower() != ".onnx" and not path.exists():
+        if path.suffix.lower() != ".onnx" and not os.path.exists(path):
             raise InputError(f"{_FORMS}, found {str(model)!r}", hint="check the name or the path")
-        return read_model(path), path.stem
+        return read_model(path, allowed), path.stem
     import onnx
 
     if isinstance(model, onnx.ModelProto):

@@ -1,11 +1,53 @@
-"""Tensors of a model that are its own."""
+"""Tensors of a model: what they must measure, and having them for one's own."""
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["own_tensors"]
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["array_of", "own_tensors", "refusal", "tensor_nbytes"]
+
+
+def tensor_nbytes(tensor: onnx.TensorProto, unfixed: int | None = None) -> int:
+    """Bytes of raw data that the tensor's shape and type call for. Raises `InputError`.
+
+    `unfixed` stands for a type whose elements have no fixed size, instead of the error.
+    """
+    try:
+        bits: int = ir.DataType(tensor.data_type).bitwidth
+    except (TypeError, ValueError) as error:
+        if unfixed is not None:
+            return unfixed
+        raise refusal(tensor, f"has no fixed-size element type ({tensor.data_type})") from error
+    if any(size < 0 for size in tensor.dims):
+        raise refusal(tensor, f"has the shape {list(tensor.dims)}")
+    count: int = math.prod(tensor.dims)
+    return (count * bits + 7) // 8
+
+
+def refusal(tensor: onnx.TensorProto, finding: str) -> InputError:
+    return InputError(
+        f"weight {tensor.name!r} {finding}",
+        hint="keep weights as plain files in the model's folder; "
+        "onnx.save_model(..., save_as_external_data=True) writes them so",
+    )
+
+
+def array_of(
+    data: npt.NDArray[np.uint8], dtype: ir.DataType, shape: ir.Shape, name: str
+) -> ir.TensorProtocol:
+    """The tensor whose little-endian bytes are `data`, which it shares."""
+    array = data.view(dtype.numpy().newbyteorder("<")).reshape(shape.numpy())
+    return ir.Tensor(array, dtype=dtype, shape=shape, name=name)
 
 
 def own_tensors(model: ir.Model, *, copy: bool = False) -> None:
@@ -24,6 +66,9 @@ def own_tensors(model: ir.Model, *, copy: bool = False) -> None:
 
 
 def _owned(tensor: ir.TensorProtocol, copy: bool) -> ir.TensorProtocol:
+    if isinstance(tensor, ir.LazyTensor) and not copy:
+        shape: Any = tensor.shape
+        return ir.LazyTensor(tensor.raw, tensor.dtype, shape, name=tensor.name)
     array = tensor.numpy()
     if tensor.dtype == ir.DataType.STRING:
         return ir.StringTensor(array, shape=ir.Shape(array.shape), name=tensor.name)

@@ -13,5 +13,5 @@ def lowered_again(region: Region, allowed: frozenset[str], profile: Profile, ops
     """The nodes for a region, which ends where it ended; nothing of it is in the graph yet."""
     lifter = Lifter(allowed, profile, region.evened)
     nodes = set(region.nodes)
-    lifter.end_at((value, why) for value, why in region.boundaries if value.producer() not in nodes)
-    return lower(lifter.form(region.root), region.output, Names(set(), opset), profile)
+    ends = ((value, why) for value, why in region.boundaries if value.producer() not in nodes)
+    return lower(lifter.form(region.root, ends), region.output, Names(set(), opset), profile)

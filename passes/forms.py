@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,3 +140,8 @@ def _reach(*forms: Affine) -> float:
         return 0.0
     rows = (np.abs(f.weight).reshape(f.geometry.outputs, -1) for f in stencils)
     return max(float(row.sum(1, dtype=np.float64).max()) for row in rows)
+
+
+def taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:
+    """Each value with its form, or as what is not looked into."""
+    return [(v, forms.pop(v) if v in forms else layout.opaque(v)) for v in values]

@@ -18,7 +18,7 @@ from flatfold.passes.affine import Affine
 from flatfold.passes.carriers import carry
 from flatfold.passes.carving import carved
 from flatfold.passes.cost import Profile
-from flatfold.passes.forms import Forms, Operand
+from flatfold.passes.forms import Forms, taken
 from flatfold.passes.geometry import Decline
 from flatfold.passes.nesting import flat_sums
 from flatfold.passes.operators import meaning
@@ -29,6 +29,8 @@ from flatfold.passes.reopening import Reopening
 from flatfold.passes.rounding import within_range
 from flatfold.passes.sharing import producer_of, shared
 from flatfold.passes.writing import cost_of, trimmed
+
+REMEMBERED = 1 << 20  # bytes
 
 
 class Lifter:
@@ -71,8 +73,10 @@ class Lifter:
                 raise
         if self._bolder is not None:
             with contextlib.suppress(Decline):
-                other = self._bolder.lift(root)
-                self._bolder.release(root)
+                try:
+                    other = self._bolder.lift(root)
+                finally:
+                    self._bolder.release(root)
                 profile = self._forms.profile
                 gains = cost_of(other.form, profile).seconds < cost_as_it_is(other, profile).seconds
                 if gains and (region is None or len(other.nodes) > len(region.nodes)):
@@ -83,17 +87,18 @@ class Lifter:
             )
         return region
 
-    def end_at(self, ends: Iterable[tuple[ir.Value, Decline]]) -> None:
-        """Let regions end at these values, and say why."""
+    def form(self, root: ir.Node, ends: Iterable[tuple[ir.Value, Decline]]) -> Affine:
+        """The form of the region between these values and `root`; no larger one is looked for."""
         self._cuts.update(ends)
-
-    def form(self, root: ir.Node) -> Affine:
-        """The form of the region that ends in `root`, without looking for a larger one."""
         return self._lift(root).form
 
     def release(self, root: ir.Node) -> None:
-        """Let go of the arrays of a region that has been dealt with."""
-        self._regions.pop(root, None)
+        """Let go of a region that has been dealt with; large weights can be read again."""
+        region = self._regions.pop(root, None)
+        for node in (root, *(region.nodes if region is not None else ())):
+            known = self._meanings.get(node)
+            if isinstance(known, Applied) and known.stencil.weight.nbytes > REMEMBERED:
+                del self._meanings[node]
 
     def linear(self, node: ir.Node) -> Linear:
         """`meaning`, remembered; a sum only where merging is allowed."""
@@ -185,9 +190,9 @@ class Lifter:
         linear = self.linear(node)
         if isinstance(linear, Summed):
             signs, values = zip(*terms, strict=True)
-            return self._reopening.best_sum(node, signs, _taken(values, forms))
+            return self._reopening.best_sum(node, signs, taken(values, forms))
         if isinstance(linear, Joined):
-            return self._forms.of_join(node, linear, _taken(linear.values, forms))
+            return self._forms.of_join(node, linear, taken(linear.values, forms))
         if isinstance(linear, Carried):
             return self._carried(node, linear, forms)
         found = forms.pop(linear.source, None)
@@ -201,7 +206,7 @@ class Lifter:
         return layout.alone(linear, node.outputs[0])
 
     def _carried(self, node: ir.Node, linear: Carried, forms: dict[ir.Value, Affine]) -> Affine:
-        ((_, inner),) = _taken((linear.source,), forms)
+        ((_, inner),) = taken((linear.source,), forms)
         try:
             return carry(node, linear, inner)
         except Decline:
@@ -241,8 +246,3 @@ class Lifter:
                 else:
                     stack.append((producer_of(value), False))
         return tuple(reversed(nodes)), meanings, boundaries
-
-
-def _taken(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:
-    """Each value with its form, or as what is not looked into."""
-    return [(v, forms.pop(v) if v in forms else layout.opaque(v)) for v in values]

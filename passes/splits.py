@@ -40,6 +40,8 @@ def _parts(node: ir.Node) -> list[int]:
     shapes = [value.shape for value in node.outputs]
     if axis.as_int() % len(source.shape) != 1 or any(shape is None for shape in shapes):
         return []
+    if any(value is not None and value.is_graph_input() for value in node.inputs[1:]):
+        return []  # sizes that a caller may override
     sizes = [shape[1] for shape in shapes if shape is not None]
     counts = [size for size in sizes if isinstance(size, int)]
     return counts if len(counts) == len(sizes) and sum(counts) == source.shape[1] else []
@@ -109,5 +111,5 @@ def _forget(graph: ir.Graph, split: ir.Node) -> None:
     """Let go of the sizes of a Split that is gone for good."""
     for index, value in enumerate(split.inputs):
         split.replace_input_with(index, None)
-        if value is not None and not value.uses():
+        if value is not None and not (value.uses() or value.is_graph_output()):
             graph.initializers.pop(value.name or "", None)

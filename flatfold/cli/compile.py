@@ -14,12 +14,14 @@ from flatfold.cli import options as given
 from flatfold.cli.engine_options import engine_options
 from flatfold.cli.latency import Latency, check_sizes, measure_both
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import change, clean, count, duration
+from flatfold.cli.text import change, count, duration
+from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized
 
 BUILD = Path("build")
+LONGEST_NAME = 150  # a file system takes 255 bytes, of which some are ours
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 Out = Annotated[
@@ -73,6 +75,8 @@ def compile(
     passes: given.Passes = None,
     skip: given.Skip = None,
     simplify: given.Simplify = False,
+    max_weights: given.MaxWeights = None,
+    links_inside: given.LinksInside = None,
     threads: Threads = None,
     no_time: NoTime = False,
     json: given.Json = False,
@@ -92,6 +96,8 @@ def compile(
         "passes": given.chosen_passes(passes, skip),
         "verify": verify,
         "simplify": simplify,
+        "max_weights": max_weights,
+        "links_inside": links_inside,
     }
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
     with working() as progress:
@@ -122,7 +128,7 @@ def model_name(model: str) -> str:
 
 def default_folder(name: str, target: str, precision: str) -> Path:
     """build/<name>-<target>-<precision>, with what a file system may not like replaced."""
-    fit = _UNFIT.sub("_", name).strip("._") or "model"
+    fit = _UNFIT.sub("_", name)[:LONGEST_NAME].strip("._") or "model"
     return BUILD / f"{fit}-{target}-{precision}"
 
 
@@ -169,5 +175,5 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
         yield "latency", f"medians of {rounds} alternating runs on {', '.join(inputs)}, [95 %]"
     else:
         yield "latency", f"not measured: {clean(done.latency)}"
-    yield "files", f"{done.folder}/: {', '.join(path.name for path in done.files())}"
+    yield "files", clean(f"{done.folder}/: {', '.join(path.name for path in done.files())}")
     yield "load", f"flatfold.load({str(done.folder)!r})"

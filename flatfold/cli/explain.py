@@ -11,7 +11,8 @@ import typer
 from flatfold.cli import options as given
 from flatfold.cli.story import Group, Places, grouped, of_rule, patterns
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import clean, count, duration, listing
+from flatfold.cli.text import count, duration, listing
+from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized
@@ -40,6 +41,8 @@ def explain(
     passes: given.Passes = None,
     skip: given.Skip = None,
     simplify: given.Simplify = False,
+    max_weights: given.MaxWeights = None,
+    links_inside: given.LinksInside = None,
     json: given.Json = False,
     debug: given.Debug = False,
 ) -> None:
@@ -56,6 +59,8 @@ def explain(
             passes=given.chosen_passes(passes, skip),
             verify=verify,
             simplify=simplify,
+            max_weights=max_weights,
+            links_inside=links_inside,
             progress=progress,
         )
     places, remarks = Places(result), list(result.remarks)

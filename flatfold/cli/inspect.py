@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,8 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out
-from flatfold.cli.text import clean, count
+from flatfold.cli.text import count
+from flatfold.escaping import clean
 
 Thing = Annotated[
     str,
@@ -22,9 +24,15 @@ Thing = Annotated[
 ]
 
 
-def inspect(thing: Thing, json: given.Json = False, debug: given.Debug = False) -> None:
+def inspect(
+    thing: Thing,
+    max_weights: given.MaxWeights = None,
+    links_inside: given.LinksInside = None,
+    json: given.Json = False,
+    debug: given.Debug = False,
+) -> None:
     """Show the manifest of a saved engine, or the counts of an ONNX model."""
-    if Path(thing).is_dir():
+    if os.path.isdir(thing):
         from flatfold.backends.bundle import read_manifest
 
         manifest = read_manifest(thing)
@@ -33,18 +41,20 @@ def inspect(thing: Thing, json: given.Json = False, debug: given.Debug = False) 
         else:
             _show(_manifest_facts(manifest))
         return
-    found = _onnx_counts(thing)
+    found = _onnx_counts(thing, max_weights, links_inside)
     if json:
         emit("inspect", {"model": found})
     else:
         _show(_model_facts(found))
 
 
-def _onnx_counts(path: str) -> dict[str, Any]:
+def _onnx_counts(path: str, max_weights: float | None, links_inside: str | None) -> dict[str, Any]:
+    from flatfold.frontend.external_data import MAX_WEIGHTS, Allowed
     from flatfold.frontend.onnx_file import read_model
     from flatfold.summary import summarise
 
-    model = read_model(path)
+    links = None if links_inside is None else Path(links_inside)
+    model = read_model(path, Allowed(MAX_WEIGHTS if max_weights is None else max_weights, links))
     values = {"inputs": model.graph.inputs, "outputs": model.graph.outputs}
     interface = {
         kind: [_value(value) for value in found if not value.is_initializer()]

@@ -78,6 +78,14 @@ Passes = Annotated[
 ]
 Skip = Annotated[str | None, typer.Option(metavar="A,B", help="Use all rewrites but these.")]
 Simplify = Annotated[bool, typer.Option("--simplify", help="Run onnxsim after the rewrites.")]
+MaxWeights = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="GIB", help="Weights that an .onnx file may have; default 16."),
+]
+LinksInside = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Weights may be symbolic links to files below DIR."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

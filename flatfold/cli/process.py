@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from flatfold.cli.text import clean, clean_lines
 from flatfold.errors import FlatfoldError
+from flatfold.escaping import clean, one_line
 
 OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -28,7 +29,7 @@ def exit_code_of(run: Callable[[], object], args: Sequence[str]) -> int:
         return INTERNAL
     except FlatfoldError as error:
         code = error.exit_code
-        _show(_ours(error), args)
+        _show(str(error), args)
     except Exception as error:
         code = _unexpected(error, args)
     if code == INTERRUPTED:
@@ -36,30 +37,30 @@ def exit_code_of(run: Callable[[], object], args: Sequence[str]) -> int:
     return code if isinstance(code, int) else OK
 
 
+class Escaping(logging.Formatter):
+    """Messages of a log that cannot act on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
 def _unexpected(error: Exception, args: Sequence[str]) -> int:
     message = getattr(error, "format_message", None)  # what Typer raises for a wrong command line
     if message is not None:
-        _show(f"error[USAGE]: {clean_lines(message())}\n  try: {_help(error)}", args)
+        _show(f"error[USAGE]: {one_line(message())}\n  try: {_help(error)}", args)
         return USAGE
     if type(error).__name__ == "Abort":  # how older versions of Typer pass on Ctrl-C
         return INTERRUPTED
     first = str(error).strip().partition("\n")[0]
-    text = clean(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+    text = one_line(f"{type(error).__name__}: {first}" if first else type(error).__name__)
     _show(f"error[INTERNAL]: {text}; run again with --debug to see where, and report it", args)
     return INTERNAL
 
 
-def _ours(error: FlatfoldError) -> str:
-    """str(error), where names from a model cannot act on the terminal."""
-    error.cause, error.where, error.hint = (
-        clean_lines(text) for text in (error.cause, error.where, error.hint)
-    )
-    return str(error)
-
-
 def _show(message: str, args: Sequence[str]) -> None:
     if "--debug" in args:
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            print(clean(line), file=sys.stderr)
     print(message, file=sys.stderr)
 
 

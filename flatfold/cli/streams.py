@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from flatfold.cli.interrupts import interruptible
-from flatfold.cli.text import clean
+from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,8 @@ def _console(stderr: bool) -> Console:
 def emit(verb: str, result: Mapping[str, Any]) -> None:
     """One JSON object on stdout; numbers that JSON does not have become null."""
     content = {"schema": SCHEMA, "verb": verb, **result}
-    print(json.dumps(_finite(content), indent=2, allow_nan=False))
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON lets through
 
 
 def _finite(value: Any) -> Any:

@@ -1,32 +1,14 @@
-"""Text for a terminal: numbers that people read, and names from models that cannot act on it."""
+"""Text for a terminal: numbers that people read."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+from flatfold.escaping import clean
+
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 _PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
-
-
-def clean(text: str) -> str:
-    """`text` on one line, control and direction characters written as escapes.
-
-    Names inside a model file are its author's: they may hold terminal commands.
-    """
-    return "".join(
-        ascii(char)[1:-1] if unicodedata.category(char) in _UNSAFE else char for char in text
-    )
-
-
-def clean_lines(text: str) -> str:
-    """As `clean`, but line ends stay; lines after the first are indented, so none can pose as ours.
-
-    A line end alone must not let a model's name look like another message of flatfold.
-    """
-    return "\n    ".join(clean(line) for line in text.splitlines())
 
 
 def count(number: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +10,8 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import clean
 from flatfold.errors import NotEquivalent
+from flatfold.escaping import clean
 
 Either = Annotated[
     str,
@@ -27,6 +28,8 @@ def verify(
     batch: given.Batch = None,
     size: given.Size = None,
     dynamic_batch: given.DynamicBatch = False,
+    max_weights: given.MaxWeights = None,
+    links_inside: given.LinksInside = None,
     json: given.Json = False,
     debug: given.Debug = False,
 ) -> None:
@@ -37,10 +40,15 @@ def verify(
         (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
         None,
     )
-    chosen = {"input_shape": shape, "dynamic_batch": dynamic_batch, "weights": weights}
+    chosen: dict[str, Any] = {
+        "input_shape": shape,
+        "dynamic_batch": dynamic_batch,
+        "weights": weights,
+    }
+    reading: dict[str, Any] = {"max_weights": max_weights, "links_inside": links_inside}
     with working() as progress:
         progress("comparing")
-        found = driver.verify(_graph_of(model_a), _graph_of(model_b), **chosen)
+        found = driver.verify(_graph_of(model_a), _graph_of(model_b), **reading, **chosen)
     if json:
         emit("verify", {"passed": found.passed, **found.to_dict()})
     else:
@@ -54,6 +62,6 @@ def _graph_of(model: str) -> Any:
     from flatfold.backends.bundle import MANIFEST, load_model, read_manifest
 
     folder = Path(model)
-    if not (folder / MANIFEST).exists():
+    if not os.path.exists(folder / MANIFEST):
         return model
     return load_model(folder, read_manifest(folder))

@@ -95,3 +95,15 @@ def cut(y: Array, pads: Any, extra: Any) -> Array:
         window.append(slice(begin, n - end))
     kept: Array = y[tuple(window)]
     return kept
+
+
+def windows(
+    x: Array, kernel: Any, strides: Any, dilations: Any, pads: Any, fill: float
+) -> list[Array]:
+    """What each tap of a pooling window looks at, outside `fill`."""
+    axes = len(kernel)
+    around = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
+    padded = np.pad(x, around, constant_values=fill)
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    out = [(n - a) // s + 1 for n, a, s in zip(padded.shape[2:], spans, strides, strict=True)]
+    return [_window(padded, tap, dilations, out, strides) for tap in np.ndindex(*kernel)]

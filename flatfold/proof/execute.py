@@ -20,12 +20,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
+from flatfold.proof.distance import close, distance
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.inputs import EXTREME, Feeds, InputSpec, draw, settings
 from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.region import ROUNDOFF
-from flatfold.proof.runtime import PlainSession
+from flatfold.proof.runtime import PlainSession, plain_session, require_runnable
 
 Array = npt.NDArray[Any]
 
@@ -38,8 +39,11 @@ UNREFERENCED = 64
 DENORMAL = 1024
 TINY = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
 
-# Above this many multiply-accumulates an input, only the first inputs are run.
-HEAVY_MACS, HEAVY_INPUTS = 6_000_000_000, 3
+# Above this many values the reference, which keeps them all, is not asked: 2 GiB in float64.
+MOST_REFERENCED = 1 << 28
+
+# Above this many multiply-accumulates an input, or values, only the first inputs are run.
+HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
 
 
 @dataclass
@@ -60,9 +64,16 @@ class Comparison:
 
     def try_input(self, label: str, feeds: Feeds) -> None:
         """Run all three on `feeds`; keep the numbers if they are the worst so far."""
-        original, rewritten = self.before(feeds), self.after(feeds)
+        original = self.before(feeds)
+        try:
+            rewritten = self.after(feeds)
+        except BuildError as why:
+            self.tried.append(label)
+            reason = f"the other graph cannot be run on it: {why.cause}"
+            self._keep(np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason))
+            return
         again = original if self.tried else self.before(feeds)
-        if not _close(again, original, self.roundoff**0.5):
+        if not close(again, original, self.roundoff**0.5):
             reason = "the original gives other outputs each time, so nothing can be compared"
             self._keep(np.inf, Equivalence("unknown", worst_input=label, reason=reason))
             return
@@ -80,7 +91,7 @@ class Comparison:
         """
         if self.reference is not self.before:
             exact = self._tried(feeds)
-            if _close(exact, original, self.roundoff**0.5):
+            if close(exact, original, self.roundoff**0.5):
                 return exact
             if extreme and exact:
                 return original
@@ -120,7 +131,7 @@ class Comparison:
             exact, original, rewritten = exact[both], original[both], rewritten[both]
         finite = np.abs(exact[np.isfinite(exact)])
         scale = float(np.max(finite, initial=0.0)) or 1.0
-        old, new = _distance(original, exact, scale), _distance(rewritten, exact, scale)
+        old, new = distance(original, exact, scale), distance(rewritten, exact, scale)
         floor = self.roundoff * (UNREFERENCED if self.reference is self.before else 1)
         floor += DENORMAL * TINY.get(rewritten.dtype.name, 0.0) * self.roundoff / scale
         limits = (MAX_FACTOR * self.growth, RMS_FACTOR * self.growth)
@@ -136,32 +147,6 @@ class Comparison:
     def _keep(self, excess: float, result: Equivalence) -> None:
         if excess > self.excess:
             self.excess, self.worst = excess, result
-
-
-def _close(exact: Outputs, original: Outputs, most: float) -> bool:
-    """Whether both have the same shapes, and their floats differ by at most `most` of the range."""
-    if [np.shape(y) for y in exact] != [np.shape(a) for a in original]:
-        return False
-    for y, a in zip(exact, original, strict=True):
-        y, a = np.asarray(y), np.asarray(a)
-        finite = np.isfinite(y) & np.isfinite(a) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
-        scale = float(np.max(np.abs(y[finite]), initial=0.0)) or 1.0
-        gap = np.abs(a[finite].astype(np.float64) - y[finite]) / scale
-        if not np.max(gap, initial=0.0) <= most:
-            return False
-    return True
-
-
-def _distance(y: Array, exact: Array, scale: float) -> tuple[float, float]:
-    """(largest, root mean square) error relative to `scale`; none where both are the same NaN."""
-    same = (y == exact) | (np.isnan(y) & np.isnan(exact))
-    with np.errstate(invalid="ignore"):
-        error = np.where(same, 0.0, np.abs(y.astype(np.float64) - exact) / scale)
-    if error.size == 0:
-        return 0.0, 0.0
-    if not np.all(np.isfinite(error)):
-        return np.inf, np.inf
-    return float(error.max()), float(np.sqrt(np.mean(error**2)))
 
 
 def specs_of(model: ir.Model) -> list[InputSpec]:
@@ -188,11 +173,20 @@ def compare(
 ) -> Equivalence:
     """Verdict `sampled` or `refuted`; a difference is never an exception.
 
+    Raises InputError for a graph that cannot be run at all.
+
     `reference` computes the original in float64 (a PyTorch module, say); without one the ONNX
     reference evaluator does. `macs`, for one input, limits how many inputs are run.
     """
     specs = specs_of(original)
-    before, after = PlainSession(original), PlainSession(rewritten)
+    size = max(require_runnable(model) for model in (original, rewritten))
+    heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
+    before, after = (
+        plain_session(original, "the graph"),
+        plain_session(rewritten, "the other graph"),
+    )
+    if reference is None and size > MOST_REFERENCED:
+        reference = before
     judge, name = _judge_of(original, before, reference)
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
@@ -202,13 +196,19 @@ def compare(
         comparison.other = lambda: _judge_of(original, before, None)
     for number, shapes in enumerate(settings(specs)):
         for count, (kind, feeds) in enumerate(draw(specs, shapes, seed + number)):
-            if macs > HEAVY_MACS and count >= HEAVY_INPUTS:
+            if heavy and count >= HEAVY_INPUTS:
                 break
             label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
             progress(label)
-            if not _runs(before, feeds):
-                break  # the original does not accept this size
-            comparison.try_input(label, feeds)
+            try:
+                if not _runs(before, feeds):
+                    break  # the original does not accept this size
+                comparison.try_input(label, feeds)
+            except MemoryError as error:
+                raise InputError(
+                    f"not enough memory to run the graph on {label}",
+                    hint='export it for a smaller input, or leave the proof out with verify="off"',
+                ) from error
     if comparison.worst is None:
         raise InputError(
             "the original graph could not be run on any input tried",
@@ -229,6 +229,8 @@ def _runs(session: PlainSession, feeds: Feeds) -> bool:
 def _judge_of(
     original: ir.Model, before: PlainSession, reference: Reference | None
 ) -> tuple[Reference, str]:
+    if reference is before:
+        return before, "the original in its own precision"
     if reference is not None:
         return reference, "the module in float64"
     try:

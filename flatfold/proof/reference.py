@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from flatfold.proof.convolution import convolve, cut, same_pads, scatter
 from flatfold.proof.pair import Unsupported
+from flatfold.proof.pooling import pools
 from flatfold.proof.sampling import deform_conv, grid_sample
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _convolutions() -> list[Any]:
             y = cut(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
-    return [Conv, ConvTranspose, *_samplers()]
+    return [Conv, ConvTranspose, *_samplers(), *pools(NoReference)]
 
 
 def _samplers() -> list[Any]:

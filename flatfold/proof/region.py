@@ -100,7 +100,7 @@ def _ratio(change: Change, given: Trial) -> float:
         after = evaluate(lowered.nodes, given.feeds)[lowered.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
-    except (ValueError, IndexError):  # an operator that fits only the sizes of the real model
+    except (ValueError, IndexError, MemoryError):  # it may fit only the sizes of the real model
         raise Decline("UNPROVED", "the check cannot run it at a small size") from None
     if before.y.shape != after.y.shape:
         return math.inf

@@ -55,6 +55,7 @@ class Twin(NDArrayOperatorsMixin):
     ndim = property(lambda self: self.value.ndim)
     size = property(lambda self: self.value.size)
     dtype = property(lambda self: self.value.dtype)
+    nbytes = property(lambda self: self.value.nbytes)
     T = property(lambda self: self.transpose())
 
     def __float__(self) -> float:

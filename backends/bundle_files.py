@@ -1,0 +1,78 @@
+"""The files of a bundle, opened so that neither a link nor a pipe nor a false size does harm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from flatfold.errors import InputError
+
+_BLOCK = 1 << 20
+_IN_MEMORY = 2**31  # bytes; only weights have files that are larger
+_LARGEST = 2**36  # bytes; whoever saves more may load it with a tool of their own
+
+
+def verify(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+    """Raises InputError unless the file has the SHA-256 that the manifest says."""
+    if sha256(folder / name) != manifest["files"][name]:
+        raise damaged(folder, name, "its SHA-256 is not the one in the manifest")
+
+
+def read_verified(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    """The very bytes whose SHA-256 the manifest says: the file is opened once."""
+    content = read(folder / name)
+    if hashlib.sha256(content).hexdigest() != manifest["files"].get(name):
+        raise damaged(folder, name, "its SHA-256 is not the one in the manifest")
+    return content
+
+
+def read(path: Path, most: int = _IN_MEMORY) -> bytes:
+    """The content of a regular file of up to `most` bytes."""
+    with _open_regular(path, most) as file:
+        return file.read(most)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with _open_regular(path, _LARGEST) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def damaged(folder: Path, name: str, what: str) -> InputError:
+    return InputError(
+        f"the saved engine is damaged: {name}: {what}",
+        where=str(folder),
+        hint="compile the model again, or copy the folder again",
+    )
+
+
+def _open_regular(path: Path, most: int) -> BinaryIO:
+    """Opens a regular file; neither follows a link of either kind nor waits for a pipe."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        _require_plain(path, os.stat(path, follow_symlinks=False), most)
+        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise damaged(path.parent, path.name, error.strerror or str(error)) from error
+    try:
+        _require_plain(path, os.fstat(descriptor), most)  # it may be another one by now
+    except InputError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _require_plain(path: Path, status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise damaged(path.parent, path.name, "it is not a regular file")
+    if status.st_nlink != 1:
+        raise damaged(path.parent, path.name, "it is a hard link")
+    if status.st_size > most:
+        found = f"expected {most} bytes at most, found {status.st_size}"
+        raise damaged(path.parent, path.name, found)

@@ -1,0 +1,65 @@
+"""A graph through the clean-up and the rewrites that were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from flatfold.errors import FlatfoldError, PassError, UnknownName
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.passes import Exchange, Pipeline, Remark, Rewrite
+    from flatfold.passes.cost import Profile
+
+
+def rewritten(
+    original: ir.Model, pipeline: Pipeline
+) -> tuple[ir.Model, ir.Model, Sequence[Remark]]:
+    """The rewritten graph, the training form it was made from, and the remarks.
+
+    Raises InputError where the graph makes no sense, and whatever a rewrite raises where it does.
+    """
+    from flatfold.frontend.canonicalise import canonicalise
+
+    graph = original.clone()
+    try:
+        canonicalise(graph)
+        training = graph.clone()
+        return graph, training, pipeline.run(graph)
+    except Exception as why:
+        if isinstance(why, PassError) or not isinstance(why, FlatfoldError):
+            _require_sense(original)  # what is invalid may break every promise
+        raise
+
+
+def _require_sense(original: ir.Model) -> None:
+    """Raises InputError for a graph that nobody could run: it is to blame for what went wrong."""
+    from flatfold.proof.execute import compare
+
+    compare(original, original)
+
+
+def rewrites_of(passes: Iterable[str] | None) -> list[Rewrite | Exchange]:
+    """Those of these names, in the order of the pipeline; None for all. Raises UnknownName."""
+    from flatfold.passes import PIPELINE
+
+    known = {rewrite.name: rewrite for rewrite in PIPELINE}
+    wanted = list(known) if passes is None else list(passes)
+    for name in wanted:
+        if name not in known:
+            raise UnknownName("pass", name, known)
+    return [known[name]() for name in known if name in wanted]
+
+
+def profile_of(target: str) -> Profile:
+    """What operators cost on `target`; a target without figures of its own has the default ones."""
+    from flatfold.backends import TARGETS, best_target
+    from flatfold.passes.cost import PROFILES
+
+    name = best_target() if target == "auto" else target
+    if name not in PROFILES and name not in TARGETS:
+        known = {**PROFILES, **TARGETS}
+        raise UnknownName("target", name, known, hint="`flatfold targets` lists them")
+    return PROFILES.get(name, PROFILES["default"])

@@ -1,0 +1,66 @@
+"""What mutants of models have shown: declarations that are false, text that is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import flatfold
+from flatfold.errors import InputError
+from flatfold.frontend.onnx_file import from_proto
+from tests.cli.bad_inputs import good
+
+
+def declared(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+@pytest.mark.parametrize("shape", [[1, 4, 9], [1, 4, 9, 9, 2], [1, 4, 8, 9]])
+def test_a_false_shape_between_is_dropped(shape: list[int | str]) -> None:
+    proto = good()
+    proto.graph.value_info.append(declared("a", shape))
+    proto.graph.value_info.append(declared("b", [1, "channels", 9, 9]))
+    model = from_proto(proto)
+    shapes = {v.name: v.shape for node in model.graph for v in node.outputs}
+    assert shapes["a"] is None and shapes["b"] is not None
+    result = flatfold.optimize(proto)
+    assert result.equivalence.verdict == "bounded" and result.after.operators["Conv"] == 1
+
+
+def test_a_false_shape_of_an_output_is_refused() -> None:
+    proto = good()
+    proto.graph.output[0].CopyFrom(declared("y", [1, 4, 9]))
+    with pytest.raises(InputError, match=r"'y' is declared as \[1, 4, 9\], and can only be \[1, 4"):
+        from_proto(proto)
+    proto.graph.output[0].CopyFrom(declared("y", ["N", "C", 9, 9]))
+    assert from_proto(proto).graph.outputs[0].shape == ["N", "C", 9, 9]
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    content = good().SerializeToString().replace(b"block", b"\xff\xfeock")
+    proto = onnx.ModelProto()
+    proto.ParseFromString(content)
+    with pytest.raises(InputError, match="not UTF-8"):
+        from_proto(proto)
+
+
+def test_sizes_of_a_split_that_a_caller_may_override() -> None:
+    """What the default says of the parts is not so for every caller."""
+    text = """<ir_version: 10, opset_import: ["" : 17]>
+    g (float[1, 4, 5, 5] x, int64[2] sizes) => (float[1, C, 5, 5] y, float[1, D, 5, 5] z)
+    { half, rest = Split <axis = 1> (x, sizes) y = Relu (half) z = Relu (rest) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([2, 2], np.int64), "sizes"))
+    result = flatfold.optimize(proto)
+    session = onnxruntime.InferenceSession(
+        result.model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    x = np.random.default_rng(0).standard_normal((1, 4, 5, 5)).astype(np.float32)
+    y, z = session.run(None, {"x": x, "sizes": np.array([1, 3], np.int64)})
+    np.testing.assert_array_equal(y, np.maximum(x[:, :1], 0))
+    np.testing.assert_array_equal(z, np.maximum(x[:, 1:], 0))
+    y, _ = session.run(None, {"x": x})
+    np.testing.assert_array_equal(y, np.maximum(x[:, :2], 0))

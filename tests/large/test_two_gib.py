@@ -1,0 +1,99 @@
+"""Beyond protobuf's 2 GiB: read, rewritten, saved and read again, in little more than the weights.
+
+Each step runs in a process of its own, whose peak of memory is then known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flatfold.backends import bundle
+from flatfold.frontend.onnx_file import read_model
+from tests.large import networks
+
+ROOT = Path(__file__).parents[2]
+LAYERS = 40
+ALLOWED = 1.3  # times the weights
+
+pytestmark = pytest.mark.slow
+
+OPTIMIZE = """
+import json, resource, sys
+import flatfold, flatfold.passes, flatfold.frontend.canonicalise, onnxscript.optimizer
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+first = peak()
+result = flatfold.optimize(sys.argv[1], verify="off")
+passes = peak()
+result.save(sys.argv[2])
+print(json.dumps({"libraries": first, "passes": passes - first, "saved": peak() - first}))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    path = networks.write(folder, LAYERS)
+    assert (folder / "weights.bin").stat().st_size > 2**31 and path.stat().st_size < 2**21
+    return path
+
+
+def call(*command: str | Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, *map(str, command)]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def require_folded(model: Any, source: Path, layer: int) -> None:
+    """The BatchNormalization of `layer` is in its convolution, by a float64 fold of our own."""
+    before = read_model(source).graph.initializers
+    scale, shift, mean, var = (
+        before[f"{name}{layer}"].const_value.numpy().astype(np.float64)
+        for name in networks.STATISTICS
+    )
+    factor = scale / np.sqrt(var + np.float64(np.float32(1e-5)))
+    node = [node for node in model.graph if node.op_type == "Conv"][layer]
+    weight, bias = (value.const_value.numpy() for value in node.inputs[1:])
+    expected = before[f"w{layer}"].const_value.numpy() * factor.reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(weight, expected, rtol=2.0**-23, atol=0)
+    np.testing.assert_allclose(bias, shift - mean * factor, rtol=1e-6, atol=1e-6)
+
+
+def test_rewritten_and_saved(large: Path, tmp_path: Path) -> None:
+    weights = LAYERS * networks.LAYER
+    saved = tmp_path / "saved" / "model.onnx"
+    saved.parent.mkdir()
+    found = json.loads(call("-c", OPTIMIZE, large, saved))
+    print({name: f"{size / weights:.2f} of the weights" for name, size in found.items()})
+    assert found["passes"] <= ALLOWED * weights
+    assert found["saved"] <= ALLOWED * weights
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
+    model = read_model(saved)
+    assert [node.op_type for node in model.graph] == ["Conv", "Relu"] * LAYERS
+    for layer in (0, LAYERS - 1):
+        require_folded(model, large, layer)
+
+
+def test_compiled_into_a_bundle(large: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "engine"
+    options = ("--verify", "off", "--no-time", "-t", "ort-cpu", "-o", folder)
+    call("-m", "flatfold", "compile", large, *options)
+    manifest = bundle.read_manifest(folder)
+    assert sorted(manifest["files"]) == ["model.onnx", "model.onnx.data"]
+    model = bundle.load_model(folder, manifest)
+    require_folded(model, large, 1)
+    run = "import flatfold, numpy as np, sys; e = flatfold.load(sys.argv[1]); "
+    run += "assert np.isfinite(e(np.ones((1, 1280, 6, 6), np.float32))).all()"
+    call("-c", run, folder)

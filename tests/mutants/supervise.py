@@ -1,0 +1,74 @@
+"""Workers that may crash or hang: whatever becomes of one, its mutant is known."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 90.0  # for one mutant: most take a twentieth of a second, and some ask for much work
+START = 60.0  # until the libraries are loaded
+
+
+def outcomes(first: int, last: int) -> dict[int, str]:
+    """Seed -> what came of it; "hung" and "died of signal N" are outcomes too."""
+    found: dict[int, str] = {}
+    while first < last:
+        seed, outcome = first, "did not start"
+        with _worker(first, last) as process:
+            limit = START
+            while (line := _line(process, limit)) is not None:
+                limit = SECONDS
+                seed, *rest = json.loads(line)
+                if rest:
+                    found[seed], outcome = rest[0], ""
+                else:
+                    outcome = "hung"
+            ended = process.poll()
+            if ended is not None and outcome:
+                outcome = f"died of signal {-ended}" if ended < 0 else f"died with {ended}"
+        if outcome:
+            found[seed] = outcome
+        first = seed + 1
+    return found
+
+
+@contextlib.contextmanager
+def _worker(first: int, last: int) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.mutants.worker", str(first), str(last)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+    """The next line, or None if there is none in time or at all."""
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            return None
+        byte = process.stdout.read(1)
+        if not byte:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            return None
+        line += byte
+    return line

@@ -40,6 +40,17 @@ def is_graph(model: Any) -> bool:
     return not callable(model)
 
 
+def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source]:
+    """Two models to compare; `options` go to whichever is no graph yet. Raises InputError."""
+    both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
+    a, b = (
+        resolve(model, **({} if is_graph(model) and not both else options))
+        for model in (model_a, model_b)
+    )
+    require_same_interface(a.model, b.model)
+    return a, b
+
+
 def reference_of(source: Source) -> Reference | None:
     """The module behind the graph in float64, if there is a module."""
     from flatfold.frontend.reference import float64_reference

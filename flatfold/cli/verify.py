@@ -19,6 +19,10 @@ Either = Annotated[
     ),
 ]
 
+Level = Annotated[
+    str, typer.Option(metavar="sample|bound", help="Run both, or compare their parts too.")
+]
+
 
 def verify(
     model_a: Either,
@@ -27,20 +31,27 @@ def verify(
     batch: given.Batch = None,
     size: given.Size = None,
     dynamic_batch: given.DynamicBatch = False,
+    verify: Level = "bound",
     json: given.Json = False,
     debug: given.Debug = False,
 ) -> None:
-    """Compare two models with the same inputs and outputs; exit code 4 if they differ."""
+    """Compare two models, whichever tool rewrote one; exit code 4 if they differ."""
     from flatfold import driver
 
     shape = next(
         (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
         None,
     )
-    chosen = {"input_shape": shape, "dynamic_batch": dynamic_batch, "weights": weights}
+    chosen: dict[str, Any] = {
+        "input_shape": shape,
+        "dynamic_batch": dynamic_batch,
+        "weights": weights,
+        "verify": verify,
+    }
     with working() as progress:
         progress("comparing")
-        found = driver.verify(_graph_of(model_a), _graph_of(model_b), **chosen)
+        models = graph_of(model_a), graph_of(model_b)
+        found = driver.verify(*models, progress=progress, **chosen)
     if json:
         emit("verify", {"passed": found.passed, **found.to_dict()})
     else:
@@ -49,7 +60,7 @@ def verify(
         raise typer.Exit(NotEquivalent.exit_code)
 
 
-def _graph_of(model: str) -> Any:
+def graph_of(model: str) -> Any:
     """The graph inside a saved engine, after its checks; anything else as it is."""
     from flatfold.backends.bundle import MANIFEST, load_model, read_manifest
 

@@ -105,10 +105,11 @@ def test_inputs_are_seeded_and_cover_rim_and_centre():
     assert np.count_nonzero(first["impulses"]["x"]) == 2 * 4
 
 
-def test_verify_says_identical_sampled_or_refuted():
+def test_verify_says_identical_bounded_sampled_or_refuted():
     model = small().model("globalaveragepool4")
     assert flatfold.verify(model, model).verdict == "identical"
-    assert flatfold.verify(model, rewrite(model).after).verdict == "sampled"
+    assert flatfold.verify(model, rewrite(model).after).verdict == "bounded"
+    assert flatfold.verify(model, rewrite(model).after, verify="sample").verdict == "sampled"
     other = small(seed=1)
     assert not flatfold.verify(model, other.model(other.y))
 

@@ -1,0 +1,167 @@
+"""What lies between cuts: for a pair of values, the nodes back to other pairs, on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.proof.alignment import Alignment
+
+LINEAR = (
+    "Add",
+    "AveragePool",
+    "Concat",
+    "Flatten",
+    "Gather",
+    "GlobalAveragePool",
+    "Identity",
+    "Neg",
+    "Pad",
+    "ReduceMean",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Transpose",
+    "Unsqueeze",
+)
+COMMUTING = ("Gemm", "MatMul", "Mul")
+PRODUCTS = (*COMMUTING, "BatchNormalization", "Conv", "ConvTranspose", "Div")
+
+
+@dataclass(frozen=True)
+class Cone:
+    """Both ways from the same pairs, `sources`, to the pair (a, b); nodes in topological order."""
+
+    a: ir.Value
+    b: ir.Value
+    sources: tuple[tuple[ir.Value, ir.Value], ...]
+    before: tuple[ir.Node, ...]
+    after: tuple[ir.Node, ...]
+
+    @cached_property
+    def bends(self) -> int:
+        """Operators that are not linear, on the way that has most of them."""
+        return max(bends(self.before, self.a), bends(self.after, self.b))
+
+    @property
+    def is_linear(self) -> bool:
+        return self.bends == 0
+
+    def partner(self, source: ir.Value) -> ir.Value:
+        """What is in the second graph for a source of the first."""
+        return dict(self.sources)[source]
+
+
+def named(nodes: Collection[ir.Node], most: int = 5) -> str:
+    names = [node.name or node.op_type for node in nodes]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def cone_of(a: ir.Value, b: ir.Value, pairs: Alignment) -> Cone:
+    """Back from (a, b) to pairs that both sides read; a pair that one side reads is looked through.
+
+    Where nothing but inputs of the graphs is left, one side may read some that the other does not.
+    """
+    cuts = set(pairs.forth) - {a}
+    while True:
+        before, mine = _back(a, cuts)
+        after, others = _back(b, {pairs.forth[v] for v in cuts})
+        partners = {pairs.forth[v] for v in mine if v in cuts}
+        apart = {v for v in mine if v in cuts and pairs.forth[v] not in others}
+        apart |= {pairs.back[w] for w in others if w in pairs.back and w not in partners}
+        inner = {v for v in apart if not _is_input(v)}
+        if not inner:
+            break
+        cuts -= inner
+    reads = {v: pairs.forth[v] for v in mine if v in cuts}
+    reads |= {pairs.back[w]: w for w in others if w in pairs.back and pairs.back[w] in cuts}
+    return Cone(a, b, tuple(reads.items()), tuple(before), tuple(after))
+
+
+def _is_input(value: ir.Value) -> bool:
+    return value.is_graph_input()
+
+
+def _back(value: ir.Value, cuts: Collection[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Nodes that `value` is computed by from `cuts` or inputs, in order, and what they read."""
+    nodes: dict[ir.Node, None] = {}
+    reads: dict[ir.Value, None] = {}
+    stack: list[tuple[ir.Node | None, ir.Value | None]] = [(None, value)]
+    while stack:
+        done, needed = stack.pop()
+        if done is not None:
+            nodes.setdefault(done)
+            continue
+        if needed is None or (needed.const_value is not None and not needed.is_graph_input()):
+            continue
+        node = needed.producer()
+        if node is None or (needed in cuts and needed is not value):
+            reads.setdefault(needed)
+        elif node not in nodes:
+            stack.append((node, None))
+            stack.extend((None, operand) for operand in reversed(node.inputs))
+    return list(nodes), list(reads)
+
+
+def bends(nodes: Iterable[ir.Node], output: ir.Value) -> int:
+    """How many operators that are not linear lie on one way to `output`, at most."""
+    depth: dict[ir.Value | None, int] = {}
+    for node in nodes:
+        most = max((depth.get(v, 0) for v in node.inputs), default=0)
+        depth |= dict.fromkeys(node.outputs, most + (not is_linear(node)))
+    return depth.get(output, 0)
+
+
+def is_linear(node: ir.Node) -> bool:
+    """Linear in what it reads; a product if all but its first factor are constant."""
+    if node.op_type not in PRODUCTS:
+        return node.op_type in LINEAR
+    varying = [v is not None and v.const_value is None for v in node.inputs]
+    return sum(varying) < 2 and (node.op_type in COMMUTING or not any(varying[1:]))
+
+
+def is_same(cone: Cone, pairs: Alignment) -> bool:
+    """One node on each side, the same operator with the same constants, that read pairs."""
+    one, two = cone.a.producer(), cone.b.producer()
+    if one is None or two is None:
+        return False
+    alike = (one.op_type, one.domain, one.overload) == (two.op_type, two.domain, two.overload)
+    if not alike or len(one.inputs) != len(two.inputs) or len(one.outputs) != len(two.outputs):
+        return False
+    if one.outputs.index(cone.a) != two.outputs.index(cone.b) or not _same_attributes(one, two):
+        return False
+    return all(_same_operand(x, y, pairs) for x, y in zip(one.inputs, two.inputs, strict=True))
+
+
+def _same_operand(x: ir.Value | None, y: ir.Value | None, pairs: Alignment) -> bool:
+    if x is None or y is None:
+        return x is y
+    if pairs.forth.get(x) is y:
+        return True
+    one, two = (None if v.is_graph_input() else v.const_value for v in (x, y))
+    if one is None or two is None or one.dtype != two.dtype or tuple(one.shape) != tuple(two.shape):
+        return False
+    return bool(np.array_equal(one.numpy(), two.numpy()))
+
+
+def _same_attributes(one: ir.Node, two: ir.Node) -> bool:
+    if one.attributes.keys() != two.attributes.keys():
+        return False
+    return all(_same_value(one.attributes[k], two.attributes[k]) for k in one.attributes)
+
+
+def _same_value(one: Any, two: Any) -> bool:
+    if one.type != two.type or one.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+        return False
+    if one.type == ir.AttributeType.TENSOR:
+        return bool(np.array_equal(one.as_tensor().numpy(), two.as_tensor().numpy()))
+    return bool(one.value == two.value)

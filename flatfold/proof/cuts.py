@@ -1,0 +1,151 @@
+"""Prove two graphs equal from cut to cut, whoever rewrote the second.
+
+Values that may be the same in both (`alignment`) cut the graphs into cones. Of each cone that the
+outputs rest on, the sources taken for equal, either both sides are one operator with the same
+attributes, constants and operands, and so are equal; or both sides are run in float64 on the same
+data and must agree within rounding. By induction along the first graph every pair then is equal
+within rounding, dead channels, and what an average hides, included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.proof.alignment import (
+    Alignment,
+    Array,
+    Numbers,
+    agree,
+    first_feeds,
+    in_sequence,
+    numbers_of,
+    propose,
+    values_of,
+)
+from flatfold.proof.cones import Cone, cone_of, is_linear, is_same
+from flatfold.proof.crosscheck import Verdict, crosscheck
+
+DEEPEST = 2  # operators in a row that are not linear; beyond, M says nothing any more
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Cuts:
+    """What was found of two graphs: each cone that was run with its verdict, in order.
+
+    `shapes` are those of the first graph's values when it ran.
+    """
+
+    shapes: Mapping[ir.Value, tuple[int, ...]]
+    structural: int = 0
+    checked: list[tuple[Cone, Verdict]] = field(default_factory=list)
+
+    def of_kind(self, kind: str) -> list[tuple[Cone, Verdict]]:
+        return [(cone, verdict) for cone, verdict in self.checked if verdict.kind == kind]
+
+    @property
+    def verdict(self) -> str:
+        """`refuted` if one cone is, `bounded` if all are, else `open`."""
+        kinds = {verdict.kind for _, verdict in self.checked}
+        return "refuted" if "refuted" in kinds else "open" if "open" in kinds else "bounded"
+
+    @property
+    def worst(self) -> float:
+        return max((verdict.gap.ratio for _, verdict in self.checked), default=0.0)
+
+
+@dataclass
+class _Sides:
+    """Two graphs, what their values are on one input, and the pairs."""
+
+    a: ir.Model
+    b: ir.Model
+    feeds: Mapping[str, Array]
+    of_a: Numbers
+    of_b: Numbers
+    pairs: Alignment
+
+    def look(self, values: Iterable[ir.Value]) -> dict[ir.Value, Array]:
+        """What `values` of the first graph are, in double."""
+        found = values_of(self.a, self.feeds, list(values))
+        return {value: array.astype(np.float64) for value, array in found.items()}
+
+    def cones(self) -> list[Cone]:
+        """Those that the outputs rest on, each after the cones of its sources."""
+        found: dict[ir.Value, Cone] = {}
+        wanted = list(self.a.graph.outputs)
+        while wanted:
+            value = wanted.pop()
+            if value in found or value.is_graph_input() or value.producer() is None:
+                continue
+            found[value] = cone_of(value, self.pairs.forth[value], self.pairs)
+            reads = self.operands(found[value]) if self.is_same(found[value]) else None
+            wanted += reads if reads is not None else [v for v, _ in found[value].sources]
+        return sorted(found.values(), key=lambda cone: self.of_a.order[cone.a])
+
+    def cut_further(self, cones: Iterable[Cone]) -> bool:
+        """Pair what lies around the same activations in a row, where the numbers part ways."""
+        known = dict(self.pairs.forth)
+        fixed = {*_ends(self.a.graph), *_ends(self.b.graph)}
+        for cone in cones:
+            if not self.is_same(cone):
+                bent = [[n for n in side if not is_linear(n)] for side in (cone.before, cone.after)]
+                for mine, other in in_sequence(bent[0], bent[1], self.of_a, self.of_b):
+                    if mine not in fixed and other not in fixed:
+                        self.pairs.put(mine, other)
+        return self.pairs.forth != known
+
+    def part_ways(self) -> bool:
+        """Whether the outputs are not the same numbers."""
+        ends = zip(self.a.graph.outputs, self.b.graph.outputs, strict=True)
+        return not all(agree(self.of_a.samples[x], self.of_b.samples[y]) for x, y in ends)
+
+    def is_same(self, cone: Cone) -> bool:
+        return is_same(cone, self.pairs)
+
+    def operands(self, cone: Cone) -> list[ir.Value]:
+        node = cone.a.producer()
+        return [v for v in node.inputs if v in self.pairs.forth] if node is not None else []
+
+
+def _ends(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *graph.outputs]
+
+
+def prove(a: ir.Model, b: ir.Model, progress: Progress = lambda _: None, seed: int = 0) -> Cuts:
+    """Both canonical, with the same inputs and outputs; they are not changed.
+
+    Raises FlatfoldError where a graph cannot be run.
+    """
+    feeds = first_feeds(a, seed)
+    of_a, of_b = numbers_of(a, feeds), numbers_of(b, feeds)
+    sides = _Sides(a, b, feeds, of_a, of_b, propose(a, b, of_a, of_b))
+    found = _judged(sides, sides.cones(), progress, seed)
+    vague = [cone for cone, _ in found.of_kind("refuted") if not cone.is_linear]
+    if not vague and sides.part_ways():
+        vague = [cone for cone, _ in found.of_kind("open") if cone.bends > DEEPEST]
+    if not sides.cut_further(vague):
+        return found
+    closer = _judged(sides, sides.cones(), progress, seed)
+    return closer if closer.verdict == "refuted" else found
+
+
+def _judged(sides: _Sides, cones: list[Cone], progress: Progress, seed: int) -> Cuts:
+    cuts = Cuts(sides.of_a.shapes)
+    for number, cone in enumerate(cones):
+        if sides.is_same(cone):
+            cuts.structural += 1
+            continue
+        progress(f"region {number + 1} of {len(cones)}")
+        if cone.bends > DEEPEST:
+            reason = "too many operators that are not linear lie between two cuts"
+            cuts.checked.append((cone, Verdict("open", reason=reason)))
+        else:
+            verdict = crosscheck(cone, sides.of_a.shapes, sides.look, seed + number)
+            cuts.checked.append((cone, verdict))
+    return cuts

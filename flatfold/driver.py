@@ -102,10 +102,13 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
         macs=result.before.macs or 0,
         progress=lambda label: progress(f"proving on {label}"),
     )
-    if found.verdict == "refuted":
+    regions = checks.regions if checks is not None else 0
+    if found.verdict == "refuted" and not (regions and found.is_less_exact):
         raise NotEquivalent(str(found), where=f"input {found.worst_input}")
-    if checks is not None and checks.regions and found.passed:
-        found = replace(found, verdict="bounded", regions=checks.regions, region_ratio=checks.worst)
+    if regions and found.verdict != "unknown":
+        reason = "less exact than the original" if found.is_less_exact else found.reason
+        changes = {"regions": regions, "region_ratio": checks.worst, "reason": reason}
+        found = replace(found, verdict="bounded", **changes)
     return replace(result, equivalence=found)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
+LESS_EXACT = 8.0  # times its bound: what rounding comes to where large sums cancel
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Equivalence:
     @property
     def passed(self) -> bool:
         return self.verdict in PASSING
+
+    @property
+    def is_less_exact(self) -> bool:
+        """Off by no more than rounding may be: no reason to refute what each region has passed."""
+        return self.verdict == "refuted" and self.error <= LESS_EXACT * self.bound
 
     def __bool__(self) -> bool:
         return self.passed

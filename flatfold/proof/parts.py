@@ -55,12 +55,14 @@ def _judged(cuts: Cuts, found: Equivalence) -> Equivalence:
     if missed:
         reason = f"{len(missed)} of {len(cuts.checked)} regions not compared on their own: "
         return _with_reason(found, reason + missed[0][1].reason)
-    if found.verdict == "refuted":
+    if found.verdict == "refuted" and not found.is_less_exact:
         return _with_reason(found, "each region is within rounding, the whole is not")
-    if found.verdict != "sampled":
+    if found.verdict == "unknown":
         return found
     rounded = math.ceil(cuts.worst / MARGIN)
     reason = f"weights of the second rounded up to {rounded} times" if rounded > 1 else ""
+    if found.is_less_exact:
+        reason = "each region is within rounding, but as a whole the second is less exact"
     return replace(_with_reason(found, reason), verdict="bounded")
 
 

@@ -8,7 +8,7 @@ both graphs may be cut, and what lies between cuts is compared on its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 SAMPLED = 512  # elements of a value that are compared
 CLOSE = 1e-3  # of the largest of them; half precision drifts further
 CLOSE_HALF = 3e-2
+ALIKE = 0.5  # of the root mean square
 ROUNDING = 1e-5  # closer than this, values are told apart by their names and places
 
 
@@ -130,25 +131,40 @@ def _close(
 
 
 def in_sequence(
-    mine: Iterable[ir.Node], others: Iterable[ir.Node], of_a: Numbers, of_b: Numbers
+    mine: Sequence[ir.Node],
+    others: Sequence[ir.Node],
+    of_a: Numbers,
+    of_b: Numbers,
+    known: Alignment,
 ) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """Around operators that follow one another in the same way on both sides.
+    """What lies around operators that follow one another in the same way on both sides.
 
     For where the numbers part ways: what comes after a difference can still be told apart.
     """
-    left, right = list(mine), list(others)
     keys: list[list[Any]] = [
-        [(n.op_type, n.domain, *(numbers.shapes.get(v) for v in n.outputs)) for n in nodes]
-        for nodes, numbers in ((left, of_a), (right, of_b))
+        [known.forth.get(n.outputs[0]) or _kind(n, of_a) for n in mine],
+        [n.outputs[0] if n.outputs[0] in known.back else _kind(n, of_b) for n in others],
     ]
     for block in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():
         for step in range(block.size):
-            x, y = left[block.a + step], right[block.b + step]
+            x, y = mine[block.a + step], others[block.b + step]
             for one, two in ((x.inputs[0], y.inputs[0]), (x.outputs[0], y.outputs[0])):
                 if one is None or two is None or one.is_initializer() or two.is_initializer():
                     continue
                 if of_a.shapes.get(one) == of_b.shapes.get(two):
                     yield one, two
+
+
+def _kind(node: ir.Node, numbers: Numbers) -> Any:
+    return node.op_type, node.domain, *(numbers.shapes.get(v) for v in node.outputs)
+
+
+def alike(one: Array | None, two: Array | None) -> bool:
+    """Whether most of two values is the same, as where one channel is wrong."""
+    if one is None or two is None or one.shape != two.shape or one.dtype.kind != "f":
+        return False
+    gap, size = (float(np.linalg.norm(array)) for array in (two - one, one))
+    return gap <= ALIKE * size
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

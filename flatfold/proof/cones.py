@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.alignment import Alignment
@@ -33,6 +32,14 @@ LINEAR = (
     "Unsqueeze",
 )
 COMMUTING = ("Gemm", "MatMul", "Mul")
+NOISE = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
 PRODUCTS = (*COMMUTING, "BatchNormalization", "Conv", "ConvTranspose", "Div")
 
 
@@ -132,7 +139,7 @@ def is_linear(node: ir.Node) -> bool:
 def is_same(cone: Cone, pairs: Alignment) -> bool:
     """One node on each side, the same operator with the same constants, that read pairs."""
     one, two = cone.a.producer(), cone.b.producer()
-    if one is None or two is None:
+    if one is None or two is None or one.op_type in NOISE:
         return False
     alike = (one.op_type, one.domain, one.overload) == (two.op_type, two.domain, two.overload)
     if not alike or len(one.inputs) != len(two.inputs) or len(one.outputs) != len(two.outputs):
@@ -147,10 +154,19 @@ def _same_operand(x: ir.Value | None, y: ir.Value | None, pairs: Alignment) -> b
         return x is y
     if pairs.forth.get(x) is y:
         return True
+    return _same_constant(x, y)
+
+
+def is_other(x: ir.Value, y: ir.Value) -> bool:
+    """Two outputs of which the first is a constant, and the second not the same."""
+    return x.producer() is None and not x.is_graph_input() and not _same_constant(x, y)
+
+
+def _same_constant(x: ir.Value, y: ir.Value) -> bool:
     one, two = (None if v.is_graph_input() else v.const_value for v in (x, y))
-    if one is None or two is None or one.dtype != two.dtype or tuple(one.shape) != tuple(two.shape):
+    if one is None or two is None or one.dtype != two.dtype:
         return False
-    return bool(np.array_equal(one.numpy(), two.numpy()))
+    return one.shape == two.shape and one.tobytes() == two.tobytes()
 
 
 def _same_attributes(one: ir.Node, two: ir.Node) -> bool:
@@ -163,5 +179,5 @@ def _same_value(one: Any, two: Any) -> bool:
     if one.type != two.type or one.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
         return False
     if one.type == ir.AttributeType.TENSOR:
-        return bool(np.array_equal(one.as_tensor().numpy(), two.as_tensor().numpy()))
+        return bool(one.as_tensor().tobytes() == two.as_tensor().tobytes())
     return bool(one.value == two.value)

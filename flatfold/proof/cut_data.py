@@ -7,6 +7,7 @@ wrong in one weight, which many other products would hide: there M is the size o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,10 +17,11 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.convolution import Array
-from flatfold.proof.pair import Pair, attribute
+from flatfold.proof.pair import attribute
 
 INTERIOR = 3  # positions that see no border, on every axis
-IMAGES = 12  # of impulses, at most
+CELLS = 4  # impulses along an axis
+WORK = 1 << 31  # products in all images of impulses together
 LOUD = 256.0  # an impulse beside which the constants of a norm are small
 
 ANYWHERE = (
@@ -132,39 +134,56 @@ def dense(shapes: Mapping[ir.Value, Shape], rng: np.random.Generator) -> dict[ir
     return {value: rng.standard_normal(shape) for value, shape in shapes.items()}
 
 
+def roomy_shapes(shapes: Mapping[ir.Value, Shape], reach: Reach) -> dict[ir.Value, Shape]:
+    """`shapes` of maps that hold CELLS impulses on every axis, none of which sees the border."""
+    return {
+        v: shape
+        if all(n == 1 for n in shape[2:])
+        else (1, shape[1], *map(_roomy, shape[2:], reach.span, reach.stride))
+        for v, shape in shapes.items()
+    }
+
+
+def _roomy(size: int, span: int, stride: int) -> int:
+    least = 2 * span + stride - 1 + CELLS * _spacing(span, stride)
+    return least + (size - least) % stride
+
+
+def _spacing(span: int, stride: int) -> int:
+    """Between impulses that no output sees two of, and that stand the same way to the stride."""
+    return -(-(span + stride) // stride) * stride
+
+
 def sparse(
-    shapes: Mapping[ir.Value, Shape], reach: Reach, rng: np.random.Generator, loud: float = LOUD
+    shapes: Mapping[ir.Value, Shape], reach: Reach, weights: int, rng: np.random.Generator
 ) -> dict[ir.Value, Array]:
-    """Images of zeros but for one channel in every field of view, until each channel had a turn."""
-    spacing = [a + s for a, s in zip(reach.span, reach.stride, strict=True)]
-    cells = {v: _cells(shape[2:], spacing) for v, shape in shapes.items()}
-    wanted = [-(-shape[1] // cells[v]) for v, shape in shapes.items()]
-    count = max(1, min(IMAGES, max(wanted, default=1)))
+    """Images of zeros but for impulses of one channel each, apart from one another.
+
+    Every channel has its turn in each phase of the stride, so that every weight is met alone;
+    as far as the work allows, for a region of `weights` weights.
+    """
+    phases = list(product(*map(range, reach.stride)))
+    grids = {v: _grid(shape[2:], reach) for v, shape in shapes.items()}
+    wanted = max((-(-shape[1] // len(grids[v])) for v, shape in shapes.items()), default=0)
+    pixels = max((math.prod(shape[2:]) for shape in shapes.values()), default=1)
+    count = min(wanted * len(phases), max(1, WORK // (pixels * max(weights, 1))))
     found = {}
     for value, shape in shapes.items():
         x = np.zeros((count, *shape[1:]))
-        turns = np.resize(rng.permutation(shape[1]), count * cells[value]).reshape(count, -1)
-        for image in range(count):
-            for place, channel in zip(_places(shape[2:], spacing, rng), turns[image], strict=False):
-                at: Any = (image, channel, *place)
-                x[at] = loud * rng.choice([-1, 1]) * rng.uniform(0.5, 2)
+        turns = np.resize(rng.permutation(shape[1]), (wanted, len(grids[value])))
+        for image, (row, phase) in zip(x, product(turns, phases), strict=False):
+            for channel, corner in zip(row, grids[value], strict=True):
+                ends = zip(corner, phase, shape[2:], strict=True)
+                at: Any = (channel, *(min(i + j, n - 1) for i, j, n in ends))
+                image[at] = LOUD * rng.choice([-1, 1]) * rng.uniform(0.5, 2)
         found[value] = x
     return found
 
 
-def _cells(size: Sequence[int], spacing: Sequence[int]) -> int:
-    """Places that a grid has at least, whatever its phase."""
-    return int(np.prod([max(1, n // s) for n, s in zip(size, spacing, strict=True)]))
-
-
-def _places(size: Sequence[int], spacing: Sequence[int], rng: np.random.Generator) -> list[Shape]:
-    """A grid with a random phase, so that strides and borders are met in every way."""
-    axes = [
-        range(int(rng.integers(max(1, min(s, n)))), n, s)
-        for n, s in zip(size, spacing, strict=True)
-    ]
+def _grid(sizes: Sequence[int], reach: Reach) -> list[Shape]:
+    """Where impulses go in phase 0: far from the border where there is room."""
+    axes = []
+    for n, span, stride in zip(sizes, reach.span, reach.stride, strict=True):
+        places = list(range(span, n - span - stride + 1, _spacing(span, stride)))
+        axes.append(places or [min(span, max(0, n - stride))])
     return list(product(*axes))
-
-
-def pairs_of(data: Mapping[ir.Value, Array]) -> dict[ir.Value, Pair]:
-    return {value: Pair(x, np.abs(x)) for value, x in data.items()}

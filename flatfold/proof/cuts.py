@@ -20,13 +20,14 @@ from flatfold.proof.alignment import (
     Array,
     Numbers,
     agree,
+    alike,
     first_feeds,
     in_sequence,
     numbers_of,
     propose,
     values_of,
 )
-from flatfold.proof.cones import Cone, cone_of, is_linear, is_same
+from flatfold.proof.cones import Cone, cone_of, is_linear, is_other, is_same
 from flatfold.proof.crosscheck import Verdict, crosscheck
 
 DEEPEST = 2  # operators in a row that are not linear; beyond, M says nothing any more
@@ -38,11 +39,12 @@ Progress = Callable[[str], None]
 class Cuts:
     """What was found of two graphs: each cone that was run with its verdict, in order.
 
-    `shapes` are those of the first graph's values when it ran.
+    `shapes` are those of the first graph's values when it ran; `unpaired` outputs have no partner.
     """
 
     shapes: Mapping[ir.Value, tuple[int, ...]]
     structural: int = 0
+    unpaired: tuple[str, ...] = ()
     checked: list[tuple[Cone, Verdict]] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[tuple[Cone, Verdict]]:
@@ -52,7 +54,9 @@ class Cuts:
     def verdict(self) -> str:
         """`refuted` if one cone is, `bounded` if all are, else `open`."""
         kinds = {verdict.kind for _, verdict in self.checked}
-        return "refuted" if "refuted" in kinds else "open" if "open" in kinds else "bounded"
+        if "refuted" in kinds:
+            return "refuted"
+        return "open" if self.unpaired or "open" in kinds else "bounded"
 
     @property
     def worst(self) -> float:
@@ -81,23 +85,25 @@ class _Sides:
         wanted = list(self.a.graph.outputs)
         while wanted:
             value = wanted.pop()
-            if value in found or value.is_graph_input() or value.producer() is None:
+            if value in found or value.producer() is None or value not in self.pairs.forth:
                 continue
             found[value] = cone_of(value, self.pairs.forth[value], self.pairs)
             reads = self.operands(found[value]) if self.is_same(found[value]) else None
             wanted += reads if reads is not None else [v for v, _ in found[value].sources]
         return sorted(found.values(), key=lambda cone: self.of_a.order[cone.a])
 
-    def cut_further(self, cones: Iterable[Cone]) -> bool:
-        """Pair what lies around the same activations in a row, where the numbers part ways."""
+    def cut_further(self, sure: bool) -> bool:
+        """Pair what lies around the same activations in a row, where the numbers part ways.
+
+        Unless the two are `sure` to differ, such a pair must still have most numbers in common.
+        """
         known = dict(self.pairs.forth)
         fixed = {*_ends(self.a.graph), *_ends(self.b.graph)}
-        for cone in cones:
-            if not self.is_same(cone):
-                bent = [[n for n in side if not is_linear(n)] for side in (cone.before, cone.after)]
-                for mine, other in in_sequence(bent[0], bent[1], self.of_a, self.of_b):
-                    if mine not in fixed and other not in fixed:
-                        self.pairs.put(mine, other)
+        bent = [[n for n in side.graph if not is_linear(n)] for side in (self.a, self.b)]
+        for mine, other in in_sequence(bent[0], bent[1], self.of_a, self.of_b, self.pairs):
+            same = sure or alike(self.of_a.samples.get(mine), self.of_b.samples.get(other))
+            if same and mine not in fixed and other not in fixed:
+                self.pairs.put(mine, other)
         return self.pairs.forth != known
 
     def part_ways(self) -> bool:
@@ -106,7 +112,16 @@ class _Sides:
         return not all(agree(self.of_a.samples[x], self.of_b.samples[y]) for x, y in ends)
 
     def is_same(self, cone: Cone) -> bool:
-        return is_same(cone, self.pairs)
+        """One operator on both sides; not a function of the model's own, which may differ."""
+        node = cone.a.producer()
+        own = {*self.a.functions, *self.b.functions}
+        return node is not None and node.op_identifier() not in own and is_same(cone, self.pairs)
+
+    def unpaired(self) -> tuple[str, ...]:
+        """Outputs that are an input or a constant on one side, and not the same on the other."""
+        ends = zip(self.a.graph.outputs, self.b.graph.outputs, strict=True)
+        apart = (x for x, y in ends if self.pairs.forth.get(x) is not y or is_other(x, y))
+        return tuple(value.name or "" for value in apart)
 
     def operands(self, cone: Cone) -> list[ir.Value]:
         node = cone.a.producer()
@@ -126,17 +141,17 @@ def prove(a: ir.Model, b: ir.Model, progress: Progress = lambda _: None, seed: i
     of_a, of_b = numbers_of(a, feeds), numbers_of(b, feeds)
     sides = _Sides(a, b, feeds, of_a, of_b, propose(a, b, of_a, of_b))
     found = _judged(sides, sides.cones(), progress, seed)
-    vague = [cone for cone, _ in found.of_kind("refuted") if not cone.is_linear]
-    if not vague and sides.part_ways():
-        vague = [cone for cone, _ in found.of_kind("open") if cone.bends > DEEPEST]
-    if not sides.cut_further(vague):
+    unclear = found.of_kind("refuted") or found.of_kind("open")
+    if all(cone.bends == 0 for cone, _ in unclear):
+        return found
+    if not sides.cut_further(sure=found.verdict == "refuted" or sides.part_ways()):
         return found
     closer = _judged(sides, sides.cones(), progress, seed)
     return closer if closer.verdict == "refuted" else found
 
 
 def _judged(sides: _Sides, cones: list[Cone], progress: Progress, seed: int) -> Cuts:
-    cuts = Cuts(sides.of_a.shapes)
+    cuts = Cuts(sides.of_a.shapes, unpaired=sides.unpaired())
     for number, cone in enumerate(cones):
         if sides.is_same(cone):
             cuts.structural += 1

@@ -42,7 +42,7 @@ def diagnose(cone: Cone, shapes: Mapping[ir.Value, Shape]) -> Finding | None:
     for source in own:
         try:
             found = _probed(cone, source, small or own, reach, small is not None)
-        except (Unsupported, ValueError, IndexError):
+        except (Unsupported, ValueError, LookupError, TypeError):
             return bias
         if found is not None and found.input is not None:
             name = (source.name or "") if len(own) > 1 else ""

@@ -55,6 +55,8 @@ def _judged(cuts: Cuts, found: Equivalence) -> Equivalence:
     if missed:
         reason = f"{len(missed)} of {len(cuts.checked)} regions not compared on their own: "
         return _with_reason(found, reason + missed[0][1].reason)
+    if cuts.unpaired:
+        return _with_reason(found, f"output {cuts.unpaired[0]} is not computed in both")
     if found.verdict == "refuted" and not found.is_less_exact:
         return _with_reason(found, "each region is within rounding, the whole is not")
     if found.verdict == "unknown":

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from flatfold.proof.equivalence import Equivalence
 
 VERIFY = ("off", "sample", "bound")
-COMPARED = ("sample", "bound")  # of two models that are given
 Progress = Callable[[str], None]
 
 
@@ -178,47 +177,6 @@ def backend_for(target: str) -> Backend:
     if not state.available:
         raise TargetUnavailable(f"target {target}: {state.reason}", hint=state.hint)
     return backend
-
-
-def verify(
-    model_a: Any,
-    model_b: Any,
-    *,
-    verify: str = "bound",
-    progress: Progress = _silent,
-    **options: Any,
-) -> Equivalence:
-    """Whether two models with the same inputs and outputs compute the same function.
-
-    Runs both on random, constant, impulse and border inputs against model_a in float64. `verify`:
-    "sample" stops there; "bound" also compares them part by part, whichever tool rewrote the
-    second: operators that are the same, and regions that agree within rounding. The verdict is
-    `identical`, `bounded`, `sampled`, `refuted` (then `faults` name the region and the weight) or
-    `unknown`. A difference is a verdict, not an exception. `options` are those of `optimize` that
-    say how to export a module; an ONNX model beside a module has its own.
-    """
-    import onnx_ir as ir
-
-    from flatfold.proof.equivalence import Equivalence
-    from flatfold.proof.execute import compare
-    from flatfold.proof.parts import part_by_part
-    from flatfold.resolve import reference_of, resolve_both
-    from flatfold.summary import summarise
-
-    if verify not in COMPARED:
-        raise UnknownName("verification", verify, COMPARED)
-    a, b = resolve_both(model_a, model_b, **options)
-    if ir.to_proto(a.model).SerializeToString() == ir.to_proto(b.model).SerializeToString():
-        return Equivalence("identical", reason="the two graphs have the same bytes")
-    macs = summarise(a.model).macs or 0
-    found = compare(
-        a.model,
-        b.model,
-        reference=reference_of(a),
-        macs=macs,
-        progress=lambda label: progress(f"running on {label}"),
-    )
-    return found if verify == "sample" else part_by_part(a.model, b.model, found, progress)
 
 
 def load(folder: str | os.PathLike[str]) -> Engine:

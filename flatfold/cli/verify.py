@@ -36,7 +36,7 @@ def verify(
     debug: given.Debug = False,
 ) -> None:
     """Compare two models, whichever tool rewrote one; exit code 4 if they differ."""
-    from flatfold import driver
+    from flatfold import pairs
 
     shape = next(
         (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
@@ -51,7 +51,7 @@ def verify(
     with working() as progress:
         progress("comparing")
         models = graph_of(model_a), graph_of(model_b)
-        found = driver.verify(*models, progress=progress, **chosen)
+        found = pairs.verify(*models, progress=progress, **chosen)
     if json:
         emit("verify", {"passed": found.passed, **found.to_dict()})
     else:

@@ -30,7 +30,7 @@ from flatfold.proof.evaluate import evaluate
 from flatfold.proof.pair import Pair, Unsupported, attribute
 from flatfold.proof.region import MARGIN, ROUNDOFF, SPACING, limits_of, within_range
 
-ROUNDINGS = 4  # of a weight folded in single precision: var + eps, root, quotient, product
+ROUNDINGS = 5  # of a weight: var + eps, root, quotient, product, sum of branches
 STACK = 16  # images that are run at once
 
 Data = Mapping[ir.Value, Array]

@@ -22,7 +22,7 @@ from flatfold.proof.pair import attribute
 INTERIOR = 3  # positions that see no border, on every axis
 CELLS = 4  # impulses along an axis
 WORK = 1 << 31  # products in all images of impulses together
-LOUD = 256.0  # an impulse beside which the constants of a norm are small
+LOUD = 2.0**20  # an impulse beside which the constants of a norm are small
 
 ANYWHERE = (
     "Add",

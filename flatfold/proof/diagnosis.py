@@ -29,15 +29,20 @@ def described(cone: Cone, verdict: Verdict, finding: Finding | None) -> str:
     return f"{text}; {finding}" if finding is not None else text
 
 
-def diagnose(cone: Cone, shapes: Mapping[ir.Value, Shape]) -> Finding | None:
-    """The wrong weight of a linear cone; None where there is none to name."""
+def diagnose(
+    cone: Cone, shapes: Mapping[ir.Value, Shape], as_it_is: bool = False
+) -> Finding | None:
+    """The wrong weight of a linear cone; None where there is none to name.
+
+    Looked for in the smallest maps that show it, or in those of `shapes` `as_it_is`.
+    """
     own = {v: shapes[v] for v, _ in cone.sources}
     if not cone.is_linear or any(len(shape) < 2 for shape in own.values()):
         return None
     axes = max((len(shape) - 2 for shape in own.values()), default=0)
     reach = farther(reach_of(cone.before, cone.a, axes), reach_of(cone.after, cone.b, axes))
     free = axes > 0 and is_free((*cone.before, *cone.after), axes)
-    small = small_shapes(own, reach) if free else None
+    small = own if free and as_it_is else small_shapes(own, reach) if free else None
     bias: Finding | None = None
     for source in own:
         try:

@@ -18,7 +18,7 @@ from flatfold.proof.pair import Pair
 
 IMAGES = 32  # run at a time
 RUNS = 4096  # at most, of one function
-LOUD = 256.0  # an impulse beside which constants are small, as M counts them too
+LOUD = 2.0**20  # an impulse beside which constants are small, as M counts them too
 
 Shape = tuple[int, ...]
 Side = Callable[[Array], Pair]

@@ -1,0 +1,189 @@
+"""Two graphs compared part by part, whichever tool rewrote the second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import flatfold
+from flatfold.proof.equivalence import Equivalence
+from flatfold.proof.parts import part_by_part
+from tests.nets import Net, rewrite
+from tests.proof.planted import BLOCKS, Block, deploy_form, drawn_net, training_form
+
+SHAPE = (1, 4, 9, 8)
+
+
+def by_flatfold(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
+    return rewrite(model).after
+
+
+def by_onnxsim(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
+    import onnxsim
+
+    return onnxsim.simplify(model)[0]
+
+
+def by_onnxslim(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
+    return pytest.importorskip("onnxslim").slim(model)
+
+
+def by_onnxscript(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
+    from onnxscript import optimizer, rewriter
+
+    graph = ir.from_proto(model)
+    optimizer.optimize(graph)
+    return ir.to_proto(rewriter.rewrite(graph))
+
+
+def by_onnx_runtime(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 4
+    providers = ["CPUExecutionProvider"]
+    ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+    return onnx.load(folder / "optimised.onnx")
+
+
+TOOLS = [by_flatfold, by_onnxsim, by_onnxslim, by_onnxscript, by_onnx_runtime]
+Tool = Callable[[onnx.ModelProto, Path], onnx.ModelProto]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
+def test_what_a_tool_folds_rightly_is_bounded(tool: Tool, tmp_path: Path) -> None:
+    model = training_form(drawn_net(0))
+    done = tool(model, tmp_path)
+    assert len(done.graph.node) < len(model.graph.node)
+    found = flatfold.verify(model, done)
+    assert found.verdict == "bounded", found
+    assert found.regions >= BLOCKS
+    assert found.region_ratio <= (1.01 if tool is by_flatfold else 4)
+    assert ("rounded up to" in found.reason) == (found.region_ratio > 1.01)
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
+def test_what_a_tool_folds_wrongly_is_named(tool: Tool, tmp_path: Path) -> None:
+    """The same fault, as if the tool had misread one variance."""
+    blocks = drawn_net(0)
+    wrong = list(blocks)
+    wrong[5] = blocks[5].with_norm(0, blocks[5].norms[0].changed("variance", 3, 4))
+    found = flatfold.verify(training_form(blocks), tool(training_form(wrong), tmp_path))
+    assert found.verdict == "refuted"
+    assert "b5." in found.reason
+    assert all(name.startswith("b5.") for name in found.faults[0].nodes)
+    assert found.faults[0].channel == 3
+
+
+def parts(before: Net, after: Net) -> Equivalence:
+    """By their parts alone, as if running the two had shown nothing."""
+    models = (ir.from_proto(net.model(net.y)) for net in (before, after))
+    return part_by_part(*models, Equivalence("sampled"))
+
+
+def two() -> tuple[Net, Net]:
+    return Net(SHAPE, dtype=np.float32), Net(SHAPE, dtype=np.float32)
+
+
+def test_a_fault_in_a_dead_channel_is_caught_though_outputs_are_equal():
+    blocks = drawn_net(3)
+    dead = blocks[2].norms[0].beta.copy()
+    dead[3] = -1000
+    blocks[2] = blocks[2].with_norm(0, replace(blocks[2].norms[0], beta=dead))
+    wrong = blocks[2].with_norm(0, blocks[2].norms[0].changed("variance", 3, 4))
+    folded = [(wrong if block is blocks[2] else block).fold() for block in blocks]
+    right, faulty = training_form(blocks), deploy_form(blocks, folded)
+    assert flatfold.verify(right, faulty, verify="sample").verdict == "sampled"
+    found = flatfold.verify(right, faulty)
+    assert (found.verdict, found.faults[0].channel) == ("refuted", 3)
+    assert found.faults[0].weight["output"] == 3
+    assert found.error <= found.bound
+
+
+def test_operators_that_are_the_same_need_no_run():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.op("Erf", net.conv(net.x, 4, 4, (3, 3)), outputs=1)
+    b.nodes[-1].name = "another name"
+    found = parts(a, b)
+    assert (found.verdict, found.structural, found.regions) == ("bounded", 2, 0)
+
+
+def test_a_region_that_cannot_be_run_is_not_bounded():
+    a, b = two()
+    a.y = a.op("Softmax", a.x, axis=1)
+    total = b.op("ReduceSum", b.op("Exp", b.x), b.const(np.array([1])))
+    b.y = b.op("Div", b.nodes[0].output[0], total)
+    found = parts(a, b)
+    assert found.verdict == "sampled"
+    assert "1 of 1 regions not compared on their own" in found.reason
+
+
+def test_what_only_differs_out_of_reach_is_no_difference():
+    a, b = two()
+    a.y = a.conv(a.op("Relu", a.op("Relu", a.x)), 4, 4, (3, 3))
+    b.y = b.conv(b.op("Relu", b.x), 4, 4, (3, 3))
+    assert parts(a, b).verdict == "bounded"
+
+
+def test_a_pair_that_only_one_side_reads_is_looked_through():
+    a, b = two()
+    for net in (a, b):
+        net.first = net.conv(net.x, 4, 4, (1, 1), bias=False)
+    a.y = a.op("Add", a.op("Relu", a.first), a.op("Add", a.first, a.x))
+    b.y = b.op("Add", b.op("Add", b.op("Relu", b.first), b.x), b.first)
+    assert parts(a, b).verdict == "bounded"
+
+
+def test_an_output_that_is_a_constant_on_one_side_is_compared_too():
+    a, b = two()
+    zero = a.op("Mul", a.x, a.const(np.zeros((1, 1, 1, 1))))
+    a.y = a.op("Add", zero, a.const(np.ones(SHAPE)))
+    b.y = b.op("Add", b.op("Sub", b.x, b.x), b.const(np.ones(SHAPE)))
+    assert parts(a, b).verdict == "bounded"
+    b.constants["c0"] = b.constants["c0"] * np.float32(1.01)
+    assert parts(a, b).verdict == "refuted"
+
+
+def test_noise_is_not_the_same_twice():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.op("Add", net.x, net.op("RandomNormalLike", net.x))
+    assert parts(a, b).verdict in ("identical", "sampled")
+    b.nodes[-1].name = "another"
+    assert parts(a, b).verdict == "sampled"
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_a_weight_of_any_size_is_met_alone(scale):
+    blocks = [drawn_net(4)[3]]
+    blocks = [Block(blocks[0].wide * np.float32(scale), blocks[0].narrow, blocks[0].norms)]
+    weight, bias = blocks[0].fold()
+    off = weight.copy()
+    off[5, 7, 0, 2] *= 1 + 1e-5
+    size = blocks[0].wide.shape[1]
+
+    def net(convolution: list[np.ndarray] | None) -> Net:
+        made = Net((1, size, 9, 8), dtype=np.float32)
+        if convolution is not None:
+            made.y = made.op("Conv", made.x, *map(made.const, convolution), pads=[1] * 4)
+            return made
+        arms = [made.op("Conv", made.x, made.const(blocks[0].wide), pads=[1] * 4)]
+        arms += [made.op("Conv", made.x, made.const(blocks[0].narrow)), made.x]
+        for i, norm in enumerate(blocks[0].norms):
+            arms[i] = made.op("BatchNormalization", arms[i], *map(made.const, vars(norm).values()))
+        made.y = made.op("Sum", *arms)
+        return made
+
+    assert parts(net(None), net([weight, bias])).verdict == "bounded"
+    found = parts(net(None), net([off, bias]))
+    assert found.verdict == "refuted"
+    assert "output channel 5, input channel 7, tap (0, 2)" in found.reason

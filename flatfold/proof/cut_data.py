@@ -21,7 +21,7 @@ from flatfold.proof.pair import attribute
 
 INTERIOR = 3  # positions that see no border, on every axis
 CELLS = 4  # impulses along an axis
-WORK = 1 << 31  # products in all images of impulses together
+WORK = 1 << 29  # products in all images of impulses together; beyond, not every weight is met
 LOUD = 2.0**20  # an impulse beside which the constants of a norm are small
 
 ANYWHERE = (

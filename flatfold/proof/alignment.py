@@ -7,8 +7,10 @@ both graphs may be cut, and what lies between cuts is compared on its own.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -17,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from flatfold.errors import BuildError
 from flatfold.proof.execute import specs_of
 from flatfold.proof.inputs import draw, settings
 from flatfold.proof.runtime import PlainSession
 
 Array = npt.NDArray[Any]
 
+MEMORY = 1 << 27  # elements that are kept of one run
 SAMPLED = 512  # elements of a value that are compared
 CLOSE = 1e-3  # of the largest of them; half precision drifts further
 CLOSE_HALF = 3e-2
@@ -64,9 +68,23 @@ def numbers_of(model: ir.Model, feeds: Mapping[str, Array]) -> Numbers:
     """Run `model` with optimisation off and look at every value. Raises BuildError."""
     values = [v for v in _values(model.graph) if _is_tensor(v)]
     shapes, samples = {}, {}
-    for value, array in values_of(model, feeds, values).items():
-        shapes[value], samples[value] = np.shape(array), _some(array)
+    for part in _in_memory(values):
+        for value, array in values_of(model, feeds, part).items():
+            shapes[value], samples[value] = np.shape(array), _some(array)
     return Numbers(shapes, samples, {v: i for i, v in enumerate(_values(model.graph))})
+
+
+def _in_memory(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
+    """As many values as MEMORY holds at a time; those of open size count for little."""
+    part, size = [], 0
+    for value in values:
+        dims = value.shape.dims if value.shape is not None else ()
+        size += math.prod(dim for dim in dims if isinstance(dim, int))
+        part.append(value)
+        if size > MEMORY:
+            yield part
+            part, size = [], 0
+    yield part
 
 
 def values_of(
@@ -82,11 +100,19 @@ def values_of(
     return {value: np.asarray(found[value.name]) for value in values}
 
 
-def first_feeds(model: ir.Model, seed: int = 0) -> dict[str, Array]:
-    """One random input. Raises InputError where a type or rank is unknown."""
+def first_numbers(model: ir.Model, seed: int = 0) -> tuple[dict[str, Array], Numbers]:
+    """A random input, of the first size that `model` runs on, and what its values then are.
+
+    Raises InputError where a type or rank is unknown, BuildError where it runs on none.
+    """
     specs = specs_of(model)
-    _, feeds = next(draw(specs, settings(specs)[0], seed))
-    return dict(feeds)
+    *others, last = settings(specs)
+    for shapes in others:
+        feeds = dict(next(draw(specs, shapes, seed))[1])
+        with suppress(BuildError):
+            return feeds, numbers_of(model, feeds)
+    feeds = dict(next(draw(specs, last, seed))[1])
+    return feeds, numbers_of(model, feeds)
 
 
 def propose(a: ir.Model, b: ir.Model, of_a: Numbers, of_b: Numbers) -> Alignment:

@@ -21,7 +21,7 @@ from flatfold.proof.alignment import (
     Numbers,
     agree,
     alike,
-    first_feeds,
+    first_numbers,
     in_sequence,
     numbers_of,
     propose,
@@ -137,8 +137,8 @@ def prove(a: ir.Model, b: ir.Model, progress: Progress = lambda _: None, seed: i
 
     Raises FlatfoldError where a graph cannot be run.
     """
-    feeds = first_feeds(a, seed)
-    of_a, of_b = numbers_of(a, feeds), numbers_of(b, feeds)
+    feeds, of_a = first_numbers(a, seed)
+    of_b = numbers_of(b, feeds)
     sides = _Sides(a, b, feeds, of_a, of_b, propose(a, b, of_a, of_b))
     found = _judged(sides, sides.cones(), progress, seed)
     unclear = found.of_kind("refuted") or found.of_kind("open")

@@ -187,3 +187,26 @@ def test_a_weight_of_any_size_is_met_alone(scale):
     found = parts(net(None), net([off, bias]))
     assert found.verdict == "refuted"
     assert "output channel 5, input channel 7, tap (0, 2)" in found.reason
+
+
+def test_sizes_that_only_one_setting_has_are_found():
+    """Open axes of which the graph takes 65 x 49 and nothing smaller."""
+    a, b = (Net((1, 4, "h", "w"), dtype=np.float32) for _ in range(2))
+    for net, weights in ((a, (1.0, 1.0)), (b, (2.0, 0.5))):
+        map_ = net.const(np.ones((1, 1, 65, 49)))
+        first = net.op("Mul", net.op("Add", net.x, map_), net.const(np.array(weights[0])))
+        net.y = net.op("Mul", first, net.const(np.array(weights[1])))
+    assert parts(a, b).verdict == "bounded"
+    b.constants["c2"] *= 2
+    assert parts(a, b).verdict == "refuted"
+
+
+def test_values_are_looked_at_in_parts_that_fit_in_memory(monkeypatch):
+    from flatfold.proof import alignment
+
+    blocks = drawn_net(0)
+    models = [training_form(blocks), deploy_form(blocks, [block.fold() for block in blocks])]
+    graphs = [ir.from_proto(model) for model in models]
+    whole = part_by_part(*graphs, Equivalence("sampled"))
+    monkeypatch.setattr(alignment, "MEMORY", 5000)
+    assert part_by_part(*graphs, Equivalence("sampled")) == whole

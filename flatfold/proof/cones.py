@@ -157,6 +157,16 @@ def _same_operand(x: ir.Value | None, y: ir.Value | None, pairs: Alignment) -> b
     return _same_constant(x, y)
 
 
+def since(kind: str, opset: int, domain: str) -> int:
+    """The opset in which the operator became what it is in `opset`; 0 if unknown."""
+    from onnx import defs
+
+    try:
+        return int(defs.get_schema(kind, opset, domain).since_version)
+    except defs.SchemaError:
+        return 0
+
+
 def is_other(x: ir.Value, y: ir.Value) -> bool:
     """Two outputs of which the first is a constant, and the second not the same."""
     return x.producer() is None and not x.is_graph_input() and not _same_constant(x, y)

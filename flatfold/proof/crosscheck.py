@@ -149,6 +149,8 @@ def run(nodes: Iterable[ir.Node], output: ir.Value, feeds: Mapping[ir.Value, Pai
     known = dict(feeds)
     with np.errstate(all="ignore"):
         for node in nodes if output not in known else ():
+            if node.domain not in ("", "ai.onnx"):
+                raise Unsupported(f"{node.domain}.{node.op_type}")
             known |= _split(node, known) if node.op_type == "Split" else evaluate([node], known)
     if output not in known and output.const_value is not None:
         array = output.const_value.numpy().astype(np.float64)

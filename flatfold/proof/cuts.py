@@ -27,7 +27,7 @@ from flatfold.proof.alignment import (
     propose,
     values_of,
 )
-from flatfold.proof.cones import Cone, cone_of, is_linear, is_other, is_same
+from flatfold.proof.cones import Cone, cone_of, is_linear, is_other, is_same, since
 from flatfold.proof.crosscheck import Verdict, crosscheck
 
 DEEPEST = 2  # operators in a row that are not linear; beyond, M says nothing any more
@@ -112,10 +112,18 @@ class _Sides:
         return not all(agree(self.of_a.samples[x], self.of_b.samples[y]) for x, y in ends)
 
     def is_same(self, cone: Cone) -> bool:
-        """One operator on both sides; not a function of the model's own, which may differ."""
+        """One operator on both sides, of versions that mean the same."""
         node = cone.a.producer()
-        own = {*self.a.functions, *self.b.functions}
-        return node is not None and node.op_identifier() not in own and is_same(cone, self.pairs)
+        return node is not None and self._means_the_same(node) and is_same(cone, self.pairs)
+
+    def _means_the_same(self, node: ir.Node) -> bool:
+        """Not where it is a function of the model's own, or was defined anew between two opsets."""
+        if node.op_identifier() in {*self.a.functions, *self.b.functions}:
+            return False
+        one, two = (model.opset_imports.get(node.domain) for model in (self.a, self.b))
+        if one == two or one is None or two is None:
+            return one == two
+        return since(node.op_type, one, node.domain) == since(node.op_type, two, node.domain) > 0
 
     def unpaired(self) -> tuple[str, ...]:
         """Outputs that are an input or a constant on one side, and not the same on the other."""

@@ -210,3 +210,24 @@ def test_values_are_looked_at_in_parts_that_fit_in_memory(monkeypatch):
     whole = part_by_part(*graphs, Equivalence("sampled"))
     monkeypatch.setattr(alignment, "MEMORY", 5000)
     assert part_by_part(*graphs, Equivalence("sampled")) == whole
+
+
+def test_an_operator_of_another_domain_is_not_taken_for_ours():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.op("Relu", net.conv(net.x, 4, 4, (3, 3)))
+    graphs = [ir.from_proto(net.model(net.y)) for net in (a, b)]
+    gelu = list(graphs[1].graph)[-1]
+    gelu.domain, gelu.op_type = "com.microsoft", "Gelu"
+    graphs[1].opset_imports["com.microsoft"] = 1
+    assert part_by_part(*graphs, Equivalence("sampled")).verdict == "sampled"
+
+
+@pytest.mark.parametrize(("opset", "verdict"), [(13, "bounded"), (12, "sampled")])
+def test_an_operator_that_another_opset_defines_anew_is_not_the_same(opset: int, verdict: str):
+    """Softmax flattened what lies behind its axis until opset 13."""
+    a, b = two()
+    b.opset = opset
+    for net in (a, b):
+        net.y = net.op("Softmax", net.x, axis=1)
+    assert parts(a, b).verdict == verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -73,29 +73,26 @@ def named(nodes: Collection[ir.Node], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def cone_of(a: ir.Value, b: ir.Value, pairs: Alignment) -> Cone:
-    """Back from (a, b) to pairs that both sides read; a pair that one side reads is looked through.
+def cone_of(a: ir.Value, b: ir.Value, pairs: Alignment, order: Mapping[ir.Value, int]) -> Cone:
+    """Back from (a, b) to pairs that both sides read.
 
-    Where nothing but inputs of the graphs is left, one side may read some that the other does not.
+    While one side reads a pair that the other does not, the last pair in the first graph's `order`
+    is looked through: it may be computed from the others, which as a source it would not be. In the
+    end, one side may read inputs of the graphs that the other does not.
     """
     cuts = set(pairs.forth) - {a}
     while True:
         before, mine = _back(a, cuts)
         after, others = _back(b, {pairs.forth[v] for v in cuts})
-        partners = {pairs.forth[v] for v in mine if v in cuts}
-        apart = {v for v in mine if v in cuts and pairs.forth[v] not in others}
-        apart |= {pairs.back[w] for w in others if w in pairs.back and w not in partners}
-        inner = {v for v in apart if not _is_input(v)}
-        if not inner:
+        left = {v for v in mine if v in cuts}
+        right = {pairs.back[w] for w in others if w in pairs.back and pairs.back[w] in cuts}
+        inner = [v for v in left | right if not v.is_graph_input()]
+        if left == right or not inner:
             break
-        cuts -= inner
-    reads = {v: pairs.forth[v] for v in mine if v in cuts}
-    reads |= {pairs.back[w]: w for w in others if w in pairs.back and pairs.back[w] in cuts}
-    return Cone(a, b, tuple(reads.items()), tuple(before), tuple(after))
-
-
-def _is_input(value: ir.Value) -> bool:
-    return value.is_graph_input()
+        cuts.discard(max(inner, key=lambda value: order[value]))
+    reads = [v for v in dict.fromkeys([*mine, *sorted(right, key=lambda v: order[v])]) if v in cuts]
+    sources = tuple((value, pairs.forth[value]) for value in reads)
+    return Cone(a, b, sources, tuple(before), tuple(after))
 
 
 def _back(value: ir.Value, cuts: Collection[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:

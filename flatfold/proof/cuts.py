@@ -87,7 +87,7 @@ class _Sides:
             value = wanted.pop()
             if value in found or value.producer() is None or value not in self.pairs.forth:
                 continue
-            found[value] = cone_of(value, self.pairs.forth[value], self.pairs)
+            found[value] = cone_of(value, self.pairs.forth[value], self.pairs, self.of_a.order)
             reads = self.operands(found[value]) if self.is_same(found[value]) else None
             wanted += reads if reads is not None else [v for v, _ in found[value].sources]
         return sorted(found.values(), key=lambda cone: self.of_a.order[cone.a])

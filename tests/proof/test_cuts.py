@@ -231,3 +231,15 @@ def test_an_operator_that_another_opset_defines_anew_is_not_the_same(opset: int,
     for net in (a, b):
         net.y = net.op("Softmax", net.x, axis=1)
     assert parts(a, b).verdict == verdict
+
+
+def test_branches_that_a_tool_made_one_are_the_same():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.x
+        for _ in range(3):
+            weight = net.const(net.rng.standard_normal((4, 4, 1, 1)))
+            arms = [net.op("Relu", net.op("Conv", net.y, weight)) for _ in range(1 + (net is a))]
+            net.y = net.op("Relu", net.op("Add", arms[0], arms[-1]))
+    found = parts(a, b)
+    assert (found.verdict, found.regions) == ("bounded", 3)

@@ -57,6 +57,11 @@ class Alignment:
         self.forth[a], self.back[b] = b, a
         return True
 
+    def without(self, a: ir.Value) -> Alignment:
+        """All pairs but that of `a`."""
+        forth = {mine: other for mine, other in self.forth.items() if mine is not a}
+        return Alignment(forth, {other: mine for mine, other in forth.items()})
+
     def put(self, a: ir.Value, b: ir.Value) -> None:
         """The pair, in place of those that either is in."""
         self.back.pop(self.forth.pop(a, b), None)

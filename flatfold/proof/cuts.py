@@ -9,7 +9,7 @@ within rounding, dead channels, and what an average hides, included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,18 +79,40 @@ class _Sides:
         found = values_of(self.a, self.feeds, list(values))
         return {value: array.astype(np.float64) for value, array in found.items()}
 
-    def cones(self) -> list[Cone]:
-        """Those that the outputs rest on, each after the cones of its sources."""
+    def cones(self, ends: Iterable[ir.Value] = (), known: Iterable[ir.Value] = ()) -> list[Cone]:
+        """Those that `ends`, else the outputs, rest on, each after the cones of its sources.
+
+        Without the cones of values that are `known`.
+        """
         found: dict[ir.Value, Cone] = {}
-        wanted = list(self.a.graph.outputs)
+        wanted = [value for value in ends or self.a.graph.outputs if value not in set(known)]
         while wanted:
             value = wanted.pop()
             if value in found or value.producer() is None or value not in self.pairs.forth:
                 continue
             found[value] = cone_of(value, self.pairs.forth[value], self.pairs, self.of_a.order)
             reads = self.operands(found[value]) if self.is_same(found[value]) else None
-            wanted += reads if reads is not None else [v for v, _ in found[value].sources]
+            reads = reads if reads is not None else [v for v, _ in found[value].sources]
+            wanted += [value for value in reads if value not in known]
         return sorted(found.values(), key=lambda cone: self.of_a.order[cone.a])
+
+    def wider(self, cone: Cone) -> Iterator[Cone]:
+        """`cone` with its last linear source looked through, and so on, as long as it is linear.
+
+        Sources may depend on each other, so that the two agree on all values that they can have,
+        and yet not on any: x and y = x + 1, say.
+        """
+        pairs = self.pairs
+        while len(cone.sources) > 1:
+            makers = {v: v.producer() for v, _ in cone.sources if v is not cone.a}
+            inner = [v for v, node in makers.items() if node is not None and is_linear(node)]
+            if not inner:
+                return
+            pairs = pairs.without(max(inner, key=lambda value: self.of_a.order[value]))
+            cone = cone_of(cone.a, cone.b, pairs, self.of_a.order)
+            if not cone.is_linear:
+                return
+            yield cone
 
     def cut_further(self, sure: bool) -> bool:
         """Pair what lies around the same activations in a row, where the numbers part ways.
@@ -160,15 +182,29 @@ def prove(a: ir.Model, b: ir.Model, progress: Progress = lambda _: None, seed: i
 
 def _judged(sides: _Sides, cones: list[Cone], progress: Progress, seed: int) -> Cuts:
     cuts = Cuts(sides.of_a.shapes, unpaired=sides.unpaired())
-    for number, cone in enumerate(cones):
+    known = {cone.a: None for cone in cones}
+    for number, cone in enumerate(cones):  # which grows
         if sides.is_same(cone):
             cuts.structural += 1
             continue
         progress(f"region {number + 1} of {len(cones)}")
-        if cone.bends > DEEPEST:
-            reason = "too many operators that are not linear lie between two cuts"
-            cuts.checked.append((cone, Verdict("open", reason=reason)))
-        else:
-            verdict = crosscheck(cone, sides.of_a.shapes, sides.look, seed + number)
-            cuts.checked.append((cone, verdict))
+        wider, verdict = _verdict(sides, cone, seed + number)
+        cuts.checked.append((wider, verdict))
+        more = sides.cones([v for v, _ in wider.sources], known) if wider is not cone else []
+        known |= {other.a: None for other in more}
+        cones.extend(more)
     return cuts
+
+
+def _verdict(sides: _Sides, cone: Cone, seed: int) -> tuple[Cone, Verdict]:
+    """Of `cone`, or of a wider one that is within rounding where this is not."""
+    if cone.bends > DEEPEST:
+        reason = "too many operators that are not linear lie between two cuts"
+        return cone, Verdict("open", reason=reason)
+    verdict = crosscheck(cone, sides.of_a.shapes, sides.look, seed)
+    if verdict.kind == "refuted" and cone.is_linear:
+        for wider in sides.wider(cone):
+            again = crosscheck(wider, sides.of_a.shapes, sides.look, seed)
+            if again.kind == "bounded":
+                return wider, again
+    return cone, verdict

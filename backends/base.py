@@ -58,7 +58,8 @@ class Engine(ABC):
     """A model ready to run.
 
     `manifest` is free for the caller (model name, proof, remarks, ...): JSON values only, saved
-    and loaded with the engine. `run` may be called from several threads at once.
+    and loaded with the engine; so is `certificate`, what was proved. `run` may be called from
+    several threads at once.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -80,6 +81,7 @@ class Engine(ABC):
         self.outputs = outputs
         self.optional_inputs = optional_inputs
         self.manifest: dict[str, Any] = {}
+        self.certificate: dict[str, Any] | None = None
         self._model = model
         self._closed = False
 

@@ -1,6 +1,7 @@
 """A saved engine: a folder that is either complete or not there.
 
     manifest.json      what it is, and the SHA-256 of every other file and of itself
+    certificate.json   what was proved of each change, if it was
     model.onnx         the graph the engine was built from
     model.onnx.data    its weights, only when they exceed 1 GiB
     engine...          what the engine writes for itself
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+CERTIFICATE = "certificate.json"
 KIND = "flatfold-bundle"
 SCHEMA = 1
 _LONGEST_MANIFEST = 2**28
@@ -61,6 +63,8 @@ def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
         with staged(destination) as staging:
             write_model(engine.model, staging / MODEL)
             engine.write_files(staging)
+            if engine.certificate is not None:
+                (staging / CERTIFICATE).write_bytes(_render(engine.certificate))
             manifest = _manifest(engine, staging)
             (staging / MANIFEST).write_bytes(_render(_sealed(manifest)))
 
@@ -75,6 +79,7 @@ def load(folder: str | os.PathLike[str]) -> Engine:
         verify(place, name, manifest)
     engine = load_backend(manifest["target"]).load(place, manifest)
     engine.manifest = dict(manifest["record"])
+    engine.certificate = read_certificate(place, manifest)
     for key, found in (("inputs", engine.inputs), ("outputs", engine.outputs)):
         if [spec.to_json() for spec in found] != manifest[key]:
             raise damaged(place, MANIFEST, f"its {key} are not those of the engine")
@@ -120,6 +125,19 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise damaged(place, MANIFEST, "its checksum does not match its content")
     _check_fields(place, manifest)
     return manifest
+
+
+def read_certificate(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a bundle says was proved; None if it has no certificate."""
+    if CERTIFICATE not in manifest["files"]:
+        return None
+    try:
+        found = json.loads(read_verified(folder, CERTIFICATE, manifest))
+    except (ValueError, RecursionError) as error:
+        raise damaged(folder, CERTIFICATE, f"it is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise damaged(folder, CERTIFICATE, "it is not a certificate")
+    return found
 
 
 def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:

@@ -14,9 +14,9 @@ from flatfold.driver import (
     list_models,
     load,
     optimize,
-    verify,
 )
 from flatfold.errors import FlatfoldError
+from flatfold.pairs import reduce, verify
 from flatfold.result import Optimized
 
 __version__ = "0.1.0"
@@ -30,5 +30,6 @@ __all__ = [
     "list_models",
     "load",
     "optimize",
+    "reduce",
     "verify",
 ]

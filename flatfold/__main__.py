@@ -15,10 +15,11 @@ from flatfold.cli.compile import compile
 from flatfold.cli.explain import explain
 from flatfold.cli.inspect import inspect
 from flatfold.cli.process import Escaping, exit_code_of
+from flatfold.cli.reduce import reduce
 from flatfold.cli.verify import verify
 
 EPILOG = "Exit codes: 0 ok, 1 internal error, 2 usage, 3 input rejected, 4 not equivalent, "
-EPILOG += "6 target unavailable, 8 build failed, 130 interrupted."
+EPILOG += "6 target unavailable, 7 inconclusive, 8 build failed, 130 interrupted."
 
 app = typer.Typer(
     name="flatfold",
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-for verb in (compile, verify, explain, models, targets, inspect):
+for verb in (compile, verify, reduce, explain, models, targets, inspect):
     app.command()(verb)
 
 

@@ -11,7 +11,6 @@ from flatfold.errors import NotEquivalent, UnknownName
 from flatfold.result import Optimized
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from torch import nn
 
     from flatfold.backends.base import Backend, Engine
@@ -56,7 +55,7 @@ def optimize(
     """
     from flatfold.passes import Pipeline
     from flatfold.proof.region import RegionChecks
-    from flatfold.resolve import resolve
+    from flatfold.resolve import is_same, resolve
     from flatfold.rewriting import profile_of, rewrites_of, rewritten
 
     rewrites, profile = rewrites_of(passes), profile_of(target)
@@ -83,7 +82,7 @@ def optimize(
     result = Optimized(source.name, graph, source.model, training, tuple(remarks), _unknown())
     if verify == "off":
         return result
-    if not any(remark.applied for remark in remarks) and _is_same(source.model, graph):
+    if not any(remark.applied for remark in remarks) and is_same(source.model, graph):
         return replace(result, equivalence=_identical())
     return _proved(result, source, checks, progress)
 
@@ -106,12 +105,6 @@ def _identical() -> Equivalence:
     return Equivalence("identical", reason="the two graphs have the same bytes")
 
 
-def _is_same(a: ir.Model, b: ir.Model) -> bool:
-    import onnx_ir as ir
-
-    return bool(ir.to_proto(a) == ir.to_proto(b))  # serialised they might be too large
-
-
 def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) -> Optimized:
     from flatfold.proof.execute import compare
     from flatfold.resolve import reference_of
@@ -124,19 +117,23 @@ def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) 
         macs=result.before.macs or 0,
         progress=lambda label: progress(f"proving on {label}"),
     )
-    if found.verdict == "refuted":
+    regions = checks.regions if checks is not None else 0
+    if found.verdict == "refuted" and not (regions and found.is_less_exact):
         raise NotEquivalent(str(found), where=f"input {found.worst_input}")
-    if checks is not None and checks.regions and found.passed:
-        whole = checks.certified == checks.regions
+    if regions and found.verdict != "unknown":
+        less = found.is_less_exact
         found = replace(
             found,
-            verdict="certified" if whole else "bounded",
-            regions=checks.regions,
+            verdict="certified" if checks.certified == regions and not less else "bounded",
+            regions=regions,
             certified=checks.certified,
             region_ratio=checks.worst,
             doubts=tuple(checks.doubts),
+            reason="less exact than the original" if less else found.reason,
         )
-    return replace(result, equivalence=found, changes=tuple(checks.entries) if checks else ())
+    return replace(
+        result, equivalence=found, changes=tuple(checks.entries) if checks is not None else None
+    )
 
 
 def compile(
@@ -169,6 +166,8 @@ def build(
     progress(f"building for {backend.name}")
     engine = backend.build(result.graph, engine_options or {})
     engine.manifest.update(result.record())
+    proved = result.certificate()
+    engine.certificate = proved.to_dict() if proved is not None else None
     return engine
 
 
@@ -182,36 +181,6 @@ def backend_for(target: str) -> Backend:
     if not state.available:
         raise TargetUnavailable(f"target {target}: {state.reason}", hint=state.hint)
     return backend
-
-
-def verify(
-    model_a: Any,
-    model_b: Any,
-    *,
-    max_weights: float | None = None,
-    links_inside: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> Equivalence:
-    """Whether two models with the same inputs and outputs compute the same function.
-
-    Runs both on random, constant, impulse and border inputs against model_a in float64; the
-    verdict is `identical`, `sampled` or `refuted`. A difference is a verdict, not an exception.
-    `max_weights` and `links_inside` are those of `optimize`; so are `options`, which say how to
-    export a module: an ONNX model beside a module has its own.
-    """
-    from flatfold.proof.execute import compare
-    from flatfold.resolve import is_graph, reference_of, require_same_interface, resolve
-    from flatfold.summary import summarise
-
-    models = (model_a, model_b)
-    both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
-    reading = _reading(max_weights, links_inside)
-    a, b = (resolve(m, **reading, **({} if is_graph(m) and not both else options)) for m in models)
-    require_same_interface(a.model, b.model)
-    if _is_same(a.model, b.model):
-        return _identical()
-    macs = summarise(a.model).macs or 0
-    return compare(a.model, b.model, reference=reference_of(a), macs=macs)
 
 
 def load(folder: str | os.PathLike[str]) -> Engine:

@@ -6,6 +6,7 @@ FlatfoldError
 │  └─ UnknownName       no such model, target or pass; lists the close ones
 ├─ PassError            a rewrite broke its promise; our bug; names the rewrite
 │  └─ NotEquivalent     outputs moved beyond the bound; carries the numbers
+├─ Inconclusive         neither equal nor different could be shown
 ├─ OutputError          the place to write to cannot be written
 └─ TargetError
    ├─ TargetUnavailable package or device missing; says what to install
@@ -93,6 +94,13 @@ class NotEquivalent(PassError):
 
     code = "NOT-EQUIVALENT"
     exit_code = 4
+
+
+class Inconclusive(FlatfoldError):
+    """Neither that two models are equal nor that they differ could be shown."""
+
+    code = "INCONCLUSIVE"
+    exit_code = 7
 
 
 class TargetError(FlatfoldError):

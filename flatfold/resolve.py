@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from flatfold.proof.reference import Reference
 
 
+READING = ("max_weights", "links_inside")
+
+
 def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
     """`frontend.source.resolve`, which knows files, modules and factories, and the zoo's names."""
     from flatfold.frontend.source import resolve as resolve_source
@@ -38,6 +41,27 @@ def is_graph(model: Any) -> bool:
         path = str(model)
         return path.lower().endswith(".onnx") or (path not in ZOO and os.path.isfile(path))
     return not callable(model)
+
+
+def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source]:
+    """Two models to compare; `options` go to whichever is no graph yet. Raises InputError.
+
+    But those of READING are about files, and go to both.
+    """
+    asked = {name: options.pop(name, None) for name in READING}
+    reading = {name: value for name, value in asked.items() if value is not None}
+    both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
+    own = [{} if is_graph(model) and not both else options for model in (model_a, model_b)]
+    a, b = resolve(model_a, **reading, **own[0]), resolve(model_b, **reading, **own[1])
+    require_same_interface(a.model, b.model)
+    return a, b
+
+
+def is_same(a: ir.Model, b: ir.Model) -> bool:
+    """Whether two graphs would be saved as the same bytes."""
+    import onnx_ir as ir
+
+    return bool(ir.to_proto(a) == ir.to_proto(b))  # serialised they might be too large
 
 
 def reference_of(source: Source) -> Reference | None:

@@ -32,7 +32,7 @@ class Optimized:
     training: ir.Model
     remarks: tuple[Remark, ...]
     equivalence: Equivalence
-    changes: tuple[Entry, ...] = ()
+    changes: tuple[Entry, ...] | None = None
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -64,10 +64,12 @@ class Optimized:
 
         return summarise(self.graph)
 
-    def certificate(self) -> Certificate:
-        """What was proved of each change between `training` and `graph`."""
+    def certificate(self) -> Certificate | None:
+        """What was proved of each change between `training` and `graph`; None if nothing was."""
         from flatfold.proof.certificate import Certificate, fingerprint
 
+        if self.changes is None:
+            return None
         return Certificate(fingerprint(self.training), fingerprint(self.graph), self.changes)
 
     def record(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ PUBLIC = {
     "list_models",
     "load",
     "optimize",
+    "reduce",
     "verify",
 }
 

@@ -10,7 +10,7 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out, working
-from flatfold.errors import NotEquivalent
+from flatfold.errors import InputError, NotEquivalent
 from flatfold.escaping import clean
 
 Either = Annotated[
@@ -18,6 +18,14 @@ Either = Annotated[
     typer.Argument(
         help=f"{given.MODEL_FORMS} Or the folder of an engine.", autocompletion=given.complete_model
     ),
+]
+
+Level = Annotated[
+    str, typer.Option(metavar="sample|bound", help="Run both, or compare their parts too.")
+]
+
+Checked = Annotated[
+    bool, typer.Option("--certificate", help="B is a saved engine of A: check its certificate too.")
 ]
 
 
@@ -28,13 +36,15 @@ def verify(
     batch: given.Batch = None,
     size: given.Size = None,
     dynamic_batch: given.DynamicBatch = False,
+    verify: Level = "bound",
+    certificate: Checked = False,
     max_weights: given.MaxWeights = None,
     links_inside: given.LinksInside = None,
     json: given.Json = False,
     debug: given.Debug = False,
 ) -> None:
-    """Compare two models with the same inputs and outputs; exit code 4 if they differ."""
-    from flatfold import driver
+    """Compare two models, whichever tool rewrote one; exit code 4 if they differ."""
+    from flatfold import pairs
 
     shape = next(
         (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
@@ -44,11 +54,15 @@ def verify(
         "input_shape": shape,
         "dynamic_batch": dynamic_batch,
         "weights": weights,
+        "max_weights": max_weights,
+        "links_inside": links_inside,
+        "verify": verify,
     }
-    reading: dict[str, Any] = {"max_weights": max_weights, "links_inside": links_inside}
     with working() as progress:
         progress("comparing")
-        found = driver.verify(_graph_of(model_a), _graph_of(model_b), **reading, **chosen)
+        models = graph_of(model_a), graph_of(model_b)
+        chosen["certificate"] = certificate_of(model_b) if certificate else None
+        found = pairs.verify(*models, progress=progress, **chosen)
     if json:
         emit("verify", {"passed": found.passed, **found.to_dict()})
     else:
@@ -57,7 +71,7 @@ def verify(
         raise typer.Exit(NotEquivalent.exit_code)
 
 
-def _graph_of(model: str) -> Any:
+def graph_of(model: str) -> Any:
     """The graph inside a saved engine, after its checks; anything else as it is."""
     from flatfold.backends.bundle import MANIFEST, load_model, read_manifest
 
@@ -65,3 +79,17 @@ def _graph_of(model: str) -> Any:
     if not os.path.exists(folder / MANIFEST):
         return model
     return load_model(folder, read_manifest(folder))
+
+
+def certificate_of(folder: str) -> Any:
+    """The certificate in a saved engine. Raises InputError if it has none."""
+    from flatfold.backends.bundle import read_certificate, read_manifest
+
+    found = read_certificate(Path(folder), read_manifest(folder))
+    if found is None:
+        raise InputError(
+            "expected an engine with a certificate, found one without",
+            where=folder,
+            hint="`flatfold compile` with --verify bound or certify writes one",
+        )
+    return found

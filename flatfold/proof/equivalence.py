@@ -6,6 +6,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
+LESS_EXACT = 8.0  # times its bound: what rounding comes to where large sums cancel
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A region that the two graphs compute differently: its nodes in both, and what is wrong.
+
+    `ratio`: |y' - y| / (u M), at worst, in `channel`. `weight` says which weight it is, if one.
+    """
+
+    nodes: tuple[str, ...]
+    others: tuple[str, ...]
+    ratio: float
+    channel: int | None
+    weight: dict[str, Any] | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,8 @@ class Equivalence:
     `bounded`), `bounded` (every change within its rounding bound, and both graphs run), `sampled`
     (both graphs run on the inputs listed), `refuted`, or `unknown` (not
     checked). Errors are largest absolute differences from a float64 reference divided by the
-    largest absolute output; `bound` is the most that `error` may be.
+    largest absolute output; `bound` is the most that `error` may be. Of two graphs compared part by
+    part, `structural` operators are the same, and `faults` are the regions that differ.
     """
 
     verdict: str
@@ -31,10 +48,17 @@ class Equivalence:
     doubts: tuple[str, ...] = ()
     region_ratio: float = 0.0
     reason: str = ""
+    structural: int = 0
+    faults: tuple[Fault, ...] = ()
 
     @property
     def passed(self) -> bool:
         return self.verdict in PASSING
+
+    @property
+    def is_less_exact(self) -> bool:
+        """Off by no more than rounding may be: no reason to refute what each region has passed."""
+        return self.verdict == "refuted" and self.error <= LESS_EXACT * self.bound
 
     def __bool__(self) -> bool:
         return self.passed
@@ -50,7 +74,10 @@ class Equivalence:
             f" (original {self.original_error:.2e}, allowed {self.bound:.2e})"
             f" on {len(self.inputs)} inputs against {self.reference}"
         )
-        if self.regions:
+        if self.structural:
+            text += f"; {self.regions} regions, worst {self.region_ratio:.2f} u*M"
+            text += f", {self.structural} operators the same"
+        elif self.regions:
             text += f"; {self.regions} changes, {self.certified} exact by their algebra"
             text += f", worst {self.region_ratio:.2f} of 1.01 u*M"
         return f"{text}; {self.reason}" if self.reason else text

@@ -25,7 +25,7 @@ from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.inputs import EXTREME, Feeds, InputSpec, draw, settings
 from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
-from flatfold.proof.region import ROUNDOFF
+from flatfold.proof.roundoff import ROUNDOFF
 from flatfold.proof.runtime import PlainSession, plain_session, require_runnable
 
 Array = npt.NDArray[Any]

@@ -24,10 +24,8 @@ from flatfold.proof.certify import Uncertified, certify
 from flatfold.proof.data import Trial, trial
 from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
 from flatfold.proof.extent import extents
+from flatfold.proof.roundoff import MARGIN, ROUNDOFF, SPACING
 
-ROUNDOFF = {"DOUBLE": 2.0**-53, "FLOAT": 2.0**-24, "FLOAT16": 2.0**-11, "BFLOAT16": 2.0**-8}
-SPACING = {"FLOAT16": 2.0**-24, "FLOAT": 2.0**-149, "BFLOAT16": 2.0**-133}  # below normal
-MARGIN = 1.01
 EVENED = 4.0  # a number that the graph has rounded several times stands for the exact one
 
 

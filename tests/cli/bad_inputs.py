@@ -184,7 +184,6 @@ MODELS: dict[str, Spoil] = {
     "no opset": lambda p: p.ClearField("opset_import"),
     "two opsets": lambda p: p.opset_import.append(helper.make_opsetid("", 11)),
     "opset 999": lambda p: setattr(p.opset_import[0], "version", 999),
-    "opset 1": lambda p: setattr(p.opset_import[0], "version", 1),
     "opset -3": lambda p: setattr(p.opset_import[0], "version", -3),
     "IR version 99": lambda p: setattr(p, "ir_version", 99),
     "no IR version": lambda p: p.ClearField("ir_version"),

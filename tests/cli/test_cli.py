@@ -51,7 +51,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_repvgg_a0_becomes_a_plain_network(compiled: tuple[Path, dict[str, Any]]) -> None:
     folder, printed = compiled
     assert printed["folder"] == "build/repvgg_a0-ort-cpu-fp32"
-    assert sorted(printed["files"]) == ["engine.onnx", "manifest.json", "model.onnx"]
+    own = ["engine.onnx", "manifest.json", "model.onnx"]
+    assert sorted(printed["files"]) == ["certificate.json", *own]
     manifest = json.loads((folder / printed["folder"] / "manifest.json").read_text())
     after = manifest["record"]["after"]
     assert after["parameters"] == printed["after"]["parameters"] == 8_309_384
@@ -111,7 +112,7 @@ def test_summary_for_people(tmp_path: Path, capsys: Read) -> None:
     assert rows["operators"][:2] == ["4", "2"]
     assert rows["Conv"][:2] == ["2", "1"]
     assert rows["parameters"][:2] == ["160", "144"]
-    assert rows["proof"][0] == "bounded:"
+    assert rows["proof"][0] == "certified:"
     assert rows["files"][0] == "build/m-ort-cpu-fp32/:"
     manifest = json.loads(Path("build/m-ort-cpu-fp32/manifest.json").read_text())
     assert manifest["engine"]["options"]["intra_threads"] == 1
@@ -157,7 +158,10 @@ def test_verify_tells_different_from_equal(tmp_path: Path, capsys: Read) -> None
     write_onnx(tmp_path / "c.onnx", BLOCK.replace("Add (wide, narrow)", "Add (narrow, wide)"))
     found = result(capsys, "verify", "a.onnx", "b.onnx", code=4)
     assert (found["passed"], found["verdict"]) == (False, "refuted")
-    assert result(capsys, "verify", "a.onnx", "c.onnx")["verdict"] == "sampled"
+    assert found["faults"][0]["text"].startswith("Add and Sub differ by")
+    assert result(capsys, "verify", "a.onnx", "c.onnx")["verdict"] == "bounded"
+    sampled = result(capsys, "verify", "a.onnx", "c.onnx", "--verify", "sample")
+    assert sampled["verdict"] == "sampled"
     assert text(capsys, "verify", "a.onnx", "a.onnx").startswith("identical")
 
 
@@ -208,7 +212,7 @@ def test_inspect_a_bundle(tmp_path: Path, capsys: Read) -> None:
     found = result(capsys, "inspect", folder)["manifest"]
     assert found == json.loads((Path(folder) / "manifest.json").read_text())
     shown = text(capsys, "inspect", folder)
-    assert "ort-cpu, fp32" in shown and "bounded: worst error" in shown
+    assert "ort-cpu, fp32" in shown and "certified: worst error" in shown
     (Path(folder) / "manifest.json").write_text("{}")
     assert run(["inspect", folder]) == 3
 

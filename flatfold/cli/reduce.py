@@ -1,0 +1,59 @@
+"""flatfold reduce: the smallest pair of models with the same disagreement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flatfold.cli import options as given
+from flatfold.cli.streams import emit, out, working
+from flatfold.cli.verify import Either, graph_of
+from flatfold.errors import NotEquivalent
+from flatfold.escaping import clean
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the two small models.")
+]
+
+
+def reduce(
+    model_a: Either,
+    model_b: Either,
+    out_folder: Out = Path("build/reduced"),
+    weights: given.Weights = None,
+    batch: given.Batch = None,
+    size: given.Size = None,
+    dynamic_batch: given.DynamicBatch = False,
+    max_weights: given.MaxWeights = None,
+    links_inside: given.LinksInside = None,
+    json: given.Json = False,
+    debug: given.Debug = False,
+) -> None:
+    """Find the smallest part in which two models differ; exit code 4 if they do."""
+    from flatfold import pairs
+
+    shape = next(
+        (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
+        None,
+    )
+    chosen: dict[str, Any] = {
+        "input_shape": shape,
+        "dynamic_batch": dynamic_batch,
+        "weights": weights,
+        "max_weights": max_weights,
+        "links_inside": links_inside,
+    }
+    with working() as progress:
+        progress("comparing")
+        models = graph_of(model_a), graph_of(model_b)
+        found = pairs.reduce(*models, out_folder, progress=progress, **chosen)
+    if json:
+        emit("reduce", {"differ": bool(found), **found.to_dict()})
+    else:
+        out().print(clean(str(found)), soft_wrap=True)
+        if found:
+            out().print(clean(f"written to {found.folder}/: a.onnx, b.onnx, fault.json"))
+    if found:
+        raise typer.Exit(NotEquivalent.exit_code)

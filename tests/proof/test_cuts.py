@@ -1,0 +1,192 @@
+"""Two graphs compared part by part: what is proposed, looked through, run, and left open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import flatfold
+from flatfold.proof.equivalence import Equivalence
+from flatfold.proof.parts import part_by_part
+from tests.nets import Net
+from tests.proof.planted import Block, deploy_form, drawn_net, training_form
+
+SHAPE = (1, 4, 9, 8)
+
+
+def parts(before: Net, after: Net) -> Equivalence:
+    """By their parts alone, as if running the two had shown nothing."""
+    models = (ir.from_proto(net.model(net.y)) for net in (before, after))
+    return part_by_part(*models, Equivalence("sampled"))
+
+
+def two() -> tuple[Net, Net]:
+    return Net(SHAPE, dtype=np.float32), Net(SHAPE, dtype=np.float32)
+
+
+def test_a_fault_in_a_dead_channel_is_caught_though_outputs_are_equal():
+    blocks = drawn_net(3)
+    dead = blocks[2].norms[0].beta.copy()
+    dead[3] = -1000
+    blocks[2] = blocks[2].with_norm(0, replace(blocks[2].norms[0], beta=dead))
+    wrong = blocks[2].with_norm(0, blocks[2].norms[0].changed("variance", 3, 4))
+    folded = [(wrong if block is blocks[2] else block).fold() for block in blocks]
+    right, faulty = training_form(blocks), deploy_form(blocks, folded)
+    assert flatfold.verify(right, faulty, verify="sample").verdict == "sampled"
+    found = flatfold.verify(right, faulty)
+    assert (found.verdict, found.faults[0].channel) == ("refuted", 3)
+    assert found.faults[0].weight["output"] == 3
+    assert found.error <= found.bound
+
+
+def test_operators_that_are_the_same_need_no_run():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.op("Erf", net.conv(net.x, 4, 4, (3, 3)), outputs=1)
+    b.nodes[-1].name = "another name"
+    found = parts(a, b)
+    assert (found.verdict, found.structural, found.regions) == ("bounded", 2, 0)
+
+
+def test_a_region_that_cannot_be_run_is_not_bounded():
+    a, b = two()
+    a.y = a.op("Softmax", a.x, axis=1)
+    total = b.op("ReduceSum", b.op("Exp", b.x), b.const(np.array([1])))
+    b.y = b.op("Div", b.nodes[0].output[0], total)
+    found = parts(a, b)
+    assert found.verdict == "sampled"
+    assert "1 of 1 regions not compared on their own" in found.reason
+
+
+def test_what_only_differs_out_of_reach_is_no_difference():
+    a, b = two()
+    a.y = a.conv(a.op("Relu", a.op("Relu", a.x)), 4, 4, (3, 3))
+    b.y = b.conv(b.op("Relu", b.x), 4, 4, (3, 3))
+    assert parts(a, b).verdict == "bounded"
+
+
+def test_a_pair_that_only_one_side_reads_is_looked_through():
+    a, b = two()
+    for net in (a, b):
+        net.first = net.conv(net.x, 4, 4, (1, 1), bias=False)
+    a.y = a.op("Add", a.op("Relu", a.first), a.op("Add", a.first, a.x))
+    b.y = b.op("Add", b.op("Add", b.op("Relu", b.first), b.x), b.first)
+    assert parts(a, b).verdict == "bounded"
+
+
+def test_an_output_that_is_a_constant_on_one_side_is_compared_too():
+    a, b = two()
+    zero = a.op("Mul", a.x, a.const(np.zeros((1, 1, 1, 1))))
+    a.y = a.op("Add", zero, a.const(np.ones(SHAPE)))
+    b.y = b.op("Add", b.op("Sub", b.x, b.x), b.const(np.ones(SHAPE)))
+    assert parts(a, b).verdict == "bounded"
+    b.constants["c0"] = b.constants["c0"] * np.float32(1.01)
+    assert parts(a, b).verdict == "refuted"
+
+
+def test_noise_is_not_the_same_twice():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.op("Add", net.x, net.op("RandomNormalLike", net.x))
+    assert parts(a, b).verdict in ("identical", "sampled")
+    b.nodes[-1].name = "another"
+    assert parts(a, b).verdict == "sampled"
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_a_weight_of_any_size_is_met_alone(scale):
+    blocks = [drawn_net(4)[3]]
+    blocks = [Block(blocks[0].wide * np.float32(scale), blocks[0].narrow, blocks[0].norms)]
+    weight, bias = blocks[0].fold()
+    off = weight.copy()
+    off[5, 7, 0, 2] *= 1 + 1e-5
+    size = blocks[0].wide.shape[1]
+
+    def net(convolution: list[np.ndarray] | None) -> Net:
+        made = Net((1, size, 9, 8), dtype=np.float32)
+        if convolution is not None:
+            made.y = made.op("Conv", made.x, *map(made.const, convolution), pads=[1] * 4)
+            return made
+        arms = [made.op("Conv", made.x, made.const(blocks[0].wide), pads=[1] * 4)]
+        arms += [made.op("Conv", made.x, made.const(blocks[0].narrow)), made.x]
+        for i, norm in enumerate(blocks[0].norms):
+            arms[i] = made.op("BatchNormalization", arms[i], *map(made.const, vars(norm).values()))
+        made.y = made.op("Sum", *arms)
+        return made
+
+    assert parts(net(None), net([weight, bias])).verdict == "bounded"
+    found = parts(net(None), net([off, bias]))
+    assert found.verdict == "refuted"
+    assert "output channel 5, input channel 7, tap (0, 2)" in found.reason
+
+
+def test_sizes_that_only_one_setting_has_are_found():
+    """Open axes of which the graph takes 65 x 49 and nothing smaller."""
+    a, b = (Net((1, 4, "h", "w"), dtype=np.float32) for _ in range(2))
+    for net, weights in ((a, (1.0, 1.0)), (b, (2.0, 0.5))):
+        map_ = net.const(np.ones((1, 1, 65, 49)))
+        first = net.op("Mul", net.op("Add", net.x, map_), net.const(np.array(weights[0])))
+        net.y = net.op("Mul", first, net.const(np.array(weights[1])))
+    assert parts(a, b).verdict == "bounded"
+    b.constants["c2"] *= 2
+    assert parts(a, b).verdict == "refuted"
+
+
+def test_values_are_looked_at_in_parts_that_fit_in_memory(monkeypatch):
+    from flatfold.proof import alignment
+
+    blocks = drawn_net(0)
+    models = [training_form(blocks), deploy_form(blocks, [block.fold() for block in blocks])]
+    graphs = [ir.from_proto(model) for model in models]
+    whole = part_by_part(*graphs, Equivalence("sampled"))
+    monkeypatch.setattr(alignment, "MEMORY", 5000)
+    assert part_by_part(*graphs, Equivalence("sampled")) == whole
+
+
+def test_an_operator_of_another_domain_is_not_taken_for_ours():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.op("Relu", net.conv(net.x, 4, 4, (3, 3)))
+    graphs = [ir.from_proto(net.model(net.y)) for net in (a, b)]
+    gelu = list(graphs[1].graph)[-1]
+    gelu.domain, gelu.op_type = "com.microsoft", "Gelu"
+    graphs[1].opset_imports["com.microsoft"] = 1
+    assert part_by_part(*graphs, Equivalence("sampled")).verdict == "sampled"
+
+
+@pytest.mark.parametrize(("opset", "verdict"), [(13, "bounded"), (12, "sampled")])
+def test_an_operator_that_another_opset_defines_anew_is_not_the_same(opset: int, verdict: str):
+    """Softmax flattened what lies behind its axis until opset 13."""
+    a, b = two()
+    b.opset = opset
+    for net in (a, b):
+        net.y = net.op("Softmax", net.x, axis=1)
+    assert parts(a, b).verdict == verdict
+
+
+def test_branches_that_a_tool_made_one_are_the_same():
+    a, b = two()
+    for net in (a, b):
+        net.y = net.x
+        for _ in range(3):
+            weight = net.const(net.rng.standard_normal((4, 4, 1, 1)))
+            arms = [net.op("Relu", net.op("Conv", net.y, weight)) for _ in range(1 + (net is a))]
+            net.y = net.op("Relu", net.op("Add", arms[0], arms[-1]))
+    found = parts(a, b)
+    assert (found.verdict, found.regions) == ("bounded", 3)
+
+
+def test_sources_that_depend_on_each_other_are_looked_through():
+    """-x - 1 is a value of both, which the second reads where the first reads x + 1."""
+    a, b = two()
+    for net in (a, b):
+        net.one = net.op("Add", net.x, net.const(np.ones(1)))
+        net.less = net.op("Neg", net.one)
+    a.y = a.op("Sub", a.op("Add", a.one, a.one), a.op("Add", a.less, a.x))
+    b.y = b.op("Sub", b.op("Sub", b.one, b.less), b.op("Sub", b.x, b.one))
+    assert parts(a, b).verdict == "bounded"
+    b.y = b.op("Sub", b.op("Sub", b.one, b.less), b.op("Add", b.x, b.one))
+    assert parts(a, b).verdict == "refuted"

@@ -21,7 +21,9 @@ from flatfold.passes.geometry import Decline
 from flatfold.passes.remark import origins
 from flatfold.proof.certificate import Entry
 from flatfold.proof.certify import Uncertified, certify
+from flatfold.proof.cones import Cone
 from flatfold.proof.data import Trial, trial
+from flatfold.proof.diagnosis import diagnose
 from flatfold.proof.evaluate import Array, Pair, Unsupported, evaluate
 from flatfold.proof.extent import extents
 from flatfold.proof.roundoff import MARGIN, ROUNDOFF, SPACING
@@ -67,8 +69,9 @@ class RegionChecks:
         if ratio > allowed and change.region.evened and math.isfinite(ratio):
             raise Decline("BORDER-BIAS", "what is written on the border is rounded too coarsely")
         if not ratio <= allowed:
+            found = _wrong_weight(change, trials[0])
             raise NotEquivalent(
-                f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, allowed {allowed}",
+                f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, allowed {allowed}{found}",
                 where=_named(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
@@ -78,6 +81,15 @@ class RegionChecks:
         replaced = origins(change.region.nodes)
         entry = Entry(change.rewrite, name, replaced, made, seed, ratio, not doubt, doubt)
         self.entries.append(entry)
+
+
+def _wrong_weight(change: Change, given: Trial) -> str:
+    """Which weight it is, if impulses can tell: "; output channel 3, input channel 1, ..."."""
+    sources = tuple((value, value) for value in given.feeds)
+    ends = change.region.output, change.lowered.output
+    cone = Cone(*ends, sources, given.nodes, tuple(change.lowered.nodes))
+    found = diagnose(cone, {value: pair.y.shape for value, pair in given.feeds.items()})
+    return f"; {found}" if found is not None else ""
 
 
 def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -102,6 +103,19 @@ def test_every_planted_fault_is_caught(fault, seed):
     wrong.constants.update(FAULTS[fault](wrong.constants))
     mutated = lowered_of(wrong)
     with pytest.raises(NotEquivalent, match="u\\*M"):
+        check_with(net, lambda name, _: mutated[name])
+
+
+def test_the_wrong_weight_is_named():
+    net, wrong = block(0), block(0)
+    wrong.constants.update(FAULTS["one weight zeroed"](wrong.constants))
+    right, mutated = lowered_of(net), lowered_of(wrong)
+    name = next(name for name in right if right[name].ndim == 4)
+    place = np.argwhere(right[name] != mutated[name])
+    assert len(place) == 1
+    output, source, *tap = place[0].tolist()
+    says = f"output channel {output}, input channel {source}, tap {tuple(tap)}"
+    with pytest.raises(NotEquivalent, match=re.escape(says)):
         check_with(net, lambda name, _: mutated[name])
 
 

@@ -77,7 +77,19 @@ def test_verification_can_be_less(graph, verify, verdict):
     assert bool(found) == (verdict == "sampled")
 
 
-@pytest.mark.parametrize(("verify", "says"), [("bound", "u\\*M"), ("sample", "refuted")])
+@pytest.mark.parametrize(
+    ("verify", "verdict", "certified"), [("bound", "bounded", 0), ("certify", "certified", 1)]
+)
+def test_changes_are_bounded_or_certified_too(graph, verify, verdict, certified):
+    found = flatfold.optimize(graph, verify=verify).equivalence
+    assert found.verdict == verdict
+    assert (found.regions, found.certified, found.doubts) == (1, certified, ())
+    assert 0 < found.region_ratio <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("verify", "says"), [("certify", "u\\*M"), ("bound", "u\\*M"), ("sample", "refuted")]
+)
 def test_a_wrong_rewrite_is_an_error_and_no_result(graph, verify, says, monkeypatch):
     honest = writer.cast
     monkeypatch.setattr(

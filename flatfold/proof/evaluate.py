@@ -32,9 +32,9 @@ def evaluate(
     """
     known: dict[ir.Value, Pair] = dict(feeds)
     for node in nodes:
-        rule = RULES.get(node.op_type)
+        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is None:
-            raise Unsupported(node.op_type)
+            raise Unsupported(f"{node.domain or 'ai.onnx'}.{node.op_type}")
         arguments = [None if v is None else known.get(v) or _constant(v, lift) for v in node.inputs]
         known[node.outputs[0]] = rule(node, arguments)
     return known

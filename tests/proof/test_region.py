@@ -13,6 +13,7 @@ import pytest
 from flatfold.errors import NotEquivalent
 from flatfold.passes import PIPELINE, Change, Pipeline
 from flatfold.passes.geometry import Decline
+from flatfold.proof.evaluate import Pair, Unsupported, evaluate
 from flatfold.proof.extent import extents
 from flatfold.proof.region import RegionChecks
 from tests.nets import Net, rewrite
@@ -156,3 +157,10 @@ def test_maps_smaller_than_the_kernel_are_checked_at_their_own_size():
     y = net.op("Add", net.conv(net.x, 4, 4, (7, 7)), net.conv(net.x, 4, 4, (3, 3)))
     done = rewrite(net.model(y))
     assert done.applied == ["merge-branches"]
+
+
+def test_an_operator_of_another_domain_is_not_known():
+    relu = ir.node("Relu", [ir.Value(name="x")], domain="somebody.else")
+    x = Pair(np.ones((1, 1)), np.ones((1, 1)))
+    with pytest.raises(Unsupported, match=r"somebody\.else\.Relu"):
+        evaluate([relu], {relu.inputs[0]: x})

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from flatfold.errors import InputError
 from flatfold.proof.field import PRIME
 
+GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 KIND, SCHEMA = "flatfold-certificate", 1
 
 
@@ -101,14 +102,20 @@ def require_about(certificate: Certificate, original: ir.Model, rewritten: ir.Mo
                 f"the certificate is about another {what} graph",
                 hint="give the model and the options that it was compiled from",
             )
-    known = {node.name: node.op_type for node in original.graph.all_nodes()}
+    known = {node.name: _operator(node) for node in original.graph.all_nodes()}
     made = _names(entry.made for entry in certificate.changes)
-    new = (n for n in rewritten.graph.all_nodes() if known.get(n.name) != n.op_type)
-    strange = sorted(node.name or "" for node in new if node.name not in made)
+    others = [node for node in rewritten.graph.all_nodes() if node.name not in made]
+    strange = sorted(n.name or "" for n in others if known.get(n.name) != _operator(n))
     absent = sorted(_names(entry.replaced for entry in certificate.changes) - set(known))
     if strange or absent:
         what = f"node {strange[0]!r} is in no change" if strange else f"no node {absent[0]!r}"
         raise InputError(f"the certificate does not account for the rewritten graph: {what}")
+
+
+def _operator(node: ir.Node) -> tuple[Any, ...]:
+    """The operator and its attributes; graphs among these are looked into on their own."""
+    plain = [a for _, a in sorted(node.attributes.items()) if a.type not in GRAPHS]
+    return node.op_identifier(), *((a.name, ir.serde.serialize_attribute(a)) for a in plain)
 
 
 def _names(lists: Iterable[Iterable[str]]) -> set[str]:

@@ -70,6 +70,16 @@ def test_where_weights_are_kept_does_not_matter(done, tmp_path):
     assert fingerprint(ir.load(tmp_path / "a.onnx")) == fingerprint(done.graph)
 
 
+def test_an_attribute_that_no_change_accounts_for_is_noticed(done):
+    """Both fingerprints are right, but a node that nobody made is not what it was."""
+    other = done.graph.clone()
+    pool = next(node for node in other.graph if node.op_type == "GlobalAveragePool")
+    pool.attributes["note"] = ir.AttrInt64("note", 1)
+    whole = replace(done.certificate(), rewritten=fingerprint(other))
+    with pytest.raises(InputError, match=f"{pool.name}.* is in no change"):
+        require_about(whole, done.training, other)
+
+
 def test_a_node_that_no_change_accounts_for_is_noticed(done):
     whole = done.certificate()
     for index in range(len(whole.changes)):

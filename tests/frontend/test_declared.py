@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import flatfold
 from flatfold.errors import InputError
 from flatfold.frontend.onnx_file import from_proto
+from flatfold.proof.runtime import PlainSession
 from tests.cli.bad_inputs import good
 
 
@@ -64,3 +66,23 @@ def test_sizes_of_a_split_that_a_caller_may_override() -> None:
     np.testing.assert_array_equal(z, np.maximum(x[:, 1:], 0))
     y, _ = session.run(None, {"x": x})
     np.testing.assert_array_equal(y, np.maximum(x[:, :2], 0))
+
+
+@pytest.mark.parametrize("kind", ["AveragePool", "MaxPool"])
+@pytest.mark.parametrize(("size", "kernel", "pad"), [(5, 3, 0), (6, 2, 1), (7, 2, 0), (8, 3, 1)])
+def test_the_size_that_a_runtime_gives_a_pool_with_ceil_mode_is_believed(kind, size, kernel, pad):
+    """onnx may infer one more: a window that begins in the padding at the end."""
+    node = helper.make_node(
+        kind, ["x"], ["y"], kernel_shape=[kernel] * 2, strides=[2, 2], pads=[pad] * 4, ceil_mode=1
+    )
+
+    def model(*shape):
+        image = helper.make_tensor_value_info("x", 1, [1, 2, size, size])
+        pooled = helper.make_tensor_value_info("y", 1, shape)
+        graph = helper.make_graph([node], "pool", [image], [pooled])
+        opsets = [helper.make_opsetid("", 18)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+    x = np.zeros((1, 2, size, size), np.float32)
+    given = PlainSession(ir.from_proto(model(1, 2, "h", "w")))({"x": x})[0].shape
+    assert flatfold.optimize(model(*given)).equivalence.passed

@@ -47,5 +47,5 @@ def _constant(value: ir.Value, lift: Callable[[Array], Any]) -> Pair:
     array: Any = tensor.numpy()
     if array.dtype.kind in "iu":  # ranges and pads, which float64 could not hold exactly
         return Pair(array, array)
-    array = array.astype(np.float64)
-    return Pair(lift(array), np.abs(array))
+    numbers = lift(array).astype(np.float64)
+    return Pair(numbers, np.abs(numbers))

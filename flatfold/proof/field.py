@@ -21,6 +21,7 @@ LIMB = 11  # bits
 SHIFTS = tuple(range(0, 31, LIMB))
 MOST_TERMS = 1 << (53 - 31 - LIMB)  # products of an element and a limb that add up exactly
 FEW = 1 << 8  # whole numbers below it, times a power of two, keep their value
+BLOCK = 1 << 14  # numbers
 MOST_PARTS = 1 << 16  # 1/n keeps its value up to this n
 
 Elements = npt.NDArray[np.int64]
@@ -112,7 +113,15 @@ def image(values: npt.ArrayLike, key: int) -> Elements:
     name and sign. A rewrite that is right for such numbers is right for any.
     """
     floats = np.asarray(values, np.float64)
-    bits = floats.reshape(-1).view(np.int64)
+    flat, elements = floats.reshape(-1), np.empty(floats.size, np.int64)
+    for start in range(0, len(flat), BLOCK):  # a block at a time stays in the cache
+        block = slice(start, start + BLOCK)
+        elements[block] = _image(flat[block], key)
+    return elements.reshape(floats.shape)
+
+
+def _image(floats: Floats, key: int) -> Elements:
+    bits = floats.view(np.int64)
     size = bits & np.int64(2**63 - 1)
     elements = mixed(size, key)
     tail = size & np.int64(2**52 - 1)  # of the mantissa, without its leading 1
@@ -121,9 +130,9 @@ def image(values: npt.ArrayLike, key: int) -> Elements:
         elements[few] = _few(size[few])
     odd = np.flatnonzero(tail & np.int64(2**29 - 1))  # what single precision does not have
     if len(odd):
-        _divided(elements, odd, np.abs(floats.reshape(-1)[odd]))
-    elements = np.where(bits < 0, negative(elements), elements)
-    return elements.reshape(floats.shape)
+        _divided(elements, odd, np.abs(floats[odd]))
+    negated = (bits < 0) & (elements > 0)
+    return np.where(negated, PRIME - elements, elements)
 
 
 def _few(bits: Elements) -> Elements:
@@ -147,9 +156,10 @@ def _divided(elements: Elements, where: Elements, floats: Floats) -> None:
 def mixed(numbers: Elements, key: int) -> Elements:
     """Elements other than 0 that look drawn at random (splitmix64: Steele et al. 2014)."""
     x = numbers.view(np.uint64) + np.uint64((key + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x ^= x >> np.uint64(shift)
         x *= np.uint64(factor)
+    x ^= x >> np.uint64(31)
     x %= np.uint64(PRIME - 1)
     elements: Elements = x.view(np.int64)
     return elements + 1

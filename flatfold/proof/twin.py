@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from dataclasses import field as field_
 from typing import Any
 
 import numpy as np
@@ -24,22 +26,34 @@ from flatfold.proof.field import Elements
 
 Parts = tuple[npt.NDArray[Any], Elements]
 
-_KEY: ContextVar[int] = ContextVar("key", default=0)
+REMEMBERED = 1 << 12  # elements
+
+
+@dataclass
+class _Draw:
+    """Which draw it is, and the twins of arrays so far; these are held, so that ids stay theirs."""
+
+    key: int = 0
+    twins: dict[int, tuple[npt.NDArray[Any], Twin]] = field_(default_factory=dict)
+
+
+_DRAW: ContextVar[_Draw | None] = ContextVar("draw", default=None)
 
 
 def key() -> int:
     """Which draw it is that numbers stand for elements in."""
-    return _KEY.get()
+    draw = _DRAW.get()
+    return 0 if draw is None else draw.key
 
 
 @contextmanager
 def keyed(number: int) -> Iterator[None]:
     """What numbers stand for, within: another key is another draw."""
-    token = _KEY.set(number)
+    token = _DRAW.set(_Draw(number))
     try:
         yield
     finally:
-        _KEY.reset(token)
+        _DRAW.reset(token)
 
 
 class Twin(NDArrayOperatorsMixin):
@@ -132,8 +146,15 @@ class Twin(NDArrayOperatorsMixin):
 
 
 def twin(array: npt.ArrayLike | Twin) -> Twin:
-    """The array with the elements that stand for its numbers."""
-    return array if isinstance(array, Twin) else Twin(*parts_of(array))
+    """The array with the elements that stand for its numbers. Shared: not to be written to."""
+    if isinstance(array, Twin):
+        return array
+    draw = _DRAW.get()
+    if draw is None or not isinstance(array, np.ndarray) or array.size < REMEMBERED:
+        return Twin(*parts_of(array))
+    if id(array) not in draw.twins:
+        draw.twins[id(array)] = (array, Twin(*parts_of(array)))
+    return draw.twins[id(array)][1]
 
 
 def parts_of(x: Any) -> Parts:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+AGAIN = 0.05  # seconds
+IMPORTING = "<frozen importlib._bootstrap>"
 
 Hook = Callable[["sys.UnraisableHookArgs"], object]
 
@@ -22,6 +26,11 @@ def interruptible() -> Iterator[Callable[[], None]]:
     seen: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):  # native code being set up may end the process for an exception
+            again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         seen.append(number)
         signal.default_int_handler(number, frame)
 
@@ -56,6 +65,14 @@ def _unless_interrupt(usual: Hook) -> Hook:
             usual(lost)
 
     return hook
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _in_main_thread() -> bool:

@@ -52,9 +52,10 @@ def verify(
     if verify not in VERIFY:
         raise UnknownName("verification", verify, VERIFY)
     a, b = resolve_both(model_a, model_b, **options)
-    if is_same(a.model, b.model):
-        return Equivalence("identical", reason="the two graphs have the same bytes")
     told = _certified(certificate, a.model, b.model) if certificate is not None else ""
+    if is_same(a.model, b.model):
+        reason = "the two graphs have the same bytes"
+        return Equivalence("identical", reason="; ".join(text for text in (reason, told) if text))
     macs = summarise(a.model).macs or 0
     found = compare(
         a.model,

@@ -90,3 +90,10 @@ def test_a_zoo_model_by_its_name(capsys):
     code, reason, _ = checked(capsys, "repvgg_a0", "z", *size)
     assert code == 0
     assert "22 changes, 22 exact by their algebra" in reason
+
+
+def test_of_two_that_are_the_same_but_not_its_own(capsys):
+    """A graph is identical to itself, whatever is said of it."""
+    code, _, error = checked(capsys, "e", "e")
+    assert code == 3
+    assert "about another original graph" in error

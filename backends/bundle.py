@@ -16,15 +16,20 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatfold.backends.bundle_files import damaged, read, read_verified, sha256, verify
 from flatfold.backends.environment import versions
 from flatfold.backends.model_file import write_model
-from flatfold.backends.staging import probe_writable, staged
+from flatfold.backends.staging import (
+    MOVE_AWAY,
+    os_errors_as_ours,
+    probe_writable,
+    refuse_foreign,
+    staged,
+)
 from flatfold.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
     On any exception, Ctrl-C too, what was there before is still there and nothing else is.
     """
     destination = Path(folder).resolve()
-    with _os_errors_as_ours(destination):
+    with os_errors_as_ours(destination):
         _refuse_foreign(destination)
         with staged(destination) as staging:
             write_model(engine.model, staging / MODEL)
@@ -92,7 +97,7 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     Meant to be called before long work, so that its result is not lost.
     """
     destination = Path(folder).resolve()
-    with _os_errors_as_ours(destination):
+    with os_errors_as_ours(destination):
         _refuse_foreign(destination)
         probe_writable(destination)
 
@@ -205,31 +210,15 @@ def _check_fields(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise damaged(folder, MANIFEST, f"it lists a file outside the folder, {name!r}")
 
 
-@contextmanager
-def _os_errors_as_ours(destination: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot write here: {error.strerror or error}",
-            where=str(destination),
-            hint="choose a folder that you may write to, on a disk with space",
-        ) from error
-
-
 def _refuse_foreign(destination: Path) -> None:
     """Saving replaces the folder, so it must hold nothing but what flatfold wrote."""
     if destination.exists() and not destination.is_dir():
         raise OutputError("expected a folder, found a file", where=str(destination))
     if not destination.is_dir() or not any(destination.iterdir()):
         return
-    hint = "choose another folder, or move these files away"
     try:
         known = {MANIFEST, *read_manifest(destination)["files"]}
     except InputError as error:
         cause = "the folder is not empty and holds no flatfold engine"
-        raise OutputError(cause, where=str(destination), hint=hint) from error
-    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in known)
-    if foreign:
-        cause = f"the folder holds files that flatfold did not write: {', '.join(foreign[:5])}"
-        raise OutputError(cause, where=str(destination), hint=hint)
+        raise OutputError(cause, where=str(destination), hint=MOVE_AWAY) from error
+    refuse_foreign(destination, known)

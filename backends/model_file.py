@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flatfold.backends.staging import filled
-from flatfold.errors import OutputError
+from flatfold.backends.staging import filled, os_errors_as_ours
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,15 +29,11 @@ def save_model(model: ir.Model, path: Path) -> None:
 
     Raises OutputError.
     """
-    try:
-        with filled(path.resolve().parent) as staging:
-            write_model(model, staging / path.name)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write here: {error.strerror or error}",
-            where=str(path),
-            hint="choose a file that you may write, on a disk with space",
-        ) from error
+    with (
+        os_errors_as_ours(path, "file that you may write"),
+        filled(path.resolve().parent) as staging,
+    ):
+        write_model(model, staging / path.name)
 
 
 def serialized(model: ir.Model) -> bytes:

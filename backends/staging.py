@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+
+from flatfold.errors import OutputError
+
+MOVE_AWAY = "choose another folder, or move these files away"
 
 
 @contextmanager
@@ -55,6 +59,32 @@ def filled(folder: Path) -> Iterator[Path]:
         _flush_entry(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def os_errors_as_ours(
+    destination: Path, kind: str = "folder that you may write to"
+) -> Iterator[None]:
+    """What the system says of a place that cannot be written becomes OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write here: {error.strerror or error}",
+            where=str(destination),
+            hint=f"choose a {kind}, on a disk with space",
+        ) from error
+
+
+def refuse_foreign(folder: Path, known: Collection[str]) -> None:
+    """Saving replaces `folder`: OutputError if it holds anything but files of these names."""
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+    if foreign:
+        raise OutputError(
+            f"the folder holds files that flatfold did not write: {', '.join(foreign[:5])}",
+            where=str(folder),
+            hint=MOVE_AWAY,
+        )
 
 
 def probe_writable(destination: Path) -> None:

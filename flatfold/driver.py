@@ -69,7 +69,8 @@ def optimize(
         example_inputs=example_inputs,
         dynamic_batch=dynamic_batch,
         weights=weights,
-        **_reading(max_weights, links_inside),
+        max_weights=max_weights,
+        links_inside=links_inside,
     )
     progress("rewriting")
     checks = RegionChecks(certifying=verify == "certify") if verify in VERIFY[2:] else None
@@ -85,12 +86,6 @@ def optimize(
     if not any(remark.applied for remark in remarks) and is_same(source.model, graph):
         return replace(result, equivalence=_identical())
     return _proved(result, source, checks, progress)
-
-
-def _reading(max_weights: float | None, links_inside: Any) -> dict[str, Any]:
-    """What was asked for about the reading of files."""
-    given = {"max_weights": max_weights, "links_inside": links_inside}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _unknown() -> Equivalence:

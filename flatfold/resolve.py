@@ -23,6 +23,8 @@ def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
     from flatfold.frontend.source import resolve as resolve_source
     from flatfold.models import ZOO, create_model
 
+    unasked = {name for name in READING if options.get(name) is None}
+    options = {name: value for name, value in options.items() if name not in unasked}
     if not isinstance(model, str) or ":" in model or os.sep in model or model.endswith(".onnx"):
         return resolve_source(model, name=name, **options)
     if model not in ZOO and os.path.exists(model):
@@ -48,8 +50,7 @@ def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, So
 
     But those of READING are about files, and go to both.
     """
-    asked = {name: options.pop(name, None) for name in READING}
-    reading = {name: value for name, value in asked.items() if value is not None}
+    reading = {name: options.pop(name, None) for name in READING}
     both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
     own = [{} if is_graph(model) and not both else options for model in (model_a, model_b)]
     a, b = resolve(model_a, **reading, **own[0]), resolve(model_b, **reading, **own[1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.verify import Either, graph_of
+from flatfold.cli.verify import Either, graph_of, shape_of
 from flatfold.errors import NotEquivalent
 from flatfold.escaping import clean
 
@@ -34,21 +34,19 @@ def reduce(
     """Find the smallest part in which two models differ; exit code 4 if they do."""
     from flatfold import pairs
 
-    shape = next(
-        (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
-        None,
-    )
-    chosen: dict[str, Any] = {
-        "input_shape": shape,
-        "dynamic_batch": dynamic_batch,
-        "weights": weights,
-        "max_weights": max_weights,
-        "links_inside": links_inside,
-    }
     with working() as progress:
         progress("comparing")
-        models = graph_of(model_a), graph_of(model_b)
-        found = pairs.reduce(*models, out_folder, progress=progress, **chosen)
+        found = pairs.reduce(
+            graph_of(model_a),
+            graph_of(model_b),
+            out_folder,
+            progress=progress,
+            input_shape=shape_of((model_a, model_b), batch, size, dynamic_batch),
+            dynamic_batch=dynamic_batch,
+            weights=weights,
+            max_weights=max_weights,
+            links_inside=links_inside,
+        )
     if json:
         emit("reduce", {"differ": bool(found), **found.to_dict()})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,29 +47,32 @@ def verify(
     """Compare two models, whichever tool rewrote one; exit code 4 if they differ."""
     from flatfold import pairs
 
-    shape = next(
-        (s for m in (model_a, model_b) if (s := given.input_shape(m, batch, size, dynamic_batch))),
-        None,
-    )
-    chosen: dict[str, Any] = {
-        "input_shape": shape,
-        "dynamic_batch": dynamic_batch,
-        "weights": weights,
-        "max_weights": max_weights,
-        "links_inside": links_inside,
-        "verify": verify,
-    }
     with working() as progress:
         progress("comparing")
-        models = graph_of(model_a), graph_of(model_b)
-        chosen["certificate"] = certificate_of(model_b) if certificate else None
-        found = pairs.verify(*models, progress=progress, **chosen)
+        found = pairs.verify(
+            graph_of(model_a),
+            graph_of(model_b),
+            verify=verify,
+            certificate=certificate_of(model_b) if certificate else None,
+            progress=progress,
+            input_shape=shape_of((model_a, model_b), batch, size, dynamic_batch),
+            dynamic_batch=dynamic_batch,
+            weights=weights,
+            max_weights=max_weights,
+            links_inside=links_inside,
+        )
     if json:
         emit("verify", {"passed": found.passed, **found.to_dict()})
     else:
         out().print(clean(str(found)), soft_wrap=True)
     if not found.passed:
         raise typer.Exit(NotEquivalent.exit_code)
+
+
+def shape_of(models: Iterable[str], *asked: Any) -> tuple[int, ...] | None:
+    """The input that was asked for, of the first model that has one to ask for."""
+    shapes = (given.input_shape(model, *asked) for model in models)
+    return next((shape for shape in shapes if shape), None)
 
 
 def graph_of(model: str) -> Any:

@@ -9,21 +9,20 @@ once: channels that are dead for the weights at hand are not hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes import Change, arithmetic
+from flatfold.passes.draft import Lowered
 from flatfold.passes.geometry import Decline
+from flatfold.proof.data import Trial
 from flatfold.proof.evaluate import evaluate
 from flatfold.proof.field import PRIME
 from flatfold.proof.pair import Pair, Unsupported
 from flatfold.proof.twin import Twin, keyed, twin
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DRAWS = 2
 
@@ -32,38 +31,37 @@ class Uncertified(Exception):
     """The change could not be shown to be right by algebra alone; the text says why."""
 
 
-def certify(
-    change: Change, nodes: Sequence[ir.Node], feeds: Mapping[ir.Value, Pair], seed: int
-) -> None:
-    """Raise Uncertified unless both sides agree exactly, in each draw.
+def certify(change: Change, trials: Sequence[Trial], seed: int) -> None:
+    """Raise Uncertified unless both sides agree exactly on each trial, in each draw.
 
-    `nodes` compute the region, in order, from `feeds`, whose numbers decide what is decided.
+    The numbers of the trials decide what is decided.
     """
     for draw in range(DRAWS):
-        key = DRAWS * seed + draw
-        with keyed(key), arithmetic.lifting(twin):
-            _agree(change, nodes, feeds, np.random.default_rng([seed, draw]))
+        rng = np.random.default_rng([seed, draw])
+        with keyed(DRAWS * seed + draw), arithmetic.lifting(twin):
+            _agree(change, trials, rng)
 
 
-def _agree(
-    change: Change,
-    nodes: Sequence[ir.Node],
-    feeds: Mapping[ir.Value, Pair],
-    rng: np.random.Generator,
-) -> None:
-    given = {value: Pair(_drawn(pair.y, rng), pair.m) for value, pair in feeds.items()}
+def _agree(change: Change, trials: Sequence[Trial], rng: np.random.Generator) -> None:
     try:
         again = change.again()
     except (Decline, TypeError, ValueError) as why:
         raise Uncertified(f"it cannot be worked out without rounding: {why}") from None
     try:
         _require_same(again.nodes, change.lowered.nodes)
-        before = evaluate(nodes, given, twin)[change.region.output].y
-        after = evaluate(again.nodes, given, twin)[again.output].y
-    except (Unsupported, TypeError, ValueError) as why:
-        raise Uncertified(f"it cannot be evaluated without rounding: {why}") from None
+        for trial in trials:
+            _agree_on(trial, change, again, rng)
     finally:
         again.discard()
+
+
+def _agree_on(trial: Trial, change: Change, again: Lowered, rng: np.random.Generator) -> None:
+    feeds = {value: Pair(_drawn(pair.y, rng), pair.m) for value, pair in trial.feeds.items()}
+    try:
+        before = evaluate(trial.nodes, feeds, twin)[change.region.output].y
+        after = evaluate(again.nodes, feeds, twin)[again.output].y
+    except (Unsupported, TypeError, ValueError) as why:
+        raise Uncertified(f"it cannot be evaluated without rounding: {why}") from None
     one, two = (twin(array).shadow for array in (before, after))
     if one.shape != two.shape or not np.array_equal(one, two):
         wrong = np.mean(one != two) if one.shape == two.shape else 1.0

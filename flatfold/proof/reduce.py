@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from flatfold.backends.staging import staged
+from flatfold.backends.staging import os_errors_as_ours, refuse_foreign, staged
 from flatfold.errors import Inconclusive, OutputError
 from flatfold.frontend.canonicalise import canonicalise
 from flatfold.proof.carve import carved
@@ -94,26 +94,12 @@ def _refuse_foreign(folder: Path) -> None:
     """What is there already must be of an earlier reduction."""
     if folder.exists() and not folder.is_dir():
         raise OutputError("expected a folder, found a file", where=str(folder))
-    foreign = (
-        sorted({path.name for path in folder.iterdir()} - set(FILES)) if folder.exists() else []
-    )
-    if foreign:
-        raise OutputError(
-            f"the folder holds files that flatfold did not write: {', '.join(foreign[:5])}",
-            where=str(folder),
-            hint="choose another folder, or move these files away",
-        )
+    if folder.exists():
+        refuse_foreign(folder, FILES)
 
 
 def _write(models: tuple[ir.Model, ir.Model], done: Reduced, folder: Path) -> None:
-    try:
-        with staged(folder.resolve()) as staging:
-            for model, name in zip(models, FILES, strict=False):
-                ir.save(model, staging / name)
-            (staging / FILES[2]).write_text(json.dumps(done.to_dict(), indent=2) + os.linesep)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write here: {error.strerror or error}",
-            where=str(folder),
-            hint="choose a folder that you may write to, on a disk with space",
-        ) from error
+    with os_errors_as_ours(folder), staged(folder.resolve()) as staging:
+        for model, name in zip(models, FILES, strict=False):
+            ir.save(model, staging / name)
+        (staging / FILES[2]).write_text(json.dumps(done.to_dict(), indent=2) + os.linesep)

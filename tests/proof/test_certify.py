@@ -41,7 +41,7 @@ def doubts_of(net: Net) -> list[str]:
         for extent in extents(change):
             given = trial(change, extent, np.random.default_rng(0))
             try:
-                certify(change, given.nodes, given.feeds, 0)
+                certify(change, [given], 0)
             except Uncertified as why:
                 found.append(str(why))
 
@@ -142,7 +142,7 @@ def test_other_weights_than_those_that_were_made_are_not_certified():
         change.lowered.initializers[0].const_value = ir.Tensor(array)
         given = trial(change, extents(change)[0], np.random.default_rng(0))
         with pytest.raises(Uncertified, match="other weights"):
-            certify(change, given.nodes, given.feeds, 0)
+            certify(change, [given], 0)
 
     net = repvgg()
     Pipeline([kind() for kind in PIPELINE], check=check).run(ir.from_proto(net.model(net.y)))

@@ -94,7 +94,7 @@ class Reopening:
         if dear is not None or not shared:
             return dear
         inside = set(self.inside(node))
-        return next((v for v in shared if {use.node for use in v.uses()} <= inside), None)
+        return next((value for value in shared if _readers(value) <= inside), None)
 
     def _is_shared(self, value: ir.Value) -> bool:
         return value in self.cuts and self.cuts[value].code == "SHARED"
@@ -111,6 +111,10 @@ class Reopening:
         """What `value` is computed from. Decline if somebody else reads it."""
         if value in self.dear:
             return self.dear[value]
-        if not {use.node for use in value.uses()} <= set(self.inside(node)):
+        if not _readers(value) <= set(self.inside(node)):
             raise Decline("SHARED", f"{value.name} is read elsewhere too")
         return self.inner_of(value)
+
+
+def _readers(value: ir.Value) -> set[ir.Node]:
+    return {use.node for use in value.uses()}

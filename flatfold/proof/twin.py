@@ -10,11 +10,10 @@ What would lose the shadow raises TypeError or ValueError: it cannot be lost uns
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from dataclasses import field as field_
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,12 @@ Parts = tuple[npt.NDArray[Any], Elements]
 REMEMBERED = 1 << 12  # elements
 
 
-@dataclass
+@dataclasses.dataclass
 class _Draw:
     """Which draw it is, and the twins of arrays so far; these are held, so that ids stay theirs."""
 
     key: int = 0
-    twins: dict[int, tuple[npt.NDArray[Any], Twin]] = field_(default_factory=dict)
+    twins: dict[int, tuple[npt.NDArray[Any], Twin]] = dataclasses.field(default_factory=dict)
 
 
 _DRAW: ContextVar[_Draw | None] = ContextVar("draw", default=None)

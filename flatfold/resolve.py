@@ -32,7 +32,7 @@ def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
     module = create_model(model)
     if options.get("input_shape") is None and options.get("example_inputs") is None:
         options["input_shape"] = ZOO[model].input_shape
-    return resolve_source(module, name=name or model, **options)
+    return resolve_source(module, name=name or model, renames=ZOO[model].renames, **options)
 
 
 def is_graph(model: Any) -> bool:

@@ -50,6 +50,7 @@ def resolve(
     example_inputs: Any = None,
     dynamic_batch: bool = False,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    renames: Sequence[tuple[str, str | None]] = (),
     max_weights: float = MAX_WEIGHTS,
     links_inside: str | os.PathLike[str] | None = None,
 ) -> Source:
@@ -72,7 +73,7 @@ def resolve(
         return Source(name or default_name, graph)
     if weights is not None:
         module = copy.deepcopy(module) if module is model else module
-        load_weights(module, weights)
+        load_weights(module, weights, renames)
     if input_shape is None and example_inputs is None:
         input_shape = _preferred_shape(module)
     graph = export_module(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,24 +13,31 @@ from flatfold.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["load_weights"]
+__all__ = ["load_weights", "renamed"]
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "params")
 _PREFIX = "module."  # what DataParallel puts before every key
 _SHOWN = 3
 
 
-def load_weights(module: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Any]) -> None:
+def load_weights(
+    module: nn.Module,
+    weights: str | os.PathLike[str] | Mapping[str, Any],
+    renames: Sequence[tuple[str, str | None]] = (),
+) -> None:
     """Load `weights` into `module`, in place: all of them, or none when anything does not fit.
 
     `weights` is a ``.safetensors`` file, a file that ``torch.load(weights_only=True)`` reads, or
     a state dict; wrapped in {"state_dict": ...} or {"model": ...}, and with every key prefixed
-    by ``module.``, they are accepted too. A missing ``num_batches_tracked`` is no error. Raises
+    by ``module.``, they are accepted too. `renames` read the keys of other code: each regular
+    expression in turn is replaced in each key, and with None in its place the entry is left out;
+    keys that the module itself has stay. A missing ``num_batches_tracked`` is no error. Raises
     `InputError`, which names keys that are missing, unexpected or of another shape.
     """
     where = "" if isinstance(weights, Mapping) else str(weights)
     found = _unwrap(weights if isinstance(weights, Mapping) else _read(Path(weights)), where)
     expected = module.state_dict()
+    found = renamed(found, renames, expected)
     missing = [key for key in expected.keys() - found.keys() if not _is_counter(key)]
     problems = [
         _listing("missing", sorted(missing)),
@@ -89,6 +97,21 @@ def _unwrap(found: Any, where: str) -> dict[str, Tensor]:
     if found and all(key.startswith(_PREFIX) for key in found):
         return {key.removeprefix(_PREFIX): value for key, value in found.items()}
     return dict(found)
+
+
+def renamed(
+    found: dict[str, Tensor], renames: Sequence[tuple[str, str | None]], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """`found` under the names of the module, whose `own` keys stay."""
+    result = {}
+    for key, tensor in found.items():
+        name: str | None = key
+        for pattern, new in renames if key not in own else ():
+            if name is not None and re.search(pattern, name):
+                name = None if new is None else re.sub(pattern, new, name)
+        if name is not None:
+            result[name] = tensor
+    return result
 
 
 def _is_counter(key: str) -> bool:

@@ -32,14 +32,14 @@ def models(pattern: Pattern = "*", json: given.Json = False, debug: given.Debug 
     if json:
         emit("models", {"models": [_entry(name) for name in names]})
         return
-    rows = [_entry(name) for name in names]
-    _table(
-        ("name", "family", "input", "summary"),
-        [
-            (r["name"], r["family"], "x".join(map(str, r["input_shape"])), r["summary"])
-            for r in rows
-        ],
-    )
+    _table(("name", "family", "input", "parameters", "paper", "summary"), map(_row, names))
+
+
+def _row(name: str) -> tuple[str, ...]:
+    entry = _entry(name)
+    size = "x".join(map(str, entry["input_shape"]))
+    millions = " -> ".join(f"{count / 1e6:.2f}" for count in entry["parameters"].values())
+    return name, entry["family"], size, f"{millions} M", entry["paper"], entry["summary"]
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -50,6 +50,8 @@ def _entry(name: str) -> dict[str, Any]:
         "name": name,
         "family": spec.family,
         "input_shape": list(spec.input_shape),
+        "parameters": dict(zip(("before", "after"), spec.parameters, strict=True)),
+        "paper": f"arXiv:{spec.paper}",
         "summary": spec.summary,
     }
 

@@ -124,3 +124,21 @@ def test_half_precision_weights_are_converted() -> None:
     load_weights(module, trained)
     weight: Tensor = module[0].weight
     assert weight.dtype == torch.float32 and torch.equal(weight, trained["0.weight"].float())
+
+
+RENAMES = ((r"^old\.", "0."), (r"^aux\.", None))
+
+
+def test_keys_of_the_authors_are_renamed_or_left_out() -> None:
+    state = net(1).state_dict()
+    file = {key.replace("0.", "old.", 1): value for key, value in state.items()}
+    assert "old.weight" in file
+    module = net(2)
+    load_weights(module, file | {"aux.weight": torch.zeros(3)}, RENAMES)
+    assert_equal(module, state)
+
+
+def test_keys_of_the_module_itself_stay() -> None:
+    module, state = net(2), net(1).state_dict()
+    load_weights(module, state, ((r"^", "x"),))
+    assert_equal(module, state)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from flatfold.models import create_model, list_models
 from flatfold.models.initialise import initialise
-
-FAST = {"repvgg_a0", "replknet_31b", "vanillanet_5", "vanillanet_13"}
+from tests.golden.rows import every
 
 
 def images(size: int = 96) -> Tensor:
@@ -46,10 +45,7 @@ def test_batchnorm_statistics_are_not_neutral() -> None:
         assert abs(values.std() - 0.2) < 0.01 and abs(values.mean()) < 0.01
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in list_models()],
-)
+@pytest.mark.parametrize("name", every(list_models()))
 def test_logits_are_of_order_one_and_depend_on_the_input(name: str) -> None:
     with torch.no_grad():
         logits = create_model(name)(images())

@@ -1,0 +1,25 @@
+"""The golden table: one row for each network of the zoo, a file for each family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Row = dict[str, Any]
+
+TABLE: dict[str, dict[str, Row]] = {
+    file.stem: json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted(Path(__file__).with_name("table").glob("*.json"))
+}
+ROWS = {name: row for family in TABLE.values() for name, row in family.items()}
+# Of each family what is quick; the rest is for make test-slow.
+QUICK = {name for name, row in ROWS.items() if row.get("quick")}
+
+
+def every(names: Iterable[str] = ROWS) -> list[Any]:
+    """The names as parameters of a test; the large networks are slow."""
+    return [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names]

@@ -24,6 +24,7 @@ FAMILIES = (
     "convnext",
     "replknet",
     "repvgg",
+    "slak",
     "unireplknet",
     "vanillanet",
 )

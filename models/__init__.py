@@ -21,8 +21,11 @@ __all__ = ["ZOO", "ModelSpec", "create_model", "list_models"]
 
 # One module each: flatfold.models.variants.NAME with the table VARIANTS.
 FAMILIES = (
+    "convnext",
     "replknet",
     "repvgg",
+    "slak",
+    "unireplknet",
     "vanillanet",
 )
 

@@ -21,7 +21,9 @@ __all__ = ["ZOO", "ModelSpec", "create_model", "list_models"]
 
 # One module each: flatfold.models.variants.NAME with the table VARIANTS.
 FAMILIES = (
+    "acnet",
     "convnext",
+    "dbb",
     "replknet",
     "repvgg",
     "slak",

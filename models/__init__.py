@@ -24,6 +24,7 @@ FAMILIES = (
     "acnet",
     "convnext",
     "dbb",
+    "mobilenext",
     "replknet",
     "repvgg",
     "slak",

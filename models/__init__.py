@@ -25,6 +25,7 @@ FAMILIES = (
     "convnext",
     "dbb",
     "mobilenext",
+    "mobileone",
     "replknet",
     "repvgg",
     "slak",

@@ -24,7 +24,8 @@ def initialise(module: nn.Module, *, seed: int, gain: float = 1.0) -> None:
 
     Convolution and linear weights are uniform with variance ``gain / fan_in`` (linear layers:
     ``1 / fan_in``); a submodule with an attribute `init_gain` uses that instead. BatchNorm:
-    scale in [0.4, 1.2], one in ten negative, bias and mean N(0, 0.2), variance in [0.4, 1.2].
+    scale in [0.4, 1.2], one in ten negative, bias and mean N(0, 0.2), variance in [0.4, 1.2]; of a
+    BatchNorm with an `init_gain` of its own, the squares of scale and bias are smaller by that.
     A parameter of no known layer moves by N(0, 0.2) from where its constructor put it.
     Same seed, same bits. The global random state is not used.
     """
@@ -67,6 +68,8 @@ def _fill_batchnorm(layer: _BatchNorm, generator: torch.Generator) -> None:
     if layer.weight is not None:
         negative = torch.rand(layer.weight.shape, generator=generator) < _NEGATIVE_SHARE
         layer.weight[negative] *= -1
+    for parameter in layer.parameters(recurse=False):
+        parameter.mul_(math.sqrt(getattr(layer, "init_gain", 1.0)))
     if layer.running_mean is not None:
         layer.running_mean.normal_(0.0, 0.2, generator=generator)
     if layer.running_var is not None:

@@ -23,6 +23,7 @@ __all__ = ["ZOO", "ModelSpec", "create_model", "list_models"]
 FAMILIES = (
     "acnet",
     "dbb",
+    "parnet",
     "replknet",
     "repvgg",
     "vanillanet",

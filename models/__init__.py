@@ -27,6 +27,7 @@ FAMILIES = (
     "replknet",
     "repvgg",
     "vanillanet",
+    "yolo",
 )
 
 ZOO: dict[str, ModelSpec] = {

@@ -26,11 +26,13 @@ FAMILIES = (
     "dbb",
     "mobilenext",
     "mobileone",
+    "parnet",
     "replknet",
     "repvgg",
     "slak",
     "unireplknet",
     "vanillanet",
+    "yolo",
 )
 
 ZOO: dict[str, ModelSpec] = {

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine test test-slow fuzz conformance lint bench venv clean
+.PHONY: help engine test test-slow fuzz conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -46,6 +46,9 @@ lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 
 bench: $(STAMP)  ## time and memory of optimize beside onnxsim, and its growth: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}
+
+pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
+	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}
 
 venv: $(STAMP)  ## only make the virtual environment: [PYTHON=python3] [PIP_ARGS=options of pip]
 

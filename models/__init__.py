@@ -24,6 +24,7 @@ FAMILIES = (
     "acnet",
     "convnext",
     "dbb",
+    "efficientnetv2",
     "mobilenext",
     "mobileone",
     "parnet",

@@ -24,13 +24,8 @@ def initialise(module: nn.Module, *, seed: int, gain: float = 1.0) -> None:
 
     Convolution and linear weights are uniform with variance ``gain / fan_in`` (linear layers:
     ``1 / fan_in``); a submodule with an attribute `init_gain` uses that instead. BatchNorm:
-<<<<<<< HEAD
     scale in [0.4, 1.2], one in ten negative, bias and mean N(0, 0.2), variance in [0.4, 1.2]; of a
     BatchNorm with an `init_gain` of its own, the squares of scale and bias are smaller by that.
-=======
-    scale in [0.4, 1.2], one in ten negative, bias and mean N(0, 0.2), variance in [0.4, 1.2], or
-    that over its `init_gain` if it has one: a norm behind a sum meets more than one variance.
->>>>>>> 4ff8f7a3786b7086faa2a152e7149c27b63df41a
     A parameter of no known layer moves by N(0, 0.2) from where its constructor put it.
     Same seed, same bits. The global random state is not used.
     """
@@ -79,7 +74,6 @@ def _fill_batchnorm(layer: _BatchNorm, generator: torch.Generator) -> None:
         layer.running_mean.normal_(0.0, 0.2, generator=generator)
     if layer.running_var is not None:
         layer.running_var.uniform_(0.4, 1.2, generator=generator)
-        layer.running_var /= getattr(layer, "init_gain", 1.0)
 
 
 def _fill_affine(weight: Tensor | None, bias: Tensor | None, generator: torch.Generator) -> None:

@@ -15,7 +15,21 @@ from torch import Tensor, nn
 
 import flatfold
 from docs.drawing import Box, Edge, svg
-from flatfold.models import efficientnetv2, mobilenext, replknet, repvgg, vanillanet
+from flatfold.models import (
+    acnet,
+    convnext,
+    dbb,
+    efficientnetv2,
+    mobilenext,
+    mobileone,
+    parnet,
+    replknet,
+    repvgg,
+    slak,
+    unireplknet,
+    vanillanet,
+    yolo,
+)
 from flatfold.models.initialise import initialise
 
 FOLDER = Path(__file__).with_name("families")
@@ -35,14 +49,22 @@ class AtSlopeOne(nn.Module):
 
 # The block of a family, as it is in one of its networks, and its input [C, H, W].
 BLOCKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, int, int]]]] = {
+    "acnet": lambda: (acnet.ACBlock(128, 128, 3, 1, 1), (128, 28, 28)),
+    "convnext": lambda: (convnext.ConvNeXtBlock(96), (96, 56, 56)),
+    "dbb": lambda: (dbb.DiverseBranchBlock(128, 128, 3, 1), (128, 28, 28)),
     "efficientnetv2": lambda: (
         efficientnetv2.InvertedBlock(160, 160, 1, 6, efficientnetv2.Style()),
         (160, 24, 24),
     ),
     "mobilenext": lambda: (mobilenext.Sandglass(192, 192, 1, 6, True, True, 1), (192, 28, 28)),
+    "mobileone": lambda: (mobileone.MobileOneBlock(128, 128, 3, 1, 128, 4), (128, 28, 28)),
+    "parnet": lambda: (parnet.ParNetBlock(92, 92, 1, "silu"), (92, 56, 56)),
     "replknet": lambda: (replknet.RepLKBlock(128, 128, 31, 5), (128, 56, 56)),
     "repvgg": lambda: (repvgg.RepVGGBlock(96, 96, 1, 1, False), (96, 28, 28)),
+    "slak": lambda: (slak.SLaKBlock(124, 51, 5), (124, 56, 56)),
+    "unireplknet": lambda: (unireplknet.UniRepLKNetBlock(80, 13), (80, 28, 28)),
     "vanillanet": lambda: (AtSlopeOne(vanillanet.VanillaBlock(512, 1024, 2, 3)), (512, 56, 56)),
+    "yolo": lambda: (yolo.QARepVGGBlock(64, 64, 1), (64, 40, 40)),
 }
 
 KINDS = {

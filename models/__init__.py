@@ -26,6 +26,7 @@ FAMILIES = (
     "parnet",
     "replknet",
     "repvgg",
+    "repvggplus",
     "vanillanet",
     "yolo",
 )

@@ -30,6 +30,7 @@ FAMILIES = (
     "parnet",
     "replknet",
     "repvgg",
+    "repvggplus",
     "slak",
     "unireplknet",
     "vanillanet",

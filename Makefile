@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine test test-slow fuzz conformance lint bench pictures venv clean
+.PHONY: help engine digits test test-slow fuzz conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -22,6 +22,9 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	[ -z "$$SIZE" ] || set -- "$$@" --size "$$SIZE"; \
 	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
+
+digits: $(STAMP)  ## train five small networks on handwritten digits, compile and compare them: [STORED=1] without training
+	@$(BIN)/python -m examples.digits $${STORED:+--stored}
 
 test: lint  ## lint, and every test but the slow ones
 	@$(BIN)/python -m pytest -q -n auto -m "not slow"

@@ -25,6 +25,7 @@ FAMILIES = (
     "replknet",
     "repvgg",
     "slak",
+    "swnet",
     "unireplknet",
     "vanillanet",
 )

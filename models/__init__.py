@@ -32,6 +32,7 @@ FAMILIES = (
     "repvgg",
     "repvggplus",
     "slak",
+    "swnet",
     "unireplknet",
     "vanillanet",
     "yolo",

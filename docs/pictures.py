@@ -27,11 +27,13 @@ from flatfold.models import (
     repvgg,
     repvggplus,
     slak,
+    swnet,
     unireplknet,
     vanillanet,
     yolo,
 )
 from flatfold.models.initialise import initialise
+from flatfold.models.shuffles import Layout
 
 FOLDER = Path(__file__).with_name("families")
 
@@ -64,6 +66,7 @@ BLOCKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, int, int]]]] = {
     "repvgg": lambda: (repvgg.RepVGGBlock(96, 96, 1, 1, False), (96, 28, 28)),
     "repvggplus": lambda: (repvggplus.RepVGGplusBlock(160, 160, 1), (160, 40, 40)),
     "slak": lambda: (slak.SLaKBlock(124, 51, 5), (124, 56, 56)),
+    "swnet": lambda: (swnet.ShiftWise(80, Layout(13, 3, 60, 4)), (80, 14, 14)),
     "unireplknet": lambda: (unireplknet.UniRepLKNetBlock(80, 13), (80, 28, 28)),
     "vanillanet": lambda: (AtSlopeOne(vanillanet.VanillaBlock(512, 1024, 2, 3)), (512, 56, 56)),
     "yolo": lambda: (yolo.QARepVGGBlock(64, 64, 1), (64, 40, 40)),

@@ -21,6 +21,7 @@ __all__ = ["ZOO", "ModelSpec", "create_model", "list_models"]
 
 # One module each: flatfold.models.variants.NAME with the table VARIANTS.
 FAMILIES = (
+    "fastvit",
     "mobileone",
     "replknet",
     "repvgg",

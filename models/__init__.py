@@ -25,6 +25,7 @@ FAMILIES = (
     "convnext",
     "dbb",
     "efficientnetv2",
+    "fastvit",
     "mobilenext",
     "mobileone",
     "parnet",

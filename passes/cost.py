@@ -18,6 +18,7 @@ from flatfold.passes.geometry import Geometry, Sizes
 
 ASSUMED_SIZE = 28
 BYTES = 4
+MARGIN = 0.02  # estimates that are closer to each other than that say nothing
 LANES = 16  # grouped layers with fewer channels to a group leave a vector register half empty
 
 

@@ -105,11 +105,11 @@ def read_average_pool(node: ir.Node) -> Applied:
 
 
 def read_reshape(node: ir.Node) -> Linear:
-    """Axes dropped or added, or the end of a shuffle of channels."""
+    """The end of a shuffle of channels; or axes dropped, added or divided anew."""
     try:
-        return read_view(node)
-    except Decline:
         return read_shuffle(node)
+    except Decline:
+        return read_view(node)
 
 
 READERS: dict[str, Callable[[ir.Node], Linear]] = {

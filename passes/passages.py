@@ -1,7 +1,8 @@
 """Operators that a map of the channels passes through: T(A x + b) = A' T(x) + b'.
 
-A mean over all pixels, a Flatten or Reshape that only drops or adds axes, a Transpose between
-channels-first and channels-last. What is in front of them joins what is behind them.
+A mean over all pixels, a Flatten or Reshape that only drops or adds axes or divides the pixels
+anew, a Transpose between channels-first and channels-last. What is in front of them joins what is
+behind them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import onnx_ir as ir
 
 from flatfold.passes.geometry import Decline
 from flatfold.passes.reading import Carried, constant, ints, known, number, rank, source
+
+MOST_AXES = 3  # a convolution has no more
 
 
 def read_global_mean(node: ir.Node) -> Carried:
@@ -39,7 +42,7 @@ def read_mean(node: ir.Node) -> Carried:
 
 
 def read_view(node: ir.Node) -> Carried:
-    """[N, C, ..] to [N, C * ..], or [N, C] to [N, C, 1, ..]."""
+    """[N, C, ..] to [N, C * ..], [N, C] to [N, C, 1, ..]; or only the other axes divided anew."""
     data, before, after = source(node), known(source(node)), known(node.outputs[0])
     if None in before[1:] or None in after[1:]:
         raise Decline("NONLINEAR", "the sizes are not known")
@@ -52,6 +55,11 @@ def read_view(node: ir.Node) -> Carried:
         return Carried(data, 0, 0 if len(inner) == 1 else None, math.prod(inner[1:]))
     if len(inner) == 1 and outer[0] == inner[0] and math.prod(outer[1:]) == 1:
         return Carried(data, None, len(outer) - 1)
+    if min(len(inner), len(outer)) > 1 and math.prod(inner) == math.prod(outer):
+        first = inner[0] == outer[0] and len(outer) - 1 <= MOST_AXES
+        last = inner[-1] == outer[-1]
+        if first or last:
+            return Carried(data, len(outer) - 1 if first else None, 0 if last else None)
     raise Decline("NONLINEAR", f"{node.op_type} mixes channels and pixels")
 
 

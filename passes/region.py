@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from flatfold.passes import cost
 from flatfold.passes.activations import ACTIVATIONS
 from flatfold.passes.affine import Affine
 from flatfold.passes.geometry import Decline
@@ -33,6 +34,17 @@ class Region:
     @property
     def output(self) -> ir.Value:
         return self.root.outputs[0]
+
+    @property
+    def margin(self) -> float:
+        """How much dearer another form may be, as a share.
+
+        A norm in front of a product leaves the product a bias, which is about as dear. An engine
+        that adds biases in its products gains by that; and as no form is written with a norm, this
+        happens once.
+        """
+        norms = any(node.op_type == "BatchNormalization" for node in self.nodes)
+        return cost.MARGIN if norms else 0.0
 
 
 def kind_of(meanings: dict[ir.Node, Linear]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import arithmetic, kernels, picks, planes
+from flatfold.passes import arithmetic, cost, kernels, picks, planes
 from flatfold.passes import geometry as geo
 from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Profile
@@ -58,7 +58,8 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
     if not inner.joined and not free:  # what is zero on many channels shrinks when it is composed
         shapes = [_composed(outer, t) for t in inner.live]
         after = sources + of_parts(shapes, bias is not None, pixels, profile, batched)
-        if after.seconds > before.seconds:
+        margin = cost.MARGIN if _is_norm(inner) else 0.0
+        if after.seconds > before.seconds * (1 + margin):
             raise too_dear(before, after, "composing would cost")
     terms = _behind(replace(outer, bias=None), inner.terms)
     joined = inner.joined and outer.geometry.groups > 1
@@ -68,6 +69,12 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
         if after.seconds > before.seconds:
             raise too_dear(before, after, "composing would cost")
     return form
+
+
+def _is_norm(form: Affine) -> bool:
+    """A scale and a shift per channel, over one value."""
+    scaled = len(form.live) == 1 and form.live[0].stencil.geometry.is_diagonal
+    return scaled and form.bias is not None and not form.live[0].stencil.is_identity
 
 
 def _behind(outer: Stencil, terms: Sequence[Term]) -> tuple[Term, ...]:

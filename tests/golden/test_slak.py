@@ -52,6 +52,7 @@ def test_strips_longer_than_the_map_stay_two():
     assert done.equivalence.verdict == "certified"
 
 
+@pytest.mark.slow
 def test_short_strips_on_a_small_map_are_one_kernel():
     done = flatfold.optimize(small((9, 7)), input_shape=(3, 29, 38))
     assert done.after.operators == deploy_form((1, 1), split=0, moved=2)

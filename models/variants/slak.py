@@ -23,8 +23,8 @@ def _spec(first: int, deep: int, parameters: tuple[int, int], factor: float = 1.
 
 
 VARIANTS = {
-    "slak_tiny": _spec(96, 9, (50_703_838, 50_434_372)),
-    "slak_tiny_x1_0": _spec(96, 9, (30_816_232, 30_608_776), factor=1.0),
-    "slak_small": _spec(96, 27, (91_131_820, 90_583_912)),
-    "slak_base": _spec(128, 27, (157_950_792, 157_220_433)),
+    "slak_tiny": _spec(96, 9, (50_703_838, 50_425_768)),
+    "slak_tiny_x1_0": _spec(96, 9, (30_816_232, 30_602_440), factor=1.0),
+    "slak_small": _spec(96, 27, (91_131_820, 90_566_326)),
+    "slak_base": _spec(128, 27, (157_950_792, 157_196_991)),
 }

@@ -25,6 +25,7 @@ FAMILIES = (
     "mobileone",
     "replknet",
     "repvgg",
+    "repvit",
     "vanillanet",
 )
 

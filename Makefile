@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine test test-slow fuzz conformance lint bench venv clean
+.PHONY: help engine digits test test-slow fuzz conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -22,6 +22,9 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	[ -z "$$SIZE" ] || set -- "$$@" --size "$$SIZE"; \
 	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
+
+digits: $(STAMP)  ## train five small networks on handwritten digits, compile and compare them: [STORED=1] without training
+	@$(BIN)/python -m examples.digits $${STORED:+--stored}
 
 test: lint  ## lint, and every test but the slow ones
 	@$(BIN)/python -m pytest -q -n auto -m "not slow"
@@ -46,6 +49,9 @@ lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 
 bench: $(STAMP)  ## time and memory of optimize beside onnxsim, and its growth: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}
+
+pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
+	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}
 
 venv: $(STAMP)  ## only make the virtual environment: [PYTHON=python3] [PIP_ARGS=options of pip]
 

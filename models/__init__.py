@@ -21,12 +21,23 @@ __all__ = ["ZOO", "ModelSpec", "create_model", "list_models"]
 
 # One module each: flatfold.models.variants.NAME with the table VARIANTS.
 FAMILIES = (
+    "acnet",
+    "convnext",
+    "dbb",
+    "efficientnetv2",
     "fastvit",
+    "mobilenext",
     "mobileone",
+    "parnet",
     "replknet",
     "repvgg",
+    "repvggplus",
     "repvit",
+    "slak",
+    "swnet",
+    "unireplknet",
     "vanillanet",
+    "yolo",
 )
 
 ZOO: dict[str, ModelSpec] = {

@@ -2,6 +2,8 @@
 
 Every folded weight is at most the sum of |products| of the weights that it replaces, so on data on
 which the original's sums of magnitudes stay within the type, no sum of the new layer leaves it.
+Where they do not, s * (x - y) may be a number and s * x - s * y not; so weights whose sums leave
+the type on data below the root of its largest number are not made.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ def cast(array: Weight, dtype: ir.DataType, *, multiplies: bool = False) -> Weig
             rounded[block] = array[block]
             _require_room(array[block], rounded[block], dtype, start)
             if multiplies:
+                _require_reach(array[block], dtype, start)
                 _require_no_loss(array[block], rounded[block], dtype, start)
     return rounded
 
@@ -81,6 +84,19 @@ def _require_room(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, 
         f"a folded weight or bias of {sizes[worst]:.3g} in output channel {first + worst} exceeds"
         f" the largest {dtype.name}, {LARGEST[dtype]:.5g}",
     )
+
+
+def _require_reach(array: Weight, dtype: ir.DataType, first: int) -> None:
+    """Sums are in single precision at least."""
+    reach = np.sum(_rows(np.abs(array)), axis=1)
+    largest = max(LARGEST[dtype], LARGEST[ir.DataType.FLOAT])
+    worst = int(np.argmax(reach))
+    if reach[worst] > largest**0.5:
+        raise Decline(
+            "OVERFLOW",
+            f"folded weights of output channel {first + worst} add up to {reach[worst]:.3g} times"
+            f" their data, so that sums may exceed {largest:.5g} before terms cancel",
+        )
 
 
 def _require_no_loss(

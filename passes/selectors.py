@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from flatfold.passes.elementary import moved, picked
 from flatfold.passes.geometry import Decline, Ints, Sizes
-from flatfold.passes.picks import every
+from flatfold.passes.picks import NOTHING, every
 from flatfold.passes.reading import (
     Applied,
     Fill,
@@ -27,7 +27,7 @@ from flatfold.passes.reading import (
     unexpanded,
 )
 from flatfold.passes.sharing import shared
-from flatfold.passes.stencil import compose
+from flatfold.passes.stencil import compose, rows
 
 Numbers = npt.NDArray[Any]
 
@@ -139,6 +139,7 @@ def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
 
 
 def read_pad(node: ir.Node) -> Applied:
+    """Zeros around the map, and channels of zeros around its channels; of either, a crop."""
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() != "constant":
         raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
@@ -148,10 +149,16 @@ def read_pad(node: ir.Node) -> Applied:
     data = source(node)
     both = np.zeros((2, rank(data)), dtype=np.int64)
     both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
-    if np.any(both[:, :2]):
-        raise Decline("PAD-MODE", f"batch and channels are padded by {both[:, :2].tolist()}")
+    if np.any(both[:, 0]):
+        raise Decline("PAD-MODE", f"the batch is padded by {both[:, 0].tolist()}")
     begin, end = (tuple(int(n) for n in side[2:]) for side in both)
-    return Applied(data, moved(channels(data), begin, end))
+    move, count = moved(channels(data), begin, end), channels(data)
+    if not np.any(both[:, 1]):
+        return Applied(data, move)
+    index = np.arange(-both[0, 1], count + both[1, 1])
+    if not len(index):
+        raise Decline("PAD-MODE", f"none of {count} channels is left")
+    return Applied(data, rows(move, np.where((index < 0) | (index >= count), NOTHING, index)))
 
 
 def _padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:

@@ -161,6 +161,6 @@ OWN: dict[Any, Callable[..., Any]] = {
     np.stack: lambda arrays, axis=0: _together(np.stack, arrays, axis),
     np.sum: lambda x, axis=None, dtype=None, keepdims=False: x.sum(axis, dtype, keepdims),
     np.where: _where,
-    np.ones: lambda shape: twin(np.ones(shape)),
+    np.ones: lambda shape, **_: twin(np.ones(shape)),  # by keyword it is given what is default
     np.zeros: lambda shape: Twin(np.zeros(shape), np.zeros(shape, np.int64)),
 }

@@ -16,10 +16,15 @@ from tests.docs.markdown import PAGES, ROOT, Block, blocks
 from tests.test_layers import LINT_IMPORTS
 
 FOLDERS = ("frontend", "passes", "backends", "models", "flatfold", "tests")
+RUN = [
+    page
+    for page in PAGES
+    if page != "CONTRIBUTING.md" and any(block.language == "python" for block in blocks(page))
+]
 PATHS = sorted({block.heading for block in blocks("CONTRIBUTING.md") if block.file})
 
 
-@pytest.mark.parametrize("page", ("README.md", "docs/design.md", "docs/errors.md"))
+@pytest.mark.parametrize("page", RUN)
 def test_code_runs_and_prints_what_the_page_says(
     page: str,
     tmp_path: Path,
@@ -39,8 +44,7 @@ def test_code_runs_and_prints_what_the_page_says(
 
 
 def test_every_page_with_code_is_run() -> None:
-    pages = {page for page in PAGES for block in blocks(page) if block.language == "python"}
-    assert pages == {"README.md", "CONTRIBUTING.md", "docs/design.md", "docs/errors.md"}
+    assert {"README.md", "docs/design.md", "docs/errors.md"} <= set(RUN)
     assert PATHS == ["Add a backend", "Add a model", "Add a pass", "Add an operator"]
 
 

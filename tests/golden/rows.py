@@ -23,3 +23,12 @@ QUICK = {name for name, row in ROWS.items() if row.get("quick")}
 def every(names: Iterable[str] = ROWS) -> list[Any]:
     """The names as parameters of a test; the large networks are slow."""
     return [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names]
+
+
+def parameters(row: Row) -> tuple[int, int]:
+    """Of the module and of what is left of it.
+
+    A graph may hold constants besides, such as kernels of ones, which its counts include.
+    """
+    before, after = row["parameters"]
+    return before - row.get("constants", 0), after

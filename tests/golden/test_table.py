@@ -6,7 +6,7 @@ import pytest
 
 import flatfold
 from flatfold.models import ZOO
-from tests.golden.rows import ROWS, TABLE, every
+from tests.golden.rows import ROWS, TABLE, every, parameters
 
 
 def test_the_table_has_every_network_of_the_zoo():
@@ -17,7 +17,7 @@ def test_the_table_has_every_network_of_the_zoo():
 
 
 def test_the_zoo_and_the_table_agree_on_parameters():
-    assert {name: tuple(row["parameters"]) for name, row in ROWS.items()} == {
+    assert {name: parameters(row) for name, row in ROWS.items()} == {
         name: spec.parameters for name, spec in ZOO.items()
     }
 

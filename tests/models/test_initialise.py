@@ -75,3 +75,14 @@ def test_nothing_stays_neutral() -> None:
     for layer in (module.up, module.depthwise, module.head):
         assert (layer.weight != 0).all() and (layer.bias != 0).all()
     assert module.depthwise.weight.sum((1, 2, 3)).abs().min() > 1e-3
+
+
+def test_norms_behind_a_sum_have_the_variance_of_a_sum() -> None:
+    class Outer(nn.BatchNorm2d):
+        init_gain = 0.25
+
+    plain, outer = nn.BatchNorm2d(64), Outer(64)
+    for norm in (plain, outer):
+        initialise(norm, seed=0)
+    torch.testing.assert_close(outer.running_var, 4 * plain.running_var)
+    assert torch.equal(outer.weight, plain.weight)

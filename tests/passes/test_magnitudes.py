@@ -47,10 +47,15 @@ def unguarded(model: onnx.ModelProto) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
+def nothing(*_: object) -> None:
+    """A guard that lets everything through."""
+
+
+REACH = ("rounding._require_reach", nothing)
 GUARDS = {
-    "overflow": (folded, "rounding._require_room", lambda *_: None),
-    "underflow": (shrunk, "rounding._require_no_loss", lambda *_: None),
-    "bends": (bending, "bends._keeps_size", lambda *_: True),
+    "overflow": (folded, ("rounding._require_room", nothing), REACH),
+    "underflow": (shrunk, ("rounding._require_no_loss", nothing)),
+    "bends": (bending, ("bends._keeps_size", lambda *_: True)),
 }
 
 
@@ -58,8 +63,9 @@ GUARDS = {
 @pytest.mark.parametrize("guard", GUARDS)
 def test_without_a_guard_such_draws_go_wrong(guard, dtype, monkeypatch):
     """So the draws above are those that matter."""
-    block, name, harmless = GUARDS[guard]
-    monkeypatch.setattr(f"flatfold.passes.{name}", harmless)
+    block, *guards = GUARDS[guard]
+    for name, harmless in guards:
+        monkeypatch.setattr(f"flatfold.passes.{name}", harmless)
     wrong = 0
     for seed in range(60):
         model, x = drawn(block, seed, dtype)
@@ -150,7 +156,24 @@ def test_terms_that_cancel_are_not_made_larger_before_they_do(
     done = rewrite(model)
     assert "OVERFLOW" in done.codes
     assert np.array_equal(outputs(done.after, x), expected)
-    monkeypatch.setattr("flatfold.passes.forms._require_no_growth", lambda *_: None)
+    for name in ("forms._require_no_growth", "rounding._require_reach"):
+        monkeypatch.setattr(f"flatfold.passes.{name}", nothing)
+    assert not np.all(np.isfinite(outputs(unguarded(model), x)))
+
+
+def test_a_difference_is_not_scaled_before_it_is_taken(monkeypatch):
+    """s (x - y) is a number though s x is not."""
+    net = Net(SHAPE, dtype=np.float32)
+    signs = np.where(np.arange(27) < 14, 1.0, -1.0).reshape(3, 3, 3)
+    y = net.op("Conv", net.x, net.const(np.tile(signs, (4, 1, 1, 1))))
+    parts = (net.const(np.full(4, number)) for number in (1e38, 0.0, 0.0, 1.0))
+    model = net.model(net.op("BatchNormalization", y, *parts))
+    x = np.ones(SHAPE, np.float32)
+    assert np.all(np.isfinite(outputs(model, x)))
+    done = rewrite(model)
+    assert "OVERFLOW" in done.codes
+    assert np.all(np.isfinite(outputs(done.after, x)))
+    monkeypatch.setattr("flatfold.passes.rounding._require_reach", nothing)
     assert not np.all(np.isfinite(outputs(unguarded(model), x)))
 
 

@@ -58,6 +58,14 @@ def test_a_right_change_is_certified_whatever_the_rounding(dtype, stride, groups
     assert not doubts_of(repvgg(dtype, stride, groups))
 
 
+def test_taps_that_are_moved_are_certified():
+    net = Net((2, 4, 6, 5), opset=20)
+    moves, weight = np.full((2, 2, 6, 5), -1.0), np.random.default_rng(0).normal(size=(4, 1, 1, 1))
+    moved = net.op("DeformConv", net.x, net.const(weight), net.const(moves), group=4)
+    net.y = net.op("Relu", net.op("Add", net.conv(net.x, 4, 4, (3, 3)), moved))
+    assert not doubts_of(net)
+
+
 def test_channels_that_are_dead_hide_nothing():
     """A norm with gamma and beta 0: no input shows what the formula does with its variance."""
     net = repvgg()

@@ -96,6 +96,27 @@ def test_the_reference_is_double_precision():
     assert np.max(np.abs(exact - double)) < 1e-12 * np.max(np.abs(double)) + 1e-12
 
 
+def two_thirds(kind: str) -> ir.Model:
+    """2/3, computed in several ways."""
+    net = Net((1, 4, 8, 8), dtype=np.float32)
+    number = net.const(np.float32(2 / 3))
+    if kind == "cancelling":  # right, but few bits of it are left beside a million
+        y = net.op("Sub", net.op("Add", net.x, number), net.x)
+        return ir.from_proto(net.model(y))
+    far = net.op("Relu", net.op("Sub", net.x, net.const(np.float32(1e5))))
+    slope = np.float32(0 if kind == "constant" else 1e-6)
+    y = net.op("Add", net.op("Mul", far, net.const(slope)), number)
+    return ir.from_proto(net.model(y))
+
+
+def test_where_only_the_original_strays_on_the_very_large_the_other_is_right():
+    original = two_thirds("cancelling")
+    assert compare(original, two_thirds("constant")).verdict == "sampled"
+    found = compare(original, two_thirds("wrong when large"))
+    assert found.verdict == "refuted"
+    assert found.worst_input.startswith("large")
+
+
 def test_a_graph_without_a_double_form_is_judged_by_the_original():
     net = Net((1, 4, 8, 8), dtype=np.float32)
     up = net.op("Resize", net.x, "", net.const(np.array([1, 1, 2, 2], np.float32)))

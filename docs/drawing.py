@@ -1,0 +1,207 @@
+"""A graph as an SVG: boxes in layers, from the inputs at the top.
+
+Each box stands as far down as its longest path. The order inside the layers is that with the fewest
+crossings among a number of sweeps; the places are as near to those of the neighbours as the widths
+allow. The same graph gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from xml.sax.saxutils import escape
+
+LAYER_GAP, BOX_GAP, MARGIN, TOP = 26, 16, 16, 40
+SWEEPS, SETTLING = 12, 100
+SPINE = 10**6  # how firm those on a longest path are
+STRAIGHT = 3  # pixels by which the ends of a straight line may differ
+
+COLOURS = {"layer": ("#dbe9f6", "#2b5c8a"), "norm": ("#fbe5c8", "#9a6516"), "": ("#ececec", "#666")}
+HEAD = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"\
+ font-family="Helvetica, Arial, sans-serif" font-size="13" text-anchor="middle" role="img"\
+ aria-labelledby="title">
+<title id="title">{title}</title>
+<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"\
+ orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>
+<rect width="{width}" height="{height}" rx="8" fill="#fff"/>
+<text x="{centre}" y="26" font-weight="bold" fill="#222">{title}</text>
+<g stroke="#444" stroke-width="1.5" fill="none" marker-end="url(#tip)">"""
+
+
+@dataclass(eq=False)
+class Box:
+    """What stands in a layer: a node, an end of the graph (no `kind`), or a bend of an edge."""
+
+    lines: tuple[str, ...] = ()
+    kind: str | None = None
+    layer: int = 0
+    x: float = 0.0
+    above: list[Box] = field(default_factory=list)
+    below: list[Box] = field(default_factory=list)
+    column: list[Box] = field(default_factory=list)  # of a bend: all those of its edge
+    firm: int = 8  # how much it withstands being pushed aside
+
+    @property
+    def width(self) -> int:
+        return max(84, *(7 * len(line) + 18 for line in self.lines)) if self.lines else 12
+
+    @property
+    def height(self) -> int:
+        return 11 + 17 * len(self.lines) if self.lines else 0
+
+
+Edge = tuple[Box, Box]
+Route = list[Box]  # an edge, with a bend in each layer that it passes
+Layers = list[list[Box]]
+
+
+def svg(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str:
+    """The picture of `boxes`, each behind those that it is joined to by the `edges`."""
+    for upper, lower in edges:
+        lower.layer = max(lower.layer, upper.layer + 1)
+    routes = [routed(upper, lower) for upper, lower in edges]
+    layers = ordered(boxes, routes)
+    settle(layers)
+    tops = [TOP]
+    for layer in layers:
+        tops.append(tops[-1] + max(box.height for box in layer) + LAYER_GAP)
+    width = centred(layers, 8 * len(title) + 2 * MARGIN)
+    size = {"width": width, "height": tops[-1] - LAYER_GAP + MARGIN, "centre": width // 2}
+    arriving = {box: [route for route in routes if route[-1] is box] for box in boxes}
+    lines = [HEAD.format(title=escape(title), **size)]
+    lines += [f'<path d="{curve(route, arriving[route[-1]], tops)}"/>' for route in routes]
+    lines += ["</g>", *(line for box in boxes for line in drawn(box, tops[box.layer])), "</svg>"]
+    return "\n".join(lines) + "\n"
+
+
+def routed(upper: Box, lower: Box) -> Route:
+    route = [upper, *(Box(layer=n) for n in range(upper.layer + 1, lower.layer)), lower]
+    for one, two in pairwise(route):
+        one.below.append(two)
+        two.above.append(one)
+    for bend in route[1:-1]:
+        bend.column, bend.firm = route[1:-1], 1
+    return route
+
+
+def ordered(boxes: Sequence[Box], routes: Sequence[Route]) -> Layers:
+    """The boxes and bends of each layer from left to right."""
+    layers: Layers = [[] for _ in range(1 + max(box.layer for box in boxes))]
+    for box in dict.fromkeys([*boxes, *(box for route in routes for box in route)]):
+        layers[box.layer].append(box)
+    best, fewest = [list(layer) for layer in layers], crossings(layers)
+    for sweep in range(SWEEPS):
+        down = sweep % 2 == 0
+        places = {box: at for layer in layers for at, box in enumerate(layer)}
+        for layer in layers if down else layers[::-1]:
+            heights = {
+                box: mean([places[n] for n in (box.above if down else box.below)], places[box])
+                for box in layer
+            }
+            layer.sort(key=heights.__getitem__)
+            places.update((box, at) for at, box in enumerate(layer))
+        count = crossings(layers)
+        if count < fewest:
+            best, fewest = [list(layer) for layer in layers], count
+    return best
+
+
+def crossings(layers: Layers) -> int:
+    places = {box: at for layer in layers for at, box in enumerate(layer)}
+    lines = [[(places[b], places[n]) for b in layer for n in b.below] for layer in layers]
+    pairs = (pair for between in lines for pair in combinations(between, 2))
+    return sum((a - c) * (b - d) < 0 for (a, b), (c, d) in pairs)
+
+
+def settle(layers: Layers) -> None:
+    """Give the boxes places, in the order in which they stand: a longest path is straight."""
+    spine = layers[-1][0]
+    while spine.above:
+        spine.firm = SPINE
+        spine = next(box for box in spine.above if box.layer == spine.layer - 1 and box.lines)
+    spine.firm = SPINE
+    for layer in layers:
+        spread(layer, [0.0] * len(layer))
+    for sweep in range(SETTLING):
+        for layer in layers if sweep % 2 else layers[::-1]:
+            goals = [pulled(box, spine.x, outwards=sweep > SETTLING // 2) for box in layer]
+            spread(layer, goals)
+
+
+def pulled(box: Box, middle: float, outwards: bool) -> float:
+    """Where the boxes that it is joined to would have it.
+
+    The bends of one edge are one above the other: first about where all of them find room, then as
+    far from the `middle` as the outermost of them must be.
+    """
+    near = [*box.above, *box.below, *box.column]
+    if box.column and outwards:
+        places = [bend.x for bend in box.column]
+        return max(places) if mean(places) > middle else min(places)
+    firm = [box.firm if box.firm == other.firm else 1 for other in near]
+    return sum(other.x * n for other, n in zip(near, firm, strict=True)) / sum(firm)
+
+
+def spread(layer: Sequence[Box], wanted: Sequence[float]) -> None:
+    """As near to what is `wanted` as the widths allow, by least squares."""
+    offsets = [0.0]
+    for one, two in pairwise(layer):
+        offsets.append(offsets[-1] + (one.width + two.width) / 2 + BOX_GAP)
+    # Of neighbours that touch: how many, their weight, and the sum of what they want by weight.
+    groups: list[tuple[int, float, float]] = []
+    for box, goal, offset in zip(layer, wanted, offsets, strict=True):
+        groups.append((1, box.firm, box.firm * (goal - offset)))
+        while len(groups) > 1 and groups[-2][2] / groups[-2][1] >= groups[-1][2] / groups[-1][1]:
+            (n, a, b), (m, c, d) = groups[-2:]
+            groups[-2:] = [(n + m, a + c, b + d)]
+    places = [total / weight for count, weight, total in groups for _ in range(count)]
+    for box, place, offset in zip(layer, places, offsets, strict=True):
+        box.x = place + offset
+
+
+def mean(numbers: Sequence[float], otherwise: float = 0.0) -> float:
+    return sum(numbers) / len(numbers) if numbers else otherwise
+
+
+def centred(layers: Layers, least: int) -> int:
+    """Move the boxes to the middle of a picture of `least` this width, which is returned."""
+    boxes = [box for layer in layers for box in layer]
+    left = min(box.x - box.width / 2 for box in boxes)
+    right = max(box.x + box.width / 2 for box in boxes)
+    width = max(least, round(right - left) + 2 * MARGIN)
+    for box in boxes:
+        box.x = round(box.x - (left + right) / 2 + width / 2)
+    return width
+
+
+def curve(route: Route, arriving: Sequence[Route], tops: Sequence[int]) -> str:
+    """Down along an edge; those that end at one box do so side by side."""
+    beside = sorted(arriving, key=lambda other: other[-2].x)
+    port = 16 * next(at for at, other in enumerate(beside) if other is route) - 8 * len(beside) + 8
+    x, y = round(route[0].x), tops[route[0].layer] + route[0].height
+    path = f"M{x},{y}"
+    for box in route[1:]:
+        last = box is route[-1]
+        goal, top = round(box.x) + port * last, tops[box.layer]
+        if abs(goal - x) <= STRAIGHT:
+            path += f" V{top}"
+        else:
+            path += f" C{x},{(y + top) // 2} {goal},{(y + top) // 2} {goal},{top}"
+            x = goal
+        y = tops[box.layer + 1] - LAYER_GAP
+        path += "" if last else f" V{y}"
+    return path
+
+
+def drawn(box: Box, top: int) -> Iterator[str]:
+    """The box, if it is a node, and its text: the first line is its name."""
+    x = round(box.x)
+    if box.kind is not None:
+        fill, stroke = COLOURS[box.kind]
+        place = f'x="{x - box.width // 2}" y="{top}" width="{box.width}" height="{box.height}"'
+        yield f'<rect {place} rx="4" fill="{fill}" stroke="{stroke}"/>'
+    for at, line in enumerate(box.lines):
+        colour = "#444" if at else "#111"
+        yield f'<text x="{x}" y="{top + 18 + 17 * at}" fill="{colour}">{escape(line)}</text>'

@@ -1,0 +1,173 @@
+"""One block of each family before and after `optimize`, drawn from the real graphs.
+
+python -m docs.pictures [FAMILY...] writes docs/families/FAMILY_before.svg and FAMILY_after.svg.
+Weights do not appear in them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+from torch import Tensor, nn
+
+import flatfold
+from docs.drawing import Box, Edge, svg
+from flatfold.models import (
+    acnet,
+    convnext,
+    dbb,
+    efficientnetv2,
+    fastvit,
+    mobilenext,
+    mobileone,
+    parnet,
+    replknet,
+    repvgg,
+    repvggplus,
+    repvit,
+    slak,
+    swnet,
+    unireplknet,
+    vanillanet,
+    yolo,
+)
+from flatfold.models.initialise import initialise
+from flatfold.models.shuffles import Layout
+
+FOLDER = Path(__file__).with_name("families")
+
+
+class AtSlopeOne(nn.Module):
+    """A block whose forward takes the slope of its activation, at the end of training."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(x, 1.0)
+        return y
+
+
+# The block of a family, as it is in one of its networks, and its input [C, H, W].
+BLOCKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, int, int]]]] = {
+    "acnet": lambda: (acnet.ACBlock(128, 128, 3, 1, 1), (128, 28, 28)),
+    "convnext": lambda: (convnext.ConvNeXtBlock(96), (96, 56, 56)),
+    "dbb": lambda: (dbb.DiverseBranchBlock(128, 128, 3, 1), (128, 28, 28)),
+    "efficientnetv2": lambda: (
+        efficientnetv2.InvertedBlock(160, 160, 1, 6, efficientnetv2.Style()),
+        (160, 24, 24),
+    ),
+    "fastvit": lambda: (fastvit.RepMixerBlock(48, 3, 1e-5), (48, 64, 64)),
+    "mobilenext": lambda: (mobilenext.Sandglass(192, 192, 1, 6, True, True, 1), (192, 28, 28)),
+    "mobileone": lambda: (mobileone.MobileOneBlock(128, 128, 3, 1, 128, 4), (128, 28, 28)),
+    "parnet": lambda: (parnet.ParNetBlock(92, 92, 1, "silu"), (92, 56, 56)),
+    "replknet": lambda: (replknet.RepLKBlock(128, 128, 31, 5), (128, 56, 56)),
+    "repvgg": lambda: (repvgg.RepVGGBlock(96, 96, 1, 1, False), (96, 28, 28)),
+    "repvggplus": lambda: (repvggplus.RepVGGplusBlock(160, 160, 1), (160, 40, 40)),
+    "repvit": lambda: (repvit.RepViTBlock(96, 96, 1, False), (96, 28, 28)),
+    "slak": lambda: (slak.SLaKBlock(124, 51, 5), (124, 56, 56)),
+    "swnet": lambda: (swnet.ShiftWise(80, Layout(13, 3, 60, 4)), (80, 14, 14)),
+    "unireplknet": lambda: (unireplknet.UniRepLKNetBlock(80, 13), (80, 28, 28)),
+    "vanillanet": lambda: (AtSlopeOne(vanillanet.VanillaBlock(512, 1024, 2, 3)), (512, 56, 56)),
+    "yolo": lambda: (yolo.QARepVGGBlock(64, 64, 1), (64, 40, 40)),
+}
+
+KINDS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), "layer"),
+    **dict.fromkeys(("BatchNormalization", "LayerNormalization"), "norm"),
+}
+SHORT = {"BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm"}
+
+
+def label(node: ir.Node) -> tuple[str, ...]:
+    """The operator, with its kernel if it has one, and what else decides what it does."""
+    title = SHORT.get(node.op_type, node.op_type)
+    kernel = node.attributes.get_ints("kernel_shape", ())
+    if kernel:
+        title += " " + "x".join(map(str, kernel))
+    return tuple(filter(None, (title, ", ".join(filter(None, details(node))))))
+
+
+def details(node: ir.Node) -> Iterator[str]:
+    shapes = [value.shape.numpy() if value and value.shape else () for value in node.inputs]
+    if node.op_type == "Conv":
+        outputs, each = shapes[1][:2]
+        groups = node.attributes.get_int("group", 1)
+        depthwise = each == 1 and groups == outputs > 1
+        yield f"depthwise {outputs}" if depthwise else f"{each * groups} → {outputs}"
+        yield f"{groups} groups" if groups > 1 and not depthwise else ""
+        yield "bias" if len(shapes) > 2 else ""
+    elif node.op_type == "Gemm" or (node.op_type == "MatMul" and is_constant(node.inputs[1])):
+        yield " → ".join(map(str, shapes[1]))
+    elif node.op_type in KINDS and shapes[1:]:
+        yield f"{shapes[1][0]} channels"
+    elif node.op_type in ("Add", "Mul", "Sub", "Div") and any(map(is_constant, node.inputs)):
+        yield "by a constant"
+    elif node.op_type == "LeakyRelu":
+        yield f"slope {node.attributes.get_float('alpha', 0.01):g}"
+    elif node.op_type == "Clip":
+        bounds = (value.const_value for value in node.inputs[1:] if value is not None)
+        yield " to ".join(f"{bound.numpy().item():g}" for bound in bounds if bound is not None)
+    elif node.op_type in ("Slice", "Pad", "Split", "Concat", "Gather", "Reshape", "Transpose"):
+        yield "to " + sizes(node.outputs[0])
+    strides = set(node.attributes.get_ints("strides", ()))
+    yield f"stride {strides.pop()}" if strides - {1} else ""
+
+
+def sizes(value: ir.Value) -> str:
+    """The shape without the batch."""
+    return " x ".join(map(str, list(value.shape or ())[1:]))
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
+
+
+def picture(graph: ir.Graph, when: str) -> str:
+    """A box for each node and each end of the graph, an edge for each use of a value."""
+    made: dict[ir.Value | None, Box] = {}
+    boxes: list[Box] = []
+    edges: list[Edge] = []
+
+    def add(box: Box, read: Iterable[ir.Value | None]) -> Box:
+        boxes.append(box)
+        edges.extend((made[value], box) for value in read if value in made)
+        return box
+
+    for value in graph.inputs:
+        made[value] = add(Box(("input", sizes(value))), ())
+    for node in graph:
+        lines = label(node)
+        kind = "norm" if "by a constant" in lines else KINDS.get(node.op_type, "")
+        box = add(Box(lines, kind), node.inputs)
+        made.update(dict.fromkeys(node.outputs, box))
+    for value in graph.outputs:
+        add(Box(("output", sizes(value))), [value])
+    count = len(graph)
+    return svg(boxes, edges, f"{when}: {count} operator{'s' if count > 1 else ''}")
+
+
+def pictures(family: str) -> dict[str, str]:
+    """The file names of the pictures of `family`, and what is in them."""
+    block, shape = BLOCKS[family]()
+    initialise(block, seed=0)
+    done = flatfold.optimize(block.eval(), input_shape=shape, verify="off")
+    return {
+        f"{family}_before.svg": picture(done.training.graph, "before"),
+        f"{family}_after.svg": picture(done.graph.graph, "after"),
+    }
+
+
+def main(families: Iterable[str]) -> None:
+    for family in families:
+        for name, text in pictures(family).items():
+            (FOLDER / name).write_text(text, "utf-8")
+            print(f"docs/families/{name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or BLOCKS)

@@ -61,6 +61,20 @@ def draw(
         yield name, feeds
 
 
+def nudged(feeds: Feeds, seed: int) -> Feeds:
+    """The feeds with every float another: by one unit in its last place, up or down."""
+    rng = np.random.default_rng(seed)
+    ends = np.array([-np.inf, np.inf])
+    return {
+        name: np.nextafter(x, rng.choice(ends, x.shape).astype(x.dtype)) if _is_float(x) else x
+        for name, x in feeds.items()
+    }
+
+
+def _is_float(array: npt.NDArray[np.generic]) -> bool:
+    return array.dtype.kind == "f"
+
+
 KINDS = (
     "normal",
     "normal 2",

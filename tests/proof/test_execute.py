@@ -117,6 +117,31 @@ def test_where_only_the_original_strays_on_the_very_large_the_other_is_right():
     assert found.worst_input.startswith("large")
 
 
+def logistic(rate: float, steps: int, late: bool) -> ir.Model:
+    """A map that about doubles every error in each of its steps, of the very large alone."""
+    net = Net((1, 4, 8, 8), dtype=np.float32)
+    one, factor = net.const(np.float32(1)), net.const(np.float32(rate))
+    y = net.op("Relu", net.op("Sub", net.x, net.const(np.float32(1e5))))
+    y = net.op("Mul", y, net.const(np.float32(1e-7)))
+    for _ in range(steps):
+        rest = net.op("Sub", one, y)
+        pair = (y, net.op("Mul", rest, factor)) if late else (net.op("Mul", y, factor), rest)
+        y = net.op("Mul", *pair)
+    return ir.from_proto(net.model(y))
+
+
+@pytest.mark.parametrize("steps", [12, 16, 24])
+def test_roundings_that_the_original_magnifies_are_magnified_in_the_other_too(steps):
+    original = logistic(3.99, steps, late=False)
+    assert compare(original, logistic(3.99, steps, late=True)).verdict == "sampled"
+
+
+def test_what_is_wrong_is_found_among_magnified_roundings():
+    found = compare(logistic(3.99, 12, late=False), logistic(3.9, 12, late=False))
+    assert found.verdict == "refuted"
+    assert found.worst_input.startswith("large")
+
+
 def test_a_graph_without_a_double_form_is_judged_by_the_original():
     net = Net((1, 4, 8, 8), dtype=np.float32)
     up = net.op("Resize", net.x, "", net.const(np.array([1, 1, 2, 2], np.float32)))

@@ -32,6 +32,7 @@ FAMILIES = (
     "replknet",
     "repvgg",
     "repvggplus",
+    "repvit",
     "slak",
     "swnet",
     "unireplknet",

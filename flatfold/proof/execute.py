@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 
 MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
 
-# Where the original keeps fewer than half of its digits, it is asked so many times more.
+# Where it keeps fewer than half of its digits, or the two are apart on the extreme: so many more.
 NUDGES = 4
 
 # Without a reference the original's own error is not known: it is taken to be this many roundings.
@@ -87,7 +87,8 @@ class Comparison:
         extreme = label.startswith(EXTREME)
         exact = self._exact(feeds, original, extreme)
         originals = [original]
-        if not close(exact, original, self.roundoff**0.5):
+        apart = extreme and not close(original, rewritten, MAX_FACTOR * self.roundoff)
+        if apart or not close(exact, original, self.roundoff**0.5):
             originals += [self.before(nudged(feeds, seed)) for seed in range(NUDGES)]
         self.tried.append(label)
         for y, b, *a in zip(exact, rewritten, *originals, strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.proof.execute import compare, specs_of
+from flatfold.proof.execute import Comparison, compare, specs_of
 from flatfold.proof.inputs import KINDS, draw, settings
 from flatfold.proof.reference import NoReference, onnx_reference
 from tests.nets import Net, rewrite, run
@@ -140,6 +140,25 @@ def test_what_is_wrong_is_found_among_magnified_roundings():
     found = compare(logistic(3.99, 12, late=False), logistic(3.9, 12, late=False))
     assert found.verdict == "refuted"
     assert found.worst_input.startswith("large")
+
+
+@pytest.mark.parametrize(("label", "verdict"), [("large", "sampled"), ("normal", "refuted")])
+def test_luck_of_the_original_does_not_count_on_the_very_large(label, verdict):
+    """A gate on the point of closing: on one input the original happens to round as it should."""
+    x = np.full((1, 4), 1e6, np.float32)
+
+    def exact(feeds):
+        return [np.asarray(feeds["x"], np.float64)]
+
+    def gated(feeds):
+        return [(feeds["x"] * (1 + 1e-5)).astype(np.float32)]
+
+    def lucky(feeds):
+        return [feeds["x"]] if np.array_equal(feeds["x"], x) else gated(feeds)
+
+    comparison = Comparison(lucky, gated, exact, "numpy", 2.0**-24)
+    comparison.try_input(f"{label} 1x4", {"x": x})
+    assert comparison.worst.verdict == verdict
 
 
 def test_a_graph_without_a_double_form_is_judged_by_the_original():

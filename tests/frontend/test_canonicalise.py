@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -221,24 +218,6 @@ def test_weight_computed_from_weights_is_folded_at_any_size() -> None:
     model.graph.register_initializer(weight)
     assert_same_function(model)
     assert counts(model) == {"Mul": 1}
-
-
-def test_work_grows_linearly_with_the_graph() -> None:
-    """In calls of functions, which are the same however busy the machine is."""
-
-    def calls(length: int) -> int:
-        body = " ".join(f"v{i + 1} = Relu (v{i})" for i in range(length))
-        model = from_text(f"g (float[2] v0) => (float[2] v{length}) {{ {body} }}")
-        count = itertools.count()
-        sys.setprofile(lambda *_: next(count))
-        try:
-            canonicalise(model)
-        finally:
-            sys.setprofile(None)
-        return next(count)
-
-    calls(10)  # import what the first call imports
-    assert calls(2000) < 4.4 * calls(500)
 
 
 def test_sequences_of_unknown_parts_are_left_alone() -> None:

@@ -37,7 +37,7 @@ Array = npt.NDArray[Any]
 MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
 
 # Where it keeps fewer than half of its digits, or the two are apart on the extreme: so many more.
-NUDGES = 4
+NUDGES = 16
 
 # Without a reference the original's own error is not known: it is taken to be this many roundings.
 UNREFERENCED = 64

@@ -10,7 +10,7 @@ are sqrt(K' / K) times as high (`lengths`): sums that were several short ones.
 
 On very large inputs a gate may magnify roundings until few digits are right, and a single error of
 the original tells little of what another order of sums gives. There its error is the worst of some
-that it makes on inputs which differ in their last digit.
+that it makes on inputs which differ in their last digits.
 """
 
 from __future__ import annotations

@@ -62,13 +62,15 @@ def draw(
 
 
 def nudged(feeds: Feeds, seed: int) -> Feeds:
-    """The feeds with every float another: by one unit in its last place, up or down."""
+    """The feeds with floats that are others, by up to four units in their last place."""
     rng = np.random.default_rng(seed)
-    ends = np.array([-np.inf, np.inf])
-    return {
-        name: np.nextafter(x, rng.choice(ends, x.shape).astype(x.dtype)) if _is_float(x) else x
-        for name, x in feeds.items()
-    }
+    return {name: _moved(x, rng) if _is_float(x) else x for name, x in feeds.items()}
+
+
+def _moved(array: npt.NDArray[np.generic], rng: np.random.Generator) -> npt.NDArray[np.generic]:
+    with np.errstate(all="ignore"):
+        moved = array + rng.integers(-4, 5, array.shape) * np.spacing(array)
+    return np.where(np.isfinite(moved), moved, array).astype(array.dtype)
 
 
 def _is_float(array: npt.NDArray[np.generic]) -> bool:

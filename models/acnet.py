@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from flatfold.models.resnet import ResNet
+from flatfold.models.layers import Staged
+from flatfold.models.resnet import resnet
 
 
 class ACBlock(nn.Module):
@@ -49,10 +50,10 @@ class ACBlock(nn.Module):
         return y
 
 
-def acnet(*, depths: Sequence[int], widths: Sequence[int], num_classes: int = 1000) -> ResNet:
+def acnet(*, depths: Sequence[int], widths: Sequence[int], num_classes: int = 1000) -> Staged:
     """A ResNet of basic blocks, `depths` of `widths` channels, with an ACBlock for each 3x3."""
 
     def layer(c_in: int, c_out: int, stride: int) -> nn.Module:
         return ACBlock(c_in, c_out, 3, stride, 1)
 
-    return ResNet(depths, widths, layer, num_classes)
+    return resnet(depths, widths, layer, num_classes)

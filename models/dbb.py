@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import conv_bn
-from flatfold.models.resnet import ResNet
+from flatfold.models.layers import Staged, conv_bn
+from flatfold.models.resnet import resnet
 
 
 class BNAndPad(nn.Module):
@@ -94,10 +94,10 @@ class DiverseBranchBlock(nn.Module):
         return y
 
 
-def dbb(*, depths: Sequence[int], widths: Sequence[int], num_classes: int = 1000) -> ResNet:
+def dbb(*, depths: Sequence[int], widths: Sequence[int], num_classes: int = 1000) -> Staged:
     """A ResNet of basic blocks, `depths` of `widths` channels, with diverse 3x3 layers."""
 
     def layer(c_in: int, c_out: int, stride: int) -> nn.Module:
         return DiverseBranchBlock(c_in, c_out, 3, stride)
 
-    return ResNet(depths, widths, layer, num_classes)
+    return resnet(depths, widths, layer, num_classes)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatfold.models.layers import conv
+
 FUSED = 3  # the first stages, whose blocks have one dense 3x3 in place of 1x1 and depthwise 3x3
 TENSORFLOW_EPS = 1e-3
 
@@ -30,7 +32,7 @@ class Style:
         """A convolution without bias whose map is ceil(size / stride)."""
         if stride > 1 and self.same_padding:
             return SamePadConv(c_in, c_out, kernel, stride, groups=groups, bias=False)
-        return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return conv(c_in, c_out, kernel, stride, groups)
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         return nn.BatchNorm2d(channels, eps=self.eps)

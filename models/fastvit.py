@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from flatfold.models.layers import LargeKernel, conv_bn
 from flatfold.models.mobileone import MobileOneBlock
-from flatfold.models.repvgg import conv_bn
 
 HEAD = 32  # channels of one head of the attention
 
@@ -128,29 +128,16 @@ class PositionalEncoding(nn.Module):
         return y
 
 
-class LargeKernel(nn.Module):
-    """BN(conv7x7(x)) + BN(conv3x3(x)) with stride 2, a group for each channel of x.
+class PatchEmbed(nn.Module):
+    """gelu(BN(conv1x1(y)) + BN(y)), where y = LargeKernel(x): half the size, `c_out` channels.
 
-    No activation follows: the published code calls one and drops what it returns.
+    No activation follows y: the published code calls one and drops what it returns.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        self.lkb_origin = conv_bn(c_in, c_out, 7, 2, c_in)
-        self.small_conv = conv_bn(c_in, c_out, 3, 2, c_in)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.lkb_origin(x) + self.small_conv(x)
-        return y
-
-
-class PatchEmbed(nn.Module):
-    """gelu(BN(conv1x1(y)) + BN(y)), where y = LargeKernel(x): half the size, `c_out` channels."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
         self.proj = nn.Sequential(
-            LargeKernel(c_in, c_out), MobileOneBlock(c_out, c_out, 1, activation=nn.GELU)
+            LargeKernel(c_in, c_out, 7, 3, 2), MobileOneBlock(c_out, c_out, 1, activation=nn.GELU)
         )
 
     def forward(self, x: Tensor) -> Tensor:

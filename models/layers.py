@@ -4,16 +4,73 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import SqueezeExcite
-
 EPS = 1e-6  # of every LayerNorm, and of what GlobalResponseNorm divides by
 START = 1e-6  # of a layer scale: a new block is almost the identity
+
+
+def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias, with padding that keeps the size at stride 1."""
+    return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+def conv_bn(
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int,
+    groups: int,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+) -> nn.Sequential:
+    """norm(conv(x))."""
+    layer = conv(c_in, c_out, kernel, stride, groups)
+    return nn.Sequential(OrderedDict(conv=layer, bn=norm(c_out)))
+
+
+def depthwise_bn(channels: int, kernel: tuple[int, int], dilation: int = 1) -> nn.Sequential:
+    """BN(conv(x)) of one channel each, at the size of x."""
+    padding = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
+    layer = nn.Conv2d(channels, channels, kernel, 1, padding, dilation, groups=channels, bias=False)
+    return nn.Sequential(OrderedDict(conv=layer, bn=nn.BatchNorm2d(channels)))
+
+
+class LargeKernel(nn.Module):
+    """BN(conv(x)) with a large kernel + BN(conv(x)) with a small one.
+
+    Each channel of x is read alone. Without a `small` kernel the first term alone.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, large: int, small: int | None, stride: int = 1
+    ) -> None:
+        super().__init__()
+        self.lkb_origin = conv_bn(c_in, c_out, large, stride, c_in)
+        self.small_conv = None if small is None else conv_bn(c_in, c_out, small, stride, c_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.lkb_origin(x)
+        return y if self.small_conv is None else y + self.small_conv(x)
+
+
+class SqueezeExcite(nn.Module):
+    """x * sigmoid(up(relu(down(mean of x over space)))): one gate per channel."""
+
+    init_gain = 0.02  # seeded gates stay near one half; steep ones make a deep network run away
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.down = nn.Conv2d(channels, squeezed, 1)
+        self.up = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate: Tensor = self.up(self.down(self.pool(x)).relu()).sigmoid()
+        return x * gate
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -103,6 +160,22 @@ class GatedFFN(nn.Module):
         return self.gamma[:, None, None] * y
 
 
+class Staged(nn.Sequential):
+    """[N, 3, H, W] -> logits [N, num_classes]: stages in turn, mean over space, Linear.
+
+    `stages` are called by their names, as in the published code.
+    """
+
+    def __init__(self, stages: Mapping[str, nn.Module], width: int, num_classes: int) -> None:
+        gap, linear = nn.AdaptiveAvgPool2d(1), nn.Linear(width, num_classes)
+        super().__init__(OrderedDict(stages, gap=gap, flatten=nn.Flatten(1), linear=linear))
+
+    def forward(self, x: Tensor) -> Tensor:  # what nn.Sequential does: exporters name the input x
+        for part in self:
+            x = part(x)
+        return x
+
+
 class Pyramid(nn.Module):
     """[N, 3, H, W] -> logits [N, num_classes]: ways down and stages in turn, mean, LN, Linear."""
 
@@ -139,13 +212,6 @@ def strides(widths: Sequence[int]) -> list[nn.Module]:
     first = nn.Sequential(*halved(3, half), nn.GELU(), *halved(half, width))
     steps = itertools.pairwise(widths)
     return [first, *(nn.Sequential(*halved(a, b)) for a, b in steps)]
-
-
-def depthwise_bn(channels: int, kernel: tuple[int, int], dilation: int = 1) -> nn.Sequential:
-    """BN(conv(x)) of one channel each, at the size of x."""
-    padding = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
-    conv = nn.Conv2d(channels, channels, kernel, 1, padding, dilation, groups=channels, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels)))
 
 
 def repeated(depths: Sequence[int], block: Callable[[int], nn.Module]) -> list[nn.Module]:

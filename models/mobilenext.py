@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatfold.models.layers import conv
+
 Row = tuple[int, int, int, int]
 
 # Reduction, channels, blocks and stride of each row of the paper's table.
@@ -35,13 +37,12 @@ def make_divisible(value: float, divisor: int) -> int:
 
 def depthwise(channels: int, stride: int = 1) -> list[nn.Module]:
     """The layers of BN(conv(x)), one 3x3 kernel for each channel."""
-    conv = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
-    return [conv, nn.BatchNorm2d(channels)]
+    return [conv(channels, channels, 3, stride, channels), nn.BatchNorm2d(channels)]
 
 
 def pointwise(c_in: int, c_out: int) -> list[nn.Module]:
     """The layers of BN(conv1x1(x))."""
-    return [nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out)]
+    return [conv(c_in, c_out, 1), nn.BatchNorm2d(c_out)]
 
 
 class Sandglass(nn.Module):
@@ -92,7 +93,7 @@ class MobileNeXt(nn.Module):
     ) -> None:
         super().__init__()
         channels = make_divisible(32 * width, 8)
-        stem = nn.Conv2d(3, channels, 3, 2, 1, bias=False)
+        stem = conv(3, channels, 3, 2)
         layers: list[nn.Module] = [nn.Sequential(stem, nn.BatchNorm2d(channels), nn.ReLU6())]
         for index, (reduction, base, depth, stride) in enumerate(rows, 1):
             scale = max(width, 1.0) if index == len(rows) else width

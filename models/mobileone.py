@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import SqueezeExcite, conv_bn
+from flatfold.models.layers import SqueezeExcite, Staged, conv_bn
 
 
 class Shortcut(nn.BatchNorm2d):
@@ -57,37 +57,6 @@ class MobileOneBlock(nn.Module):
         return y
 
 
-class MobileOne(nn.Module):
-    """[N, 3, H, W] -> logits [N, num_classes]: a stem and four stages that halve the size each."""
-
-    def __init__(
-        self,
-        widths: Sequence[int],
-        depths: Sequence[int],
-        branches: int,
-        gated: Sequence[int],
-        num_classes: int,
-    ) -> None:
-        super().__init__()
-        stem = min(64, widths[0])
-        self.stage0 = MobileOneBlock(3, stem, 3, 2)  # never more than one branch of its size
-        inputs = (stem, *widths)
-        stages = [
-            _stage(inputs[i], widths[i], depths[i], branches, depths[i] - gated[i])
-            for i in range(4)
-        ]
-        self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.gap = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(widths[-1], num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stage0(x)
-        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
-            x = stage(x)
-        logits: Tensor = self.linear(self.gap(x).flatten(1))
-        return logits
-
-
 def _stage(c_in: int, c_out: int, depth: int, branches: int, gated_from: int) -> nn.Sequential:
     """`depth` pairs of a depthwise 3x3 block, the first with stride 2, and a 1x1 block."""
     blocks = []
@@ -106,10 +75,16 @@ def mobileone(
     branches: int = 1,
     gated: Sequence[int] = (0, 0, 0, 0),
     num_classes: int = 1000,
-) -> MobileOne:
+) -> Staged:
     """A MobileOne: `widths` of its stages 1 to 4 and their `depths` in pairs of blocks.
 
     `branches` is how many equal convolutions are summed in each block (k in the paper), `gated`
     how many pairs at the end of each stage have squeeze-and-excite in both their blocks.
     """
-    return MobileOne(widths, depths, branches, gated, num_classes)
+    stem = min(64, widths[0])
+    # The stem never has more than one branch of its size.
+    stages: dict[str, nn.Module] = {"stage0": MobileOneBlock(3, stem, 3, 2)}
+    inputs = (stem, *widths)
+    for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        stages[f"stage{i + 1}"] = _stage(inputs[i], width, depth, branches, depth - gated[i])
+    return Staged(stages, widths[-1], num_classes)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import conv_bn
+from flatfold.models.layers import LargeKernel, conv_bn
 
 
 def conv_bn_relu(c_in: int, c_out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
@@ -22,22 +22,6 @@ def conv_bn_relu(c_in: int, c_out: int, kernel: int, stride: int, groups: int) -
     return layers
 
 
-class LargeKernel(nn.Module):
-    """BN(conv(x)) with a large kernel + BN(conv(x)) with a small one, both depthwise.
-
-    Without a `small` kernel the first term alone.
-    """
-
-    def __init__(self, channels: int, large: int, small: int | None) -> None:
-        super().__init__()
-        self.lkb_origin = conv_bn(channels, channels, large, 1, channels)
-        self.small_conv = None if small is None else conv_bn(channels, channels, small, 1, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.lkb_origin(x)
-        return y if self.small_conv is None else y + self.small_conv(x)
-
-
 class RepLKBlock(nn.Module):
     """x + BN(conv1x1(relu(large kernel of relu(BN(conv1x1(BN(x)))))))."""
 
@@ -45,7 +29,7 @@ class RepLKBlock(nn.Module):
         super().__init__()
         self.prelkb_bn = nn.BatchNorm2d(channels)
         self.pw1 = conv_bn_relu(channels, inner, 1, 1, 1)
-        self.large_kernel = LargeKernel(inner, large, small)
+        self.large_kernel = LargeKernel(inner, inner, large, small)
         self.lk_nonlinear = nn.ReLU()
         self.pw2 = conv_bn(inner, channels, 1, 1, 1)
 

@@ -6,32 +6,11 @@ Modules carry the names of the published code, so that its checkpoints load.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-
-def conv_bn(c_in: int, c_out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
-    """BN(conv(x)); the conv has no bias, and padding that keeps the size at stride 1."""
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(c_out)))
-
-
-class SqueezeExcite(nn.Module):
-    """x * sigmoid(up(relu(down(mean of x over space)))): one gate per channel."""
-
-    init_gain = 0.02  # seeded gates stay near one half; steep ones make a deep network run away
-
-    def __init__(self, channels: int, squeezed: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.down = nn.Conv2d(channels, squeezed, 1)
-        self.up = nn.Conv2d(squeezed, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.up(self.down(self.pool(x)).relu()).sigmoid()
-        return x * gate
+from flatfold.models.layers import SqueezeExcite, Staged, conv_bn
 
 
 class RepVGGBlock(nn.Module):
@@ -58,35 +37,6 @@ class RepVGGBlock(nn.Module):
         return y
 
 
-class RepVGG(nn.Module):
-    """[N, 3, H, W] -> logits [N, num_classes]: a stem and four stages that halve the size each."""
-
-    def __init__(
-        self,
-        depths: Sequence[int],
-        widths: Sequence[int],
-        groups: int,
-        squeeze_excite: bool,
-        num_classes: int,
-    ) -> None:
-        super().__init__()
-        stem = min(64, widths[0])
-        self.stage0 = RepVGGBlock(3, stem, 2, 1, squeeze_excite)
-        layers = _layer_groups(groups)
-        inputs = (stem, *widths)
-        stages = [_stage(inputs[i], widths[i], depths[i], layers, squeeze_excite) for i in range(4)]
-        self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.gap = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(widths[-1], num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stage0(x)
-        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
-            x = stage(x)
-        logits: Tensor = self.linear(self.gap(x).flatten(1))
-        return logits
-
-
 def _layer_groups(groups: int) -> Iterator[int]:
     """Groups of layer 1, 2, 3, ... (the stem is layer 0): even layers up to 26 are grouped."""
     layer = 1
@@ -110,6 +60,15 @@ def repvgg(
     groups: int = 1,
     squeeze_excite: bool = False,
     num_classes: int = 1000,
-) -> RepVGG:
-    """A RepVGG with `depths` blocks and `widths` channels in its stages 1 to 4."""
-    return RepVGG(depths, widths, groups, squeeze_excite, num_classes)
+) -> Staged:
+    """A RepVGG with `depths` blocks and `widths` channels in its stages 1 to 4.
+
+    Only the even layers have `groups`, and all of them the gate if `squeeze_excite`.
+    """
+    stem = min(64, widths[0])
+    layers = _layer_groups(groups)
+    stages: dict[str, nn.Module] = {"stage0": RepVGGBlock(3, stem, 2, 1, squeeze_excite)}
+    inputs = (stem, *widths)
+    for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        stages[f"stage{i + 1}"] = _stage(inputs[i], width, depth, layers, squeeze_excite)
+    return Staged(stages, widths[-1], num_classes)

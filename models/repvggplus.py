@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import RepVGGBlock, SqueezeExcite
+from flatfold.models.layers import SqueezeExcite, Staged
+from flatfold.models.repvgg import RepVGGBlock
 
 
 class RepVGGplusBlock(RepVGGBlock):
@@ -26,37 +27,25 @@ class RepVGGplusBlock(RepVGGBlock):
         return y
 
 
-class RepVGGplus(nn.Module):
-    """[N, 3, H, W] -> logits [N, num_classes]: a stem and four stages, one in halves."""
-
-    def __init__(self, depths: Sequence[int], widths: Sequence[int], num_classes: int) -> None:
-        super().__init__()
-        stem = min(64, widths[0])
-        one, two, three, four = widths
-        half = depths[2] // 2
-        self.stage0 = RepVGGplusBlock(3, stem, 2)
-        self.stage1 = _stage(stem, one, 2, depths[0])
-        self.stage2 = _stage(one, two, 2, depths[1])
-        self.stage3_first = _stage(two, three, 2, half)
-        self.stage3_second = _stage(three, three, 1, depths[2] - half)
-        self.stage4 = _stage(three, four, 2, depths[3])
-        self.gap = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(four, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stage2(self.stage1(self.stage0(x)))
-        x = self.stage4(self.stage3_second(self.stage3_first(x)))
-        logits: Tensor = self.linear(self.gap(x).flatten(1))
-        return logits
-
-
 def _stage(c_in: int, c_out: int, stride: int, depth: int) -> nn.Sequential:
     rest = (RepVGGplusBlock(c_out, c_out, 1) for _ in range(depth - 1))
     return nn.Sequential(RepVGGplusBlock(c_in, c_out, stride), *rest)
 
 
-def repvggplus(
-    *, depths: Sequence[int], widths: Sequence[int], num_classes: int = 1000
-) -> RepVGGplus:
-    """A RepVGGplus with `depths` blocks and `widths` channels in its stages 1 to 4."""
-    return RepVGGplus(depths, widths, num_classes)
+def repvggplus(*, depths: Sequence[int], widths: Sequence[int], num_classes: int = 1000) -> Staged:
+    """A RepVGGplus with `depths` blocks and `widths` channels in its stages 1 to 4.
+
+    The third stage is in halves, as in training a classifier hangs between them.
+    """
+    stem = min(64, widths[0])
+    one, two, three, four = widths
+    half = depths[2] // 2
+    stages: dict[str, nn.Module] = {
+        "stage0": RepVGGplusBlock(3, stem, 2),
+        "stage1": _stage(stem, one, 2, depths[0]),
+        "stage2": _stage(one, two, 2, depths[1]),
+        "stage3_first": _stage(two, three, 2, half),
+        "stage3_second": _stage(three, three, 1, depths[2] - half),
+        "stage4": _stage(three, four, 2, depths[3]),
+    }
+    return Staged(stages, four, num_classes)

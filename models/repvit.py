@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import SqueezeExcite, conv_bn
+from flatfold.models.layers import SqueezeExcite, conv_bn
 
 
 class RepVGGDW(nn.Module):

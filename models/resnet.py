@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.models.repvgg import conv_bn
+from flatfold.models.layers import Staged, conv_bn
 
 Layer = Callable[[int, int, int], nn.Module]
 """(c_in, c_out, stride) -> what stands in for BN(conv3x3(x)), with padding 1."""
@@ -39,32 +39,18 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
-class ResNet(nn.Module):
-    """[N, 3, H, W] -> logits [N, num_classes]: four stages at 1/4, 1/8, 1/16 and 1/32."""
-
-    def __init__(
-        self, depths: Sequence[int], widths: Sequence[int], layer: Layer, num_classes: int
-    ) -> None:
-        super().__init__()
-        first, last = widths[0], widths[-1]
-        stem = conv_bn(3, first, 7, 2, 1)
-        stem.add_module("nonlinear", nn.ReLU())
-        self.stage0 = nn.Sequential(OrderedDict(conv1=stem, maxpool=nn.MaxPool2d(3, 2, 1)))
-        inputs = (first, *widths)
-        self.stage1, self.stage2, self.stage3, self.stage4 = (
-            _stage(inputs[i], widths[i], depths[i], 1 if i == 0 else 2, layer) for i in range(4)
-        )
-        self.gap = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(last, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stage0(x)
-        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
-            x = stage(x)
-        logits: Tensor = self.linear(self.gap(x).flatten(1))
-        return logits
-
-
 def _stage(c_in: int, c_out: int, depth: int, stride: int, layer: Layer) -> nn.Sequential:
     first = BasicBlock(c_in, c_out, stride, layer)
     return nn.Sequential(first, *(BasicBlock(c_out, c_out, 1, layer) for _ in range(depth - 1)))
+
+
+def resnet(depths: Sequence[int], widths: Sequence[int], layer: Layer, num_classes: int) -> Staged:
+    """Four stages at 1/4, 1/8, 1/16 and 1/32: `depths` of basic blocks, with `widths` channels."""
+    stem = conv_bn(3, widths[0], 7, 2, 1)
+    stem.add_module("nonlinear", nn.ReLU())
+    pool = nn.MaxPool2d(3, 2, 1)
+    stages: dict[str, nn.Module] = {"stage0": nn.Sequential(OrderedDict(conv1=stem, maxpool=pool))}
+    inputs = (widths[0], *widths)
+    for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        stages[f"stage{i + 1}"] = _stage(inputs[i], width, depth, 1 if i == 0 else 2, layer)
+    return Staged(stages, widths[-1], num_classes)

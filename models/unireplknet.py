@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from flatfold.models.layers import GatedFFN, Pyramid, depthwise_bn, strides
+from flatfold.models.layers import GatedFFN, Pyramid, conv, depthwise_bn, strides
 
 DILATED = {  # (kernel, dilation) beside a large kernel
     17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
@@ -54,7 +54,7 @@ class UniRepLKNetBlock(GatedFFN):
         self.dwconv = (
             DilatedReparam(channels, kernel)
             if kernel in DILATED
-            else nn.Conv2d(channels, channels, kernel, 1, kernel // 2, groups=channels, bias=False)
+            else conv(channels, channels, kernel, groups=channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ Blocks carry the names of the code of YOLOv6.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from flatfold.models.layers import conv, conv_bn
 
 EPS, MOMENTUM = 1e-3, 0.03  # of every BatchNorm: both codes set them once the network is built
 
@@ -22,17 +23,6 @@ EPS, MOMENTUM = 1e-3, 0.03  # of every BatchNorm: both codes set them once the n
 def norm(channels: int) -> nn.BatchNorm2d:
     """A BatchNorm as both codes configure it."""
     return nn.BatchNorm2d(channels, EPS, MOMENTUM)
-
-
-def conv(c_in: int, c_out: int, kernel: int, stride: int, groups: int) -> nn.Conv2d:
-    """A convolution without bias, with padding that keeps the size at stride 1."""
-    return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-
-
-def conv_bn(c_in: int, c_out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
-    """BN(conv(x))."""
-    layer = conv(c_in, c_out, kernel, stride, groups)
-    return nn.Sequential(OrderedDict(conv=layer, bn=norm(c_out)))
 
 
 class RepConv(nn.Module):
@@ -44,8 +34,8 @@ class RepConv(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int, groups: int = 1) -> None:
         super().__init__()
         self.rbr_identity = norm(c_in) if c_in == c_out and stride == 1 else None
-        self.rbr_dense = conv_bn(c_in, c_out, 3, stride, groups)
-        self.rbr_1x1 = conv_bn(c_in, c_out, 1, stride, groups)
+        self.rbr_dense = conv_bn(c_in, c_out, 3, stride, groups, norm)
+        self.rbr_1x1 = conv_bn(c_in, c_out, 1, stride, groups, norm)
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +67,7 @@ class QARepVGGBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.same_shape = c_in == c_out and stride == 1
-        self.rbr_dense = conv_bn(c_in, c_out, 3, stride, groups)
+        self.rbr_dense = conv_bn(c_in, c_out, 3, stride, groups, norm)
         self.rbr_1x1 = conv(c_in, c_out, 1, stride, groups)
         self.rbr_avg = nn.AvgPool2d(3, 1, 1) if mean and self.same_shape else None
         self.bn = OuterNorm(c_out)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from flatfold.frontend.canonicalise import canonicalise
-from flatfold.models.repvgg import RepVGG
+from flatfold.models.repvgg import repvgg
 from tests.frontend.canonical import assert_invariants, assert_same_function
 from tests.frontend.execution import counts
 
@@ -72,7 +72,7 @@ def test_legacy_exporter_folds_what_it_folds(a0: nn.Module) -> None:
 
 def test_shared_initializers_behind_identities() -> None:
     """A network with default statistics: the exporter stores one vector of ones for all BNs."""
-    fresh = RepVGG((1, 2, 1, 1), (8, 8, 8, 8), 1, False, 10).eval()
+    fresh = repvgg(depths=(1, 2, 1, 1), widths=(8, 8, 8, 8), num_classes=10).eval()
     model = legacy_export(fresh, folding=False, dynamic=False)
     assert counts(model)["Identity"] > 20
     assert_same_function(model)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatfold.models.fastvit import Attention, LargeKernel, RepMixer, fastvit
+from flatfold.models.fastvit import Attention, PatchEmbed, RepMixer, fastvit
 from flatfold.models.initialise import initialise
 from tests.models.published import norm, require_round_trip
 from tests.models.weightless import on_meta
@@ -111,7 +111,7 @@ def test_attention_weighs_the_pixels_of_each_head() -> None:
 
 def test_the_way_down_is_linear_up_to_the_1x1() -> None:
     """The published code drops what its activation between the two returns."""
-    down = LargeKernel(3, 6)
+    down = PatchEmbed(3, 6).proj[0]
     initialise(down, seed=0)
     down.eval()
     x, y = torch.randn(2, 1, 3, 11, 8, generator=torch.Generator().manual_seed(1))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from flatfold.models.initialise import initialise
+from flatfold.models.layers import SqueezeExcite
 from flatfold.models.mobileone import MobileOneBlock
-from flatfold.models.repvgg import SqueezeExcite
 from tests.models.published import norm, require_round_trip
 from tests.models.weightless import on_meta
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from flatfold.models.initialise import initialise
-from flatfold.models.replknet import LargeKernel, RepLKBlock, replknet
+from flatfold.models.layers import LargeKernel
+from flatfold.models.replknet import RepLKBlock, replknet
 from tests.models.weightless import on_meta
 
 
@@ -47,7 +48,7 @@ def test_large_kernels_of_xl_have_half_as_many_channels_again() -> None:
 
 
 def test_both_kernels_are_centred_on_the_same_pixel() -> None:
-    layer = LargeKernel(2, 7, 3).eval()
+    layer = LargeKernel(2, 2, 7, 3).eval()
     x = torch.randn(1, 2, 5, 6, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         nn.init.zeros_(layer.lkb_origin.conv.weight)[:, :, 3, 3] = 2.0

@@ -11,7 +11,7 @@ from torch import nn
 from flatfold.frontend.weights import load_weights
 from flatfold.models import ZOO
 from flatfold.models.initialise import initialise
-from flatfold.models.repvgg import SqueezeExcite
+from flatfold.models.layers import SqueezeExcite
 from flatfold.models.repvit import ChannelMixer, Classifier, RepVGGDW, repvit, squeezed
 from tests.models.published import norm, require_round_trip
 from tests.models.weightless import on_meta

@@ -10,7 +10,8 @@ from torch import nn
 
 from flatfold.errors import UnknownName
 from flatfold.models import ZOO, create_model, list_models
-from flatfold.models.repvgg import RepVGGBlock, SqueezeExcite
+from flatfold.models.layers import SqueezeExcite
+from flatfold.models.repvgg import RepVGGBlock
 from tests.models.weightless import on_meta
 
 

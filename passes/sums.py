@@ -72,7 +72,7 @@ def apply(outer: Stencil, inner: Affine, how: Reading) -> Affine:
 
 
 def _is_norm(form: Affine) -> bool:
-    """A scale and a shift per channel, over one value."""
+    """A scale and a shift per channel, over one value: what a norm was read as."""
     scaled = len(form.live) == 1 and form.live[0].stencil.geometry.is_diagonal
     return scaled and form.bias is not None and not form.live[0].stencil.is_identity
 

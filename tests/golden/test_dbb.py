@@ -7,35 +7,17 @@ import pytest
 import flatfold
 from flatfold.models.dbb import DiverseBranchBlock, dbb
 from flatfold.models.initialise import initialise
+from tests.golden.basic_blocks import deploy_form, require_small, training_form
 from tests.golden.rows import TABLE
-
-TAIL = {"MaxPool": 1, "ReduceMean": 1, "Reshape": 1, "Gemm": 1}
-SHORTCUTS = 3  # with a convolution: where a stage changes the shape
 
 # Of the six norms of a block two are BNAndPad, which is a Mul, a Pad and an Add.
 DENSE = {"Conv": 5, "BatchNormalization": 4, "AveragePool": 1, "Mul": 2, "Pad": 2, "Add": 3 + 2}
 DEPTHWISE = {"Conv": 3, "BatchNormalization": 3, "AveragePool": 1, "Mul": 1, "Pad": 1, "Add": 2 + 1}
 
 
-def training_form(blocks: int) -> dict[str, int]:
-    """What a network of `blocks` basic blocks has before: two diverse blocks each."""
-    row = {operator: 2 * blocks * count for operator, count in DENSE.items()} | TAIL
-    row["Conv"] += 1 + SHORTCUTS
-    row["BatchNormalization"] += 1 + SHORTCUTS
-    row["Add"] += blocks
-    row["Relu"] = 2 * blocks + 1
-    return row
-
-
-def deploy_form(blocks: int) -> dict[str, int]:
-    """What it has after: the ResNet without its norms."""
-    convs = 2 * blocks + 1 + SHORTCUTS
-    return {"Conv": convs, "Add": blocks, "Relu": 2 * blocks + 1, **TAIL}
-
-
 def test_it_becomes_a_resnet18():
     row = TABLE["dbb"]["dbb_resnet18"]
-    assert row["before"] == training_form(8)
+    assert row["before"] == training_form(8, DENSE)
     assert row["after"] == deploy_form(8)
     assert row["parameters"][1] == TABLE["acnet"]["acnet_resnet18"]["parameters"][1]
     assert row["gmac"][1] == TABLE["acnet"]["acnet_resnet18"]["gmac"][1]
@@ -43,12 +25,7 @@ def test_it_becomes_a_resnet18():
 
 @pytest.mark.slow
 def test_a_small_one_at_an_odd_size():
-    module = dbb(depths=(1, 1, 1, 1), widths=(8, 12, 16, 20), num_classes=10)
-    initialise(module, seed=0, gain=0.6)
-    done = flatfold.optimize(module.eval(), input_shape=(3, 45, 70), dynamic_batch=True)
-    assert done.before.operators == training_form(4)
-    assert done.after.operators == deploy_form(4)
-    assert done.equivalence.verdict == "certified"
+    require_small(dbb, DENSE, gain=0.6)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,4 @@ def require_round_trip(name: str, keys: Iterable[str]) -> None:
         for own in renamed({key: file[key]}, renames, state):
             assert own in state, f"{key} would be {own}, which there is not"
             file[key] = state[own]
-    # Without memory a BatchNorm cannot make up the counter that a file leaves out.
-    counters = {key: value for key, value in state.items() if key.endswith("num_batches_tracked")}
-    load_weights(network, {**counters, **file}, renames)  # refuses missing and unexpected keys
+    load_weights(network, file, renames)  # refuses missing and unexpected keys

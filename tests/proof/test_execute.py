@@ -8,7 +8,8 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.proof.execute import Comparison, compare, specs_of
+from flatfold.proof.comparison import Comparison
+from flatfold.proof.execute import compare, specs_of
 from flatfold.proof.inputs import KINDS, draw, settings
 from flatfold.proof.reference import NoReference, onnx_reference
 from tests.nets import Net, rewrite, run
@@ -157,7 +158,7 @@ def test_luck_of_the_original_does_not_count_on_the_very_large(label, verdict):
         return [feeds["x"]] if np.array_equal(feeds["x"], x) else gated(feeds)
 
     comparison = Comparison(lucky, gated, exact, "numpy", 2.0**-24)
-    comparison.try_input(f"{label} 1x4", {"x": x})
+    comparison.try_input(f"{label} 1x4", {"x": x}, lucky({"x": x}))
     assert comparison.worst.verdict == verdict
 
 

@@ -1,0 +1,156 @@
+"""Outputs of two graphs on one input, judged by a float64 reference.
+
+Accepted: max-norm error at most 8 times, and rms error at most 4 times, that of the original or of
+one rounding of the output, whichever is more. A right rewrite is not as exact as its original,
+whose weights are exact by definition: folded ones carry one rounding. Over 28 layers of RepVGG-B0
+that alone makes the rms 1.6 to 2.7 times the original's (112 inputs, two networks). Where the
+longest sum of the rewritten graph is K' products and that of the original K, both limits are
+sqrt(K' / K) times as high (`lengths`): sums that were several short ones.
+
+On very large inputs a gate may magnify roundings until few digits are right, and a single error of
+the original tells little of what another order of sums gives. There a rewrite that is further off
+is compared with the worst of some errors the original makes on inputs whose last digits differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flatfold.errors import BuildError
+from flatfold.proof.distance import close, distance
+from flatfold.proof.equivalence import Equivalence
+from flatfold.proof.inputs import EXTREME, Feeds, nudged
+from flatfold.proof.reference import NoReference, Outputs, Reference
+
+Array = npt.NDArray[Any]
+Finding = tuple[float, Equivalence]
+"""How many times the limit an error is, and what that means."""
+
+MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
+
+NUDGES = 16  # inputs with other last digits, where one error of the original is not enough
+
+# Without a reference the original's own error is not known: it is taken to be this many roundings.
+UNREFERENCED = 64
+
+# Below the smallest normal number roundings are absolute; so many of them are allowed for.
+DENORMAL = 1024
+TINY = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
+
+
+@dataclass
+class Comparison:
+    """Two graphs, a reference, and the worst that was seen so far."""
+
+    before: Reference
+    after: Callable[[Feeds], Outputs]
+    reference: Reference
+    name: str
+    roundoff: float
+    growth: float = 1.0
+    tried: list[str] = field(default_factory=list)
+    worst: Equivalence | None = None
+    excess: float = -1.0
+    strayed: bool = False
+    other: Callable[[], tuple[Reference, str]] | None = None
+
+    def try_input(self, label: str, feeds: Feeds, original: Outputs) -> None:
+        """Compare what the others make of `feeds` with what the `original` graph made of it."""
+        try:
+            rewritten = self.after(feeds)
+        except BuildError as why:
+            self.tried.append(label)
+            reason = f"the other graph cannot be run on it: {why.cause}"
+            self._keep((np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)))
+            return
+        again = original if self.tried else self.before(feeds)
+        if not close(again, original, self.roundoff**0.5):
+            reason = "the original gives other outputs each time, so nothing can be compared"
+            self._keep((np.inf, Equivalence("unknown", worst_input=label, reason=reason)))
+            return
+        extreme = label.startswith(EXTREME)
+        exact = self._exact(feeds, original, extreme)
+        self.tried.append(label)
+        found = self._judged(label, exact, [original], rewritten)
+        if extreme and any(excess > 1 for excess, _ in found):
+            others = [self.before(nudged(feeds, seed)) for seed in range(NUDGES)]
+            found = self._judged(label, exact, [original, *others], rewritten)
+        for one in found:
+            self._keep(one)
+
+    def _exact(self, feeds: Feeds, original: Outputs, extreme: bool) -> Outputs:
+        """The reference's outputs; the original's own from where the reference fails or strays.
+
+        A reference far from the original, not by rounding, understands some operator otherwise; on
+        `extreme` inputs it is by rounding.
+        """
+        if self.reference is not self.before:
+            exact = self._tried(feeds)
+            if close(exact, original, np.inf if extreme else self.roundoff**0.5):
+                return exact
+            self.reference, self.name = self.before, "the original in its own precision"
+            self.strayed = bool(exact)
+        return original
+
+    def _tried(self, feeds: Feeds) -> Outputs:
+        """The reference's outputs, of the other one if the first fails; none if both do."""
+        try:
+            return self.reference(feeds)
+        except NoReference:
+            if self.other is None:
+                return []
+        (self.reference, self.name), self.other = self.other(), None
+        return self._tried(feeds)
+
+    def _judged(
+        self, label: str, exact: Outputs, originals: list[Outputs], rewritten: Outputs
+    ) -> list[Finding]:
+        """Of each output: how far the rewritten graph is from `exact`, and the original."""
+        return [
+            self._judge(label, np.asarray(y), [np.asarray(one) for one in a], np.asarray(b))
+            for y, b, *a in zip(exact, rewritten, *originals, strict=True)
+        ]
+
+    def _judge(self, label: str, exact: Array, originals: list[Array], rewritten: Array) -> Finding:
+        original = originals[0]
+        if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
+            reason = f"output is {rewritten.shape} {rewritten.dtype}, was {original.shape}"
+            return np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)
+        if exact.dtype.kind not in "f":
+            same = bool(np.array_equal(original, rewritten))
+            verdict = "sampled" if same else "refuted"
+            return (0.0 if same else np.inf), Equivalence(verdict, worst_input=label)
+        lost = ~np.isfinite(rewritten) & np.isfinite(original) & np.isfinite(exact)
+        if np.any(lost):
+            reason = f"{np.count_nonzero(lost)} outputs are no longer finite"
+            return np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)
+        if label.startswith(EXTREME):  # what was not finite may be anything now
+            kept = np.all(np.isfinite([exact, rewritten, *originals]), axis=0)
+            exact, rewritten = exact[kept], rewritten[kept]
+            originals = [one[kept] for one in originals]
+        finite = np.abs(exact[np.isfinite(exact)])
+        scale = float(np.max(finite, initial=0.0)) or 1.0
+        new = distance(rewritten, exact, scale)
+        old = np.max([distance(one, exact, scale) for one in originals], axis=0)
+        floor = self.roundoff * (UNREFERENCED if self.reference is self.before else 1)
+        floor += DENORMAL * TINY.get(rewritten.dtype.name, 0.0) * self.roundoff / scale
+        limits = (MAX_FACTOR * self.growth, RMS_FACTOR * self.growth)
+        bounds = (limits[0] * max(old[0], floor), limits[1] * max(old[1], floor))
+        excess = max(new[0] / bounds[0], new[1] / bounds[1])
+        if excess > 1 and self.strayed:
+            reason = "the original is too far from its own values in float64 to be compared with"
+            return excess, Equivalence("unknown", new[0], worst_input=label, reason=reason)
+        verdict = "sampled" if excess <= 1 else "refuted"
+        error, bound = float(old[0]), float(bounds[0])
+        return excess, Equivalence(verdict, new[0], error, bound, label)
+
+    def _keep(self, finding: Finding) -> None:
+        """Remember what was found if it is the worst so far."""
+        excess, result = finding
+        if excess > self.excess:
+            self.excess, self.worst = excess, result

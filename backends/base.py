@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from flatfold.backends.apart import Say, silent
 from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
 from flatfold.errors import TargetError
 
@@ -41,8 +42,10 @@ class Backend(Protocol):
         """Looks for the package and the device without importing the SDK."""
         ...
 
-    def build(self, model: ir.Model, options: Mapping[str, object]) -> Engine:
-        """An engine for `model`, which is left as it was.
+    def build(
+        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+    ) -> Engine:
+        """An engine for `model`, which is left as it was; `progress` hears what takes long.
 
         Raises TargetUnavailable, InputError for an option that does not exist or has a wrong
         value, and BuildError when the SDK refuses the model.

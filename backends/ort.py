@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flatfold.backends import bundle
+from flatfold.backends.apart import Say, silent
 from flatfold.backends.base import Array, Availability, Engine, precision_of
 from flatfold.backends.environment import processor, versions
 from flatfold.backends.model_file import (
@@ -60,7 +61,9 @@ class OrtCpu:
             )
         return Availability(True, "onnxruntime is installed")
 
-    def build(self, model: ir.Model, options: Mapping[str, object]) -> OrtEngine:
+    def build(
+        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+    ) -> OrtEngine:
         """See `Backend.build`; the options are the fields of `OrtOptions`."""
         settings = parse_options(OrtOptions, options, TARGET)
         self._require()

@@ -159,7 +159,7 @@ def build(
     """An engine for a graph that has been optimized already."""
     backend = backend_for(target)
     progress(f"building for {backend.name}")
-    engine = backend.build(result.graph, engine_options or {})
+    engine = backend.build(result.graph, engine_options or {}, progress)
     engine.manifest.update(result.record())
     proved = result.certificate()
     engine.certificate = proved.to_dict() if proved is not None else None

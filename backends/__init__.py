@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # In order of preference: `best_target` takes the first that is available.
 TARGETS: dict[str, str] = {
     "ort-cpu": "flatfold.backends.ort:OrtCpu",
+    "openvino": "flatfold.backends.openvino:Openvino",
 }
 
 

@@ -7,7 +7,6 @@ several in one process, build them with `spinning=False`, or the numbers describ
 from __future__ import annotations
 
 import importlib.util
-import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, silent
 from flatfold.backends.base import Array, Availability, Engine, precision_of
-from flatfold.backends.environment import processor, versions
+from flatfold.backends.environment import processor
 from flatfold.backends.model_file import (
     EXTERNAL_ABOVE,
     detached,
@@ -35,8 +34,8 @@ from flatfold.backends.ort_session import (
     run_session,
     specs,
 )
+from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
 from flatfold.errors import TargetUnavailable
-from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 ENGINE_FILE = "engine.onnx"
 IN_MEMORY_LIMIT = 2**31 - 2**27
 """Bytes of weights up to which a model is handed over in memory: protobuf ends at 2 GiB."""
-
-_log = logging.getLogger(__name__)
 
 
 class OrtCpu:
@@ -77,10 +74,9 @@ class OrtCpu:
         self._require()
         saved = manifest["engine"]
         settings = parse_options(OrtOptions, saved.get("options", {}), TARGET)
-        reason = _rebuild_reason(manifest)
+        reason = rebuild_reason(manifest, ENGINE_FILE, ("onnxruntime",), "processor", processor())
         if reason:
-            where = clean(str(folder))
-            _log.warning("%s: rebuilding the engine from %s: %s", where, bundle.MODEL, reason)
+            log_rebuild(folder, reason)
             session = _session_of(bundle.load_model(folder, manifest), settings)
         else:
             # Optimised when it was saved; a second round could only change what was proved.
@@ -164,15 +160,3 @@ def _session_of(model: ir.Model, options: OrtOptions) -> onnxruntime.InferenceSe
         path = Path(folder) / bundle.MODEL
         write_model(model, path)
         return open_session(str(path), options)
-
-
-def _rebuild_reason(manifest: Mapping[str, Any]) -> str:
-    if ENGINE_FILE not in manifest["files"]:
-        return "the optimised graph was too large to save"
-    found, here = manifest["versions"].get("onnxruntime"), versions(["onnxruntime"])["onnxruntime"]
-    if found != here:
-        return f"it was built with onnxruntime {clean(str(found))}, this is {here}"
-    built = str(manifest["engine"].get("processor"))
-    if built != processor():
-        return f"it was built for {clean(built)}, this is {processor()}"
-    return ""

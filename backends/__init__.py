@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # In order of preference: `best_target` takes the first that is available.
 TARGETS: dict[str, str] = {
+    "ort-cuda": "flatfold.backends.ort_cuda:OrtCuda",
     "ort-cpu": "flatfold.backends.ort:OrtCpu",
     "openvino": "flatfold.backends.openvino:Openvino",
 }

@@ -24,9 +24,10 @@ def rebuild_reason(
     if file not in manifest["files"]:
         return "the engine was too large to save"
     for package in packages:
-        found, installed = str(manifest["versions"].get(package)), versions([package])[package]
+        found = str(manifest["versions"].get(package, ""))
+        installed = versions([package])[package]
         if found != installed:
-            return f"it was built with {package} {clean(found)}, this is {installed}"
+            return f"it was built with {package} {clean(found)}, this is {installed or 'none'}"
     built = str(manifest["engine"].get(device))
     if built != here:
         return f"it was built for {clean(built)}, this is {here}"

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, silent
@@ -101,7 +101,7 @@ class OrtCpu:
 class OrtEngine(Engine):
     """A session of ONNX Runtime on the CPU. Inputs and outputs are shared with it, not copied."""
 
-    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    packages = ("onnxruntime",)
 
     def __init__(
         self,

@@ -42,6 +42,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def options(self) -> type[Any]:
+        """The frozen dataclass of its options, which all have a default."""
+        ...
+
     def availability(self) -> Availability:
         """Looks for the package and the device without importing the SDK."""
         ...

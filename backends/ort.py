@@ -53,6 +53,7 @@ class OrtCpu:
     """The backend of target "ort-cpu"."""
 
     name = TARGET
+    options = OrtOptions
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("onnxruntime") is None:

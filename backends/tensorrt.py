@@ -43,6 +43,7 @@ class TensorRT:
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour
         self.name = flavour.target
+        self.options: type[TrtOptions] = flavour.options
 
     def availability(self) -> Availability:
         flavour = self.flavour

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # In order of preference: `best_target` takes the first that is available.
 TARGETS: dict[str, str] = {
+    "trt": "flatfold.backends.tensorrt:trt",
+    "trt-rtx": "flatfold.backends.tensorrt:trt_rtx",
     "ort-cuda": "flatfold.backends.ort_cuda:OrtCuda",
     "ort-cpu": "flatfold.backends.ort:OrtCpu",
     "openvino": "flatfold.backends.openvino:Openvino",
@@ -43,7 +45,7 @@ def best_target() -> str:
     """
     table = availability_table()
     for name, availability in table.items():
-        if availability.available:
+        if availability.available and availability.runs:
             return name
     raise TargetUnavailable(
         "no target is available here",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flatfold.backends.apart import Say, silent
 from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can be used on this machine; if not, why, and what would change that."""
+    """Whether a backend can be used on this machine; if not, why, and what would change that.
+
+    One that is available but does not run here builds engines for other machines.
+    """
 
     available: bool
     reason: str
     hint: str = ""
+    runs: bool = True
 
 
 class Backend(Protocol):
@@ -37,6 +41,11 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def options(self) -> type[Any]:
+        """The frozen dataclass of its options, which all have a default."""
+        ...
 
     def availability(self) -> Availability:
         """Looks for the package and the device without importing the SDK."""
@@ -65,7 +74,7 @@ class Engine(ABC):
     several threads at once.
     """
 
-    packages: ClassVar[tuple[str, ...]] = ()
+    packages: tuple[str, ...] = ()
     """Distributions whose versions a saved engine records."""
 
     def __init__(

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-_DEVICES, _DRIVER = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 _MODEL_KEYS = ("model name", "cpu model", "cpu part")
 _FEATURE_KEYS = ("flags", "features")
 
@@ -21,18 +20,11 @@ def processor() -> str:
     The instruction sets are part of it because virtual machines often hide the model, and an
     engine laid out for AVX-512 is wrong, or slow, without it.
     """
-    facts = _facts(_CPUINFO)
+    facts = _cpuinfo()
     model = next((facts[k] for k in _MODEL_KEYS if k in facts), "") or platform.processor()
     features = next((facts[k] for k in _FEATURE_KEYS if k in facts), "")
     digest = hashlib.sha256(" ".join(sorted(features.split())).encode()).hexdigest()[:8]
     return " ".join(part for part in (platform.machine(), model, features and digest) if part)
-
-
-def graphics() -> tuple[str, ...]:
-    """The NVIDIA GPUs here, by name where their driver tells it; no library is loaded."""
-    files = sorted(_DRIVER.glob("*/information"))
-    names = (_facts(path).get("model", "NVIDIA GPU") for path in files)
-    return tuple(names) or tuple("NVIDIA GPU" for _ in _DEVICES.glob("nvidia[0-9]*"))
 
 
 def cores() -> int:
@@ -58,10 +50,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _facts(path: Path) -> dict[str, str]:
-    """The lines `key: value` of a file up to an empty one; none if it cannot be read."""
+def _cpuinfo() -> dict[str, str]:
+    """The facts about the first processor; empty where there is no /proc."""
     try:
-        first, _, _ = path.read_text(encoding="utf-8", errors="replace").partition("\n\n")
+        first, _, _ = _CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")
     except OSError:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flatfold.errors import InputError
+from flatfold.errors import BuildError, InputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Array = npt.NDArray[Any]
 
@@ -30,6 +33,22 @@ class TensorSpec:
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+
+def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
+    """What a graph says of its inputs or outputs. Raises BuildError where it says too little."""
+    found = []
+    for value in values:
+        if value.shape is None or value.dtype is None:
+            raise BuildError(f"{value.name!r} has no type or rank", hint="infer shapes first")
+        if value.dtype.is_string():
+            raise BuildError(
+                f"expected tensors that NumPy can hold, found strings for {value.name!r}",
+                hint="cut the model there",
+            )
+        sizes = (size if isinstance(size, int) else size.value for size in value.shape)
+        found.append(TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes)))
+    return tuple(found)
 
 
 def named_feeds(

@@ -16,7 +16,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from flatfold.backends.apart import Say, made_apart, silent
 from flatfold.backends.base import Array, Availability, Engine, TensorSpec, precision_of
 from flatfold.backends.bundle_files import read_verified
 from flatfold.backends.environment import processor
-from flatfold.backends.interface import interface_of, saved_interface
+from flatfold.backends.feeds import specs_of
 from flatfold.backends.model_file import EXTERNAL_ABOVE, detached
 from flatfold.backends.openvino_maker import ENGINE_FILE, TARGET, OpenvinoOptions, imported, tail
 from flatfold.backends.options import parse_options
@@ -39,13 +39,12 @@ MAKER = "flatfold.backends.openvino_maker:make"
 _NARROWED = ("int64", "uint64")
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
-Specs = tuple[TensorSpec, ...]
-
 
 class Openvino:
     """The backend of target "openvino"."""
 
     name = TARGET
+    options = OpenvinoOptions
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("openvino") is None:
@@ -59,35 +58,23 @@ class Openvino:
         settings = parse_options(OpenvinoOptions, options, TARGET)
         self._require()
         kept = detached(model)
-        interface = interface_of(kept, TARGET)
-        content = _made(kept, settings, progress)
-        return OpenvinoEngine(
-            content,
-            settings,
-            interface,
-            quantised="int8" in precision_of(kept),
-            model=lambda: kept,
-        )
+        _interface_of(kept)  # what cannot be fed need not be built
+        return OpenvinoEngine(_made(kept, settings, progress), settings, lambda: kept)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OpenvinoEngine:
         """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the engine was made by
         another version of OpenVINO or for another processor."""
         self._require()
-        saved = manifest["engine"]
-        settings = parse_options(OpenvinoOptions, saved.get("options", {}), TARGET)
+        settings = parse_options(OpenvinoOptions, manifest["engine"].get("options", {}), TARGET)
+
+        def model() -> ir.Model:
+            return bundle.load_model(folder, manifest)
+
         reason = rebuild_reason(manifest, ENGINE_FILE, ("openvino",), "processor", processor())
         if reason:
             log_rebuild(folder, reason)
-            content = _made(bundle.load_model(folder, manifest), settings, silent)
-        else:
-            content = read_verified(folder, ENGINE_FILE, manifest)
-        return OpenvinoEngine(
-            content,
-            settings,
-            saved_interface(folder, manifest),
-            quantised="int8" in manifest["precision"],
-            model=lambda: bundle.load_model(folder, manifest),
-        )
+            return OpenvinoEngine(_made(model(), settings, silent), settings, model)
+        return OpenvinoEngine(read_verified(folder, ENGINE_FILE, manifest), settings, model)
 
     def _require(self) -> None:
         availability = self.availability()
@@ -117,24 +104,19 @@ class OpenvinoEngine(Engine):
     Initializers that are inputs, too, are constants here.
     """
 
-    packages: ClassVar[tuple[str, ...]] = ("openvino",)
+    packages = ("openvino",)
 
     def __init__(
-        self,
-        content: bytes,
-        options: OpenvinoOptions,
-        interface: tuple[Specs, Specs],
-        *,
-        quantised: bool,
-        model: Callable[[], ir.Model],
+        self, content: bytes, options: OpenvinoOptions, model: Callable[[], ir.Model]
     ) -> None:
+        graph = model()
+        inputs, outputs = _interface_of(graph)
         compiled = imported(content, options)
-        precision = _precision(compiled)
         super().__init__(
             target=TARGET,
-            precision=f"{precision}+int8" if quantised else precision,
-            inputs=interface[0],
-            outputs=interface[1],
+            precision=_precision(compiled, graph),
+            inputs=inputs,
+            outputs=outputs,
             model=model,
         )
         self.options = options
@@ -221,10 +203,15 @@ class OpenvinoEngine(Engine):
         return compiled
 
 
-def _precision(compiled: Any) -> str:
-    """The precision that the compiled model says it runs in, which may not be the one asked for."""
-    found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    return _PRECISIONS.get(found, str(found))
+def _interface_of(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    fed = (value for value in model.graph.inputs if not value.is_initializer())
+    return specs_of(fed), specs_of(model.graph.outputs)
+
+
+def _precision(compiled: Any, model: ir.Model) -> str:
+    """What the compiled model says it runs in, which may not be what was asked for."""
+    found = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
+    return f"{found}+int8" if "int8" in precision_of(model) else found
 
 
 def _places(compiled: Any, names: list[str]) -> dict[str, int]:

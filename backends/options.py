@@ -1,8 +1,8 @@
-"""Options given by name become one frozen dataclass per backend."""
+"""Options given by name, or written as name=value, become one frozen dataclass per backend."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ def parse_options(kind: type[Options], options: Mapping[str, object], target: st
     Raises UnknownName, with near names, for an option that does not exist, and InputError for a
     value that is not of the type of the default; an int will do for a float.
     """
-    defaults: dict[str, Any] = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    defaults = _defaults(kind)
     for name, value in options.items():
         if name not in defaults:
             raise UnknownName(f"{target} option", name, defaults)
@@ -30,3 +30,35 @@ def parse_options(kind: type[Options], options: Mapping[str, object], target: st
                 hint=f"the default is {defaults[name]!r}",
             )
     return kind(**options)
+
+
+def read_options(kind: type[Any], written: Iterable[str], target: str) -> dict[str, object]:
+    """Options written as "name=value", each as the type of its default.
+
+    Raises UnknownName, with near names, and InputError for a value of another type.
+    """
+    defaults, found = _defaults(kind), dict[str, object]()
+    for text in written:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"expected an option as name=value, found {text!r}")
+        if name not in defaults:
+            raise UnknownName(f"{target} option", name, defaults)
+        expected = type(defaults[name])
+        try:
+            found[name] = _SWITCH[value.lower()] if expected is bool else expected(value)
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"option {name!r}: expected {_WORDS[expected]}, found {value!r}",
+                where=f"target {target}",
+                hint=f"the default is {defaults[name]!r}",
+            ) from error
+    return found
+
+
+_SWITCH = {"true": True, "false": False}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _defaults(kind: type[Any]) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind)}

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, silent
@@ -49,7 +49,7 @@ IN_MEMORY_LIMIT = 2**31 - 2**27
 class OrtCpu:
     """The backend of target "ort-cpu". Others of ONNX Runtime say what differs."""
 
-    options: ClassVar[type[OrtOptions]] = OrtOptions
+    options: type[OrtOptions] = OrtOptions
 
     @property
     def name(self) -> str:
@@ -109,7 +109,7 @@ class OrtCpu:
 class OrtEngine(Engine):
     """A session of ONNX Runtime. On the CPU inputs and outputs are shared with it, not copied."""
 
-    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    packages = PACKAGES
 
     def __init__(
         self,

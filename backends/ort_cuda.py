@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flatfold.backends import bundle
 from flatfold.backends.base import Array, Availability
-from flatfold.backends.environment import graphics, versions
+from flatfold.backends.environment import versions
+from flatfold.backends.gpu import GPU_HINT, NO_GPU, nvidia_gpu
 from flatfold.backends.ort import PACKAGES, OrtCpu, OrtEngine, session_of
 from flatfold.backends.ort_session import OrtOptions, run_errors, run_session
 from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
@@ -66,7 +67,7 @@ class CudaOptions(OrtOptions):
 class OrtCuda(OrtCpu):
     """The backend of target "ort-cuda"."""
 
-    options: ClassVar[type[OrtOptions]] = CudaOptions
+    options: type[OrtOptions] = CudaOptions
 
     def availability(self) -> Availability:
         """Says what to install. Whether CUDA and cuDNN are there too, only a session tells."""
@@ -75,9 +76,9 @@ class OrtCuda(OrtCpu):
             clash = "pip uninstall onnxruntime, whose module it shares, then "
             hint = f"{clash if installed['onnxruntime'] else ''}{_INSTALL}"
             return Availability(False, "onnxruntime-gpu is not installed", hint)
-        if not graphics():
-            return Availability(False, "there is no NVIDIA GPU", "use a machine with one")
-        return Availability(True, "onnxruntime-gpu is installed, and there is an NVIDIA GPU")
+        if not nvidia_gpu():
+            return Availability(False, NO_GPU, GPU_HINT)
+        return Availability(True, f"onnxruntime-gpu is installed, {nvidia_gpu()} is there")
 
     def engine(self, *parts: Any) -> OrtEngine:
         return CudaEngine(*parts)
@@ -85,7 +86,7 @@ class OrtCuda(OrtCpu):
     def reopened(
         self, folder: Path, manifest: Mapping[str, Any], options: OrtOptions
     ) -> onnxruntime.InferenceSession:
-        reason = rebuild_reason(manifest, bundle.MODEL, PACKAGES, "device", _device())
+        reason = rebuild_reason(manifest, bundle.MODEL, PACKAGES, "device", nvidia_gpu())
         if reason:
             log_rebuild(folder, reason)
         return session_of(bundle.load_model(folder, manifest), options)
@@ -137,7 +138,7 @@ class CudaEngine(OrtEngine):
         return run
 
     def describe(self) -> dict[str, Any]:
-        return {"options": asdict(self.options), "device": _device()}
+        return {"options": asdict(self.options), "device": nvidia_gpu()}
 
     def write_files(self, folder: Path) -> None:
         """Nothing: model.onnx is all it needs."""
@@ -151,7 +152,3 @@ class CudaEngine(OrtEngine):
         how = onnxruntime.RunOptions()
         how.add_run_config_entry("gpu_graph_id", str(graph))
         return how
-
-
-def _device() -> str:
-    return ", ".join(graphics())

@@ -1,0 +1,111 @@
+"""A TensorRT engine on a GPU: read back, given memory, and run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+from flatfold.backends.cuda import Buffer, Device, Recording
+from flatfold.backends.feeds import Array, TensorSpec
+from flatfold.backends.tensorrt_options import Flavour, TrtOptions
+from flatfold.errors import TargetError
+
+
+class Runner:
+    """One execution context on one device; use it from one thread at a time."""
+
+    def __init__(
+        self, flavour: Flavour, plan: bytes, options: TrtOptions, outputs: Sequence[TensorSpec]
+    ) -> None:
+        trt = importlib.import_module(flavour.module)
+        self._name, self._outputs = flavour.name, outputs
+        self._record = options.cuda_graph
+        self.device = Device(options.device)
+        with self.device.current():
+            self._logger = trt.Logger(trt.Logger.ERROR)
+            self._runtime = trt.Runtime(self._logger)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            if self._engine is None:
+                found = f"{self.device.name}, compute capability {self.device.capability}"
+                raise TargetError(
+                    f"{self._name} {trt.__version__} cannot use this engine on {found}",
+                    hint="build it again on this machine",
+                )
+            self._context = self._engine.create_execution_context()
+            self._stream = self.device.stream()
+        self._recordings: list[Recording] = []
+
+    def run(self, feeds: dict[str, Array]) -> list[Array]:
+        """The outputs in order, in memory of their own."""
+        with self.device.current():
+            buffers = self._buffers(feeds)
+            try:
+                self._fill(buffers, feeds)
+                self._enqueue(buffers, feeds)
+                self._stream.synchronize()
+                return [buffers[spec.name].host.copy() for spec in self._outputs]
+            finally:
+                for buffer in buffers.values():
+                    buffer.free()
+
+    def bind(self, feeds: dict[str, Array]) -> Callable[[], dict[str, Array]]:
+        """A call that copies `feeds` in, runs, and copies out, always into the same memory."""
+        with self.device.current():
+            buffers = self._buffers(feeds)
+            self._fill(buffers, feeds)
+            self._enqueue(buffers, feeds)  # what is made at a first run is no part of a graph
+            self._stream.synchronize()
+            recording = None
+            if self._record:
+                recording = Recording(self._stream)
+                self._recordings.append(recording)
+                with recording:
+                    self._enqueue(buffers, feeds)
+        outputs = {spec.name: buffers[spec.name].host for spec in self._outputs}
+
+        def run() -> dict[str, Array]:
+            with self.device.current():
+                self._fill(buffers, feeds)
+                if recording is None:
+                    self._enqueue(buffers, feeds)
+                else:
+                    recording.launch()
+                self._stream.synchronize()
+            return outputs
+
+        return run
+
+    def release(self) -> None:
+        with self.device.current():
+            for recording in self._recordings:
+                recording.free()
+            self._context = self._engine = self._runtime = self._stream = None
+
+    def _buffers(self, feeds: dict[str, Array]) -> dict[str, Buffer]:
+        for name, array in feeds.items():
+            if not self._context.set_input_shape(name, array.shape):
+                raise TargetError(
+                    f"{self._name}: the engine was not built for {name!r} of {list(array.shape)}",
+                    hint="give a wider range with the option shapes",
+                )
+        if missing := self._context.infer_shapes():
+            raise TargetError(f"{self._name}: the sizes of {', '.join(missing)} are not known")
+        shapes = {name: (array.shape, array.dtype.name) for name, array in feeds.items()}
+        for spec in self._outputs:
+            shapes[spec.name] = tuple(self._context.get_tensor_shape(spec.name)), spec.dtype
+        made = {name: Buffer(self.device, *facts) for name, facts in shapes.items()}
+        for name, buffer in made.items():
+            self._context.set_tensor_address(name, buffer.address)
+        return made
+
+    def _fill(self, buffers: dict[str, Buffer], feeds: dict[str, Array]) -> None:
+        for name, array in feeds.items():
+            buffers[name].host[...] = array
+
+    def _enqueue(self, buffers: dict[str, Buffer], feeds: dict[str, Array]) -> None:
+        for name in feeds:
+            buffers[name].upload(self._stream)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise TargetError(f"{self._name} could not run the engine on these inputs")
+        for spec in self._outputs:
+            buffers[spec.name].download(self._stream)

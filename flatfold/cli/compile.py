@@ -46,6 +46,7 @@ class Compiled:
     precision: str
     folder: Path
     latency: Latency | str
+    engine: dict[str, Any] | None
 
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
@@ -54,6 +55,7 @@ class Compiled:
         timed = isinstance(self.latency, Latency)
         return {
             **self.result.record(),
+            "engine_equivalence": self.engine,
             "target": self.target,
             "precision": self.precision,
             "folder": str(self.folder),
@@ -107,12 +109,12 @@ def compile(
             folder = out_folder or default_folder(result.name, target, engine.precision)
             progress("writing")
             engine.save(folder)
-            precision = engine.precision
+            precision, checked = engine.precision, engine.manifest.get("engine_equivalence")
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
             latency = measure_both(result, target, batch, given.image_shape(size), building)
-    done = Compiled(result, target, precision, folder, latency)
+    done = Compiled(result, target, precision, folder, latency, checked)
     if json:
         emit("compile", done.to_dict())
     else:
@@ -168,6 +170,10 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
     remarks = done.result.remarks
     applied = sum(remark.applied for remark in remarks)
     yield "proof", clean(str(done.result.equivalence))
+    if done.engine is not None:
+        from flatfold.proof.equivalence import Equivalence
+
+        yield "engine", clean(str(Equivalence.from_dict(done.engine)))
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
     if isinstance(done.latency, Latency):
         inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in done.latency.shapes.items())

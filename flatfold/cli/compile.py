@@ -12,7 +12,7 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.engine_options import engine_options
-from flatfold.cli.latency import Latency, check_sizes, measure_both
+from flatfold.cli.latency import Latency, measure_both
 from flatfold.cli.streams import emit, out, working
 from flatfold.cli.text import change, count, duration
 from flatfold.escaping import clean
@@ -34,6 +34,15 @@ Out = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=0, metavar="N", help="Threads of the engine.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-O",
+        metavar="NAME=VALUE",
+        help="An option of the target, such as time_limit=60. May be repeated.",
+    ),
+]
 NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
 
 
@@ -46,6 +55,7 @@ class Compiled:
     precision: str
     folder: Path
     latency: Latency | str
+    layers: int | None = None
 
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
@@ -60,6 +70,7 @@ class Compiled:
             "files": {path.name: path.stat().st_size for path in self.files()},
             "latency": self.latency.to_dict() if isinstance(self.latency, Latency) else None,
             "not_timed": "" if timed else self.latency,
+            "engine_layers": self.layers,
         }
 
 
@@ -78,6 +89,7 @@ def compile(
     max_weights: given.MaxWeights = None,
     links_inside: given.LinksInside = None,
     threads: Threads = None,
+    option: Option = None,
     no_time: NoTime = False,
     json: given.Json = False,
     debug: given.Debug = False,
@@ -85,9 +97,10 @@ def compile(
     """Build the fastest engine that computes the same function, and prove that it does."""
     from flatfold import driver
     from flatfold.backends.bundle import check_writable
+    from flatfold.backends.sizes import check_sizes
 
     target = driver.backend_for(target).name
-    building = engine_options(target, threads)
+    building = engine_options(target, threads, option or ())
     chosen: dict[str, Any] = {
         "input_shape": given.input_shape(model, batch, size, dynamic_batch),
         "dynamic_batch": dynamic_batch,
@@ -107,12 +120,12 @@ def compile(
             folder = out_folder or default_folder(result.name, target, engine.precision)
             progress("writing")
             engine.save(folder)
-            precision = engine.precision
+            precision, layers = engine.precision, engine.layers
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
             latency = measure_both(result, target, batch, given.image_shape(size), building)
-    done = Compiled(result, target, precision, folder, latency)
+    done = Compiled(result, target, precision, folder, latency, layers)
     if json:
         emit("compile", done.to_dict())
     else:
@@ -175,5 +188,7 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
         yield "latency", f"medians of {rounds} alternating runs on {', '.join(inputs)}, [95 %]"
     else:
         yield "latency", f"not measured: {clean(done.latency)}"
+    if done.layers is not None:
+        yield "engine", f"{done.layers} layers after fusion"
     yield "files", clean(f"{done.folder}/: {', '.join(path.name for path in done.files())}")
     yield "load", f"flatfold.load({str(done.folder)!r})"

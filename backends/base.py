@@ -98,6 +98,11 @@ class Engine(ABC):
         self._closed = False
 
     @property
+    def layers(self) -> int | None:
+        """How many kernels or fused groups the SDK runs, where it tells."""
+        return None
+
+    @property
     def model(self) -> ir.Model:
         """The graph this engine was built from. Treat it as read-only."""
         return self._model()

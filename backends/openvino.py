@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 MAKER = "flatfold.backends.openvino_maker:make"
+_NO_STEPS = ("Input", "Const", "Output")
 _NARROWED = ("int64", "uint64")
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
@@ -48,7 +49,9 @@ class Openvino:
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("openvino") is None:
-            return Availability(False, "openvino is not installed", "pip install 'openvino>=2025'")
+            return Availability(
+                False, "openvino is not installed", "pip install 'flatfold[openvino]'"
+            )
         return Availability(True, "openvino is installed")
 
     def build(
@@ -126,6 +129,13 @@ class OpenvinoEngine(Engine):
         self._content = content
         self._compiled: Any = compiled
         self._idle: list[Any] = []
+
+    @property
+    def layers(self) -> int | None:
+        """The steps that OpenVINO runs: layers with what was fused into them, and reorders."""
+        operators = self._live().get_runtime_model().get_ops()
+        kinds = (operator.get_rt_info()["layerType"].astype(str) for operator in operators)
+        return sum(kind not in _NO_STEPS for kind in kinds)
 
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
         idle, compiled = self._idle, self._live()

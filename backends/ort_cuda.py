@@ -73,7 +73,7 @@ class OrtCuda(OrtCpu):
         """Says what to install. Whether CUDA and cuDNN are there too, only a session tells."""
         installed = versions(PACKAGES)
         if not installed["onnxruntime-gpu"]:
-            clash = "pip uninstall onnxruntime, whose module it shares, then "
+            clash = "pip uninstall onnxruntime, which has the same module, then "
             hint = f"{clash if installed['onnxruntime'] else ''}{_INSTALL}"
             return Availability(False, "onnxruntime-gpu is not installed", hint)
         if not nvidia_gpu():

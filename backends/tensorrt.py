@@ -138,6 +138,15 @@ class TensorRTEngine(Engine):
         self._runner: Runner | None = None
         self._lock = threading.Lock()
 
+    @property
+    def layers(self) -> int:
+        return len(self.facts["layers"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the engine file."""
+        return len(self._plan)
+
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
         with self._lock:
             found = self._live().run(feeds)

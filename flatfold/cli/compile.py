@@ -12,7 +12,7 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.engine_options import engine_options
-from flatfold.cli.latency import Latency, check_sizes, measure_both
+from flatfold.cli.latency import Latency, measure_both
 from flatfold.cli.streams import emit, out, working
 from flatfold.cli.text import change, count, duration
 from flatfold.escaping import clean
@@ -34,6 +34,15 @@ Out = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=0, metavar="N", help="Threads of the engine.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-O",
+        metavar="NAME=VALUE",
+        help="An option of the target, such as time_limit=60. May be repeated.",
+    ),
+]
 NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
 
 
@@ -46,7 +55,8 @@ class Compiled:
     precision: str
     folder: Path
     latency: Latency | str
-    engine: dict[str, Any] | None
+    layers: int | None = None
+    engine: dict[str, Any] | None = None
 
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
@@ -62,6 +72,7 @@ class Compiled:
             "files": {path.name: path.stat().st_size for path in self.files()},
             "latency": self.latency.to_dict() if isinstance(self.latency, Latency) else None,
             "not_timed": "" if timed else self.latency,
+            "engine_layers": self.layers,
         }
 
 
@@ -80,6 +91,7 @@ def compile(
     max_weights: given.MaxWeights = None,
     links_inside: given.LinksInside = None,
     threads: Threads = None,
+    option: Option = None,
     no_time: NoTime = False,
     json: given.Json = False,
     debug: given.Debug = False,
@@ -87,9 +99,10 @@ def compile(
     """Build the fastest engine that computes the same function, and prove that it does."""
     from flatfold import driver
     from flatfold.backends.bundle import check_writable
+    from flatfold.backends.sizes import check_sizes
 
     target = driver.backend_for(target).name
-    building = engine_options(target, threads)
+    building = engine_options(target, threads, option or ())
     chosen: dict[str, Any] = {
         "input_shape": given.input_shape(model, batch, size, dynamic_batch),
         "dynamic_batch": dynamic_batch,
@@ -109,12 +122,13 @@ def compile(
             folder = out_folder or default_folder(result.name, target, engine.precision)
             progress("writing")
             engine.save(folder)
-            precision, checked = engine.precision, engine.manifest.get("engine_equivalence")
+            precision, layers = engine.precision, engine.layers
+            checked = engine.manifest.get("engine_equivalence")
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
             latency = measure_both(result, target, batch, given.image_shape(size), building)
-    done = Compiled(result, target, precision, folder, latency, checked)
+    done = Compiled(result, target, precision, folder, latency, layers, checked)
     if json:
         emit("compile", done.to_dict())
     else:
@@ -173,7 +187,7 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
     if done.engine is not None:
         from flatfold.proof.equivalence import Equivalence
 
-        yield "engine", clean(str(Equivalence.from_dict(done.engine)))
+        yield "as built", clean(str(Equivalence.from_dict(done.engine)))
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
     if isinstance(done.latency, Latency):
         inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in done.latency.shapes.items())
@@ -181,5 +195,7 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
         yield "latency", f"medians of {rounds} alternating runs on {', '.join(inputs)}, [95 %]"
     else:
         yield "latency", f"not measured: {clean(done.latency)}"
+    if done.layers is not None:
+        yield "engine", f"{done.layers} layers after fusion"
     yield "files", clean(f"{done.folder}/: {', '.join(path.name for path in done.files())}")
     yield "load", f"flatfold.load({str(done.folder)!r})"

@@ -5,24 +5,31 @@ A target without a line here takes no --threads, and is timed with its default o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
-_THREADS = {"ort-cpu": "intra_threads"}
+_THREADS = {"ort-cuda": "intra_threads", "ort-cpu": "intra_threads", "openvino": "threads"}
 
 # Two engines in one process take cores from each other while their idle threads wait actively.
-_QUIET: Mapping[str, Mapping[str, object]] = {"ort-cpu": {"spinning": False}}
+_QUIET: Mapping[str, Mapping[str, object]] = {
+    "ort-cuda": {"spinning": False},
+    "ort-cpu": {"spinning": False},
+}
 
 
-def engine_options(target: str, threads: int | None) -> dict[str, Any]:
+def engine_options(target: str, threads: int | None, written: Sequence[str] = ()) -> dict[str, Any]:
     """The options of `target` for what was asked for on the command line."""
+    from flatfold.backends import load_backend
+    from flatfold.backends.options import read_options
+
+    found = read_options(load_backend(target).options, written, target)
     if threads is None:
-        return {}
+        return found
     if target not in _THREADS:
         raise typer.BadParameter(f"target {target} has no number of threads to set")
-    return {_THREADS[target]: threads}
+    return {_THREADS[target]: threads, **found}
 
 
 def quiet(target: str, options: Mapping[str, object]) -> dict[str, object]:

@@ -91,7 +91,7 @@ def _manifest_facts(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if "equivalence" in record:
         yield "proof", _proof(record["equivalence"])
     if "engine_equivalence" in record:
-        yield "engine", _proof(record["engine_equivalence"])
+        yield "as built", _proof(record["engine_equivalence"])
     remarks = record.get("remarks", [])
     applied = sum(bool(remark["applied"]) for remark in remarks)
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"

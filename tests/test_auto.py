@@ -1,0 +1,81 @@
+"""Target "auto" takes the fastest engine, and of those that cannot be told apart the simplest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flatfold.auto import choose, decided
+from flatfold.backends.ort import OrtCpu
+from flatfold.backends.timing import Timing
+from flatfold.errors import BuildError
+from tests.backends.small_nets import make_model
+
+NEEDS = {"plain": 0, "quick": 1, "fancy": 2}
+
+
+def timing(median, noise=0.0, seed=0):
+    samples = median * (1 + noise * np.random.default_rng(seed).standard_normal(60))
+    return Timing(tuple(samples))
+
+
+def test_the_fastest_wins_where_timings_tell_it_apart():
+    times = {
+        "plain": timing(2.0, 0.02),
+        "quick": timing(1.0, 0.02, 1),
+        "fancy": timing(1.5, 0.02, 2),
+    }
+    found = decided(times, NEEDS)
+    assert found.target == "quick"
+    assert [c.target for c in found.candidates] == ["quick", "fancy", "plain"]
+    assert found.because.startswith("fancy takes 1.5")
+    assert found.candidates[2].slower.value == pytest.approx(2.0, rel=0.02)
+
+
+def test_inside_the_noise_the_one_with_fewest_packages_wins():
+    times = {"fancy": timing(1.0, 0.2, 1), "plain": timing(1.0, 0.2, 2), "quick": timing(3.0)}
+    found = decided(times, NEEDS)
+    assert found.target == "plain"
+    if found.candidates[0].target == "fancy":
+        assert "fewer packages than fancy, from which it cannot be told" in found.because
+    else:
+        assert "cannot be told from fancy" in found.because
+
+
+def test_a_difference_that_nobody_notices_does_not_count():
+    times = {"fancy": timing(1.0, 0.001, 1), "plain": timing(1.005, 0.001, 2)}
+    assert decided(times, NEEDS).target == "plain"
+    times = {"fancy": timing(1.0, 0.001, 1), "plain": timing(1.05, 0.001, 2)}
+    assert decided(times, NEEDS).target == "fancy"
+
+
+def test_real_engines_are_timed_and_closed():
+    made = []
+
+    def build(target):
+        levels = {"plain": "disable", "quick": "all"}
+        options = {"graph_optimization": levels[target], "spinning": False, "intra_threads": 1}
+        made.append(OrtCpu().build(make_model(channels=64), options))
+        return made[-1]
+
+    said = []
+    found = choose(["plain", "quick"], build, NEEDS, said.append)
+    assert said == ["building for plain", "building for quick", "timing plain, quick"]
+    assert {c.target for c in found.candidates} == {"plain", "quick"}
+    assert all(c.median_s > 0 and c.interval_s for c in found.candidates)
+    assert all(engine._closed for engine in made)
+
+
+def test_who_refuses_is_left_out_with_the_reason():
+    def build(target):
+        if target == "fancy":
+            raise BuildError("it knows no such operator")
+        return OrtCpu().build(make_model(), {"intra_threads": 1})
+
+    found = choose(["fancy", "plain"], build, NEEDS)
+    assert found.target == "plain" and found.because == "fancy cannot run it"
+    assert [(c.target, c.reason) for c in found.candidates] == [
+        ("fancy", "it knows no such operator")
+    ]
+    with pytest.raises(BuildError, match="no such operator"):
+        choose(["fancy"], build, NEEDS)

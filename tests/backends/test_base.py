@@ -182,7 +182,8 @@ def test_availability_imports_no_sdk() -> None:
         "from flatfold.backends import availability_table, best_target\n"
         "availability_table(); best_target()\n"
         "import flatfold.backends.bundle, flatfold.backends.timing\n"
-        "loaded = {'onnxruntime', 'torch', 'onnxscript', 'onnx', 'onnx_ir'} & set(sys.modules)\n"
+        "sdks = {'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'pycuda'}\n"
+        "loaded = (sdks | {'torch', 'onnxscript', 'onnx', 'onnx_ir'}) & set(sys.modules)\n"
         "assert not loaded, loaded"
     )
 

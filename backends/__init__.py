@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 TARGETS: dict[str, str] = {
     "trt": "flatfold.backends.tensorrt:trt",
     "trt-rtx": "flatfold.backends.tensorrt:trt_rtx",
+    "ort-cuda": "flatfold.backends.ort_cuda:OrtCuda",
     "ort-cpu": "flatfold.backends.ort:OrtCpu",
+    "openvino": "flatfold.backends.openvino:Openvino",
 }
 
 

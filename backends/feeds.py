@@ -41,6 +41,11 @@ def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
     for value in values:
         if value.shape is None or value.dtype is None:
             raise BuildError(f"{value.name!r} has no type or rank", hint="infer shapes first")
+        if value.dtype.is_string():
+            raise BuildError(
+                f"expected tensors that NumPy can hold, found strings for {value.name!r}",
+                hint="cut the model there",
+            )
         sizes = (size if isinstance(size, int) else size.value for size in value.shape)
         found.append(TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes)))
     return tuple(found)

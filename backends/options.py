@@ -15,14 +15,15 @@ def parse_options(kind: type[Options], options: Mapping[str, object], target: st
     """A `kind` (a dataclass whose fields all have a default) from options given by name.
 
     Raises UnknownName, with near names, for an option that does not exist, and InputError for a
-    value that is not of the type of the default.
+    value that is not of the type of the default; an int will do for a float.
     """
     defaults = _defaults(kind)
     for name, value in options.items():
         if name not in defaults:
             raise UnknownName(f"{target} option", name, defaults)
         expected = type(defaults[name])
-        if type(value) is not expected:  # a bool is an int, but no number of threads
+        fitting = (int, float) if expected is float else (expected,)
+        if type(value) not in fitting:  # a bool is an int, but no number of threads
             raise InputError(
                 f"option {name!r}: expected {expected.__name__}, found {value!r}",
                 where=f"target {target}",

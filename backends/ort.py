@@ -7,7 +7,6 @@ several in one process, build them with `spinning=False`, or the numbers describ
 from __future__ import annotations
 
 import importlib.util
-import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, silent
 from flatfold.backends.base import Array, Availability, Engine, precision_of
-from flatfold.backends.environment import processor, versions
+from flatfold.backends.environment import processor
 from flatfold.backends.model_file import (
     EXTERNAL_ABOVE,
     detached,
@@ -27,7 +26,6 @@ from flatfold.backends.model_file import (
 )
 from flatfold.backends.options import parse_options
 from flatfold.backends.ort_session import (
-    TARGET,
     OrtOptions,
     bound_run,
     open_session,
@@ -35,25 +33,27 @@ from flatfold.backends.ort_session import (
     run_session,
     specs,
 )
+from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
 from flatfold.errors import TargetUnavailable
-from flatfold.escaping import clean
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime
 
 ENGINE_FILE = "engine.onnx"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # of these, one is installed: they share a module
 IN_MEMORY_LIMIT = 2**31 - 2**27
 """Bytes of weights up to which a model is handed over in memory: protobuf ends at 2 GiB."""
 
-_log = logging.getLogger(__name__)
-
 
 class OrtCpu:
-    """The backend of target "ort-cpu"."""
+    """The backend of target "ort-cpu". Others of ONNX Runtime say what differs."""
 
-    name = TARGET
-    options = OrtOptions
+    options: type[OrtOptions] = OrtOptions
+
+    @property
+    def name(self) -> str:
+        return self.options.target
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("onnxruntime") is None:
@@ -66,43 +66,50 @@ class OrtCpu:
         self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
     ) -> OrtEngine:
         """See `Backend.build`; the options are the fields of `OrtOptions`."""
-        settings = parse_options(OrtOptions, options, TARGET)
+        settings = parse_options(self.options, options, self.name)
         self._require()
         kept = detached(model)
-        session = _session_of(kept, settings)
-        return OrtEngine(session, settings, precision_of(kept), lambda: kept)
+        session = session_of(kept, settings)
+        precision = settings.runs_in(precision_of(kept))
+        return self.engine(session, settings, precision, lambda: kept)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
         """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the optimised graph was
-        made by another version of ONNX Runtime or for another processor."""
+        made by another version of ONNX Runtime or for another device."""
         self._require()
-        saved = manifest["engine"]
-        settings = parse_options(OrtOptions, saved.get("options", {}), TARGET)
-        reason = _rebuild_reason(manifest)
-        if reason:
-            where = clean(str(folder))
-            _log.warning("%s: rebuilding the engine from %s: %s", where, bundle.MODEL, reason)
-            session = _session_of(bundle.load_model(folder, manifest), settings)
-        else:
-            # Optimised when it was saved; a second round could only change what was proved.
-            content = bundle.read_engine(folder, ENGINE_FILE, manifest)
-            session = open_session(content, settings, level="disable")
+        settings = parse_options(self.options, manifest["engine"].get("options", {}), self.name)
+        session = self.reopened(folder, manifest, settings)
 
         def model() -> ir.Model:
             return bundle.load_model(folder, manifest)
 
-        return OrtEngine(session, settings, manifest["precision"], model)
+        return self.engine(session, settings, manifest["precision"], model)
+
+    def engine(self, *parts: Any) -> OrtEngine:
+        return OrtEngine(*parts)
+
+    def reopened(
+        self, folder: Path, manifest: Mapping[str, Any], options: OrtOptions
+    ) -> onnxruntime.InferenceSession:
+        """The session of a saved engine."""
+        reason = rebuild_reason(manifest, ENGINE_FILE, PACKAGES, "processor", processor())
+        if reason:
+            log_rebuild(folder, reason)
+            return session_of(bundle.load_model(folder, manifest), options)
+        # Optimised when it was saved; a second round could only change what was proved.
+        content = bundle.read_engine(folder, ENGINE_FILE, manifest)
+        return open_session(content, options, level="disable")
 
     def _require(self) -> None:
         availability = self.availability()
         if not availability.available:
-            raise TargetUnavailable(availability.reason, where=TARGET, hint=availability.hint)
+            raise TargetUnavailable(availability.reason, where=self.name, hint=availability.hint)
 
 
 class OrtEngine(Engine):
-    """A session of ONNX Runtime on the CPU. Inputs and outputs are shared with it, not copied."""
+    """A session of ONNX Runtime. On the CPU inputs and outputs are shared with it, not copied."""
 
-    packages = ("onnxruntime",)
+    packages = PACKAGES
 
     def __init__(
         self,
@@ -112,11 +119,11 @@ class OrtEngine(Engine):
         model: Callable[[], ir.Model],
     ) -> None:
         super().__init__(
-            target=TARGET,
+            target=options.target,
             precision=precision,
-            inputs=specs(session.get_inputs()),
-            outputs=specs(session.get_outputs()),
-            optional_inputs=specs(session.get_overridable_initializers()),
+            inputs=specs(session.get_inputs(), options.target),
+            outputs=specs(session.get_outputs(), options.target),
+            optional_inputs=specs(session.get_overridable_initializers(), options.target),
             model=model,
         )
         self.options = options
@@ -158,22 +165,10 @@ class OrtEngine(Engine):
         return session
 
 
-def _session_of(model: ir.Model, options: OrtOptions) -> onnxruntime.InferenceSession:
+def session_of(model: ir.Model, options: OrtOptions) -> onnxruntime.InferenceSession:
     if weight_bytes(model) <= IN_MEMORY_LIMIT:
         return open_session(serialized(model), options)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / bundle.MODEL
         write_model(model, path)
         return open_session(str(path), options)
-
-
-def _rebuild_reason(manifest: Mapping[str, Any]) -> str:
-    if ENGINE_FILE not in manifest["files"]:
-        return "the optimised graph was too large to save"
-    found, here = manifest["versions"].get("onnxruntime"), versions(["onnxruntime"])["onnxruntime"]
-    if found != here:
-        return f"it was built with onnxruntime {clean(str(found))}, this is {here}"
-    built = str(manifest["engine"].get("processor"))
-    if built != processor():
-        return f"it was built for {clean(built)}, this is {processor()}"
-    return ""

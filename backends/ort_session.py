@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from flatfold.errors import BuildError, InputError, OutputError, TargetError
 if TYPE_CHECKING:
     import onnxruntime
 
-TARGET = "ort-cpu"
+NO_PROVIDER = (
+    "install CUDA and cuDNN of the versions it needs (pip install 'onnxruntime-gpu[cuda,cudnn]'), "
+    "and uninstall onnxruntime, which shares its module with onnxruntime-gpu"
+)
 LEVELS = ("disable", "basic", "extended", "all")
 _FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
 _TAIL = 600  # characters of a message of ONNX Runtime worth showing: the cause is at its end
@@ -47,42 +51,70 @@ class OrtOptions:
     spinning: bool = True
     arena: bool = True
 
+    target: ClassVar[str] = "ort-cpu"
+
     def __post_init__(self) -> None:
         if self.graph_optimization not in LEVELS:
             raise InputError(
                 f"option 'graph_optimization': expected one of {', '.join(LEVELS)}, "
                 f"found {self.graph_optimization!r}",
-                where=f"target {TARGET}",
+                where=f"target {self.target}",
             )
         for name in ("intra_threads", "inter_threads"):
             if getattr(self, name) < 0:
                 raise InputError(
                     f"option {name!r}: expected 0 or more, found {getattr(self, name)}",
-                    where=f"target {TARGET}",
+                    where=f"target {self.target}",
                 )
+
+    def providers(self) -> list[tuple[str, dict[str, str]]]:
+        """What runs the operators, best first, with its own options. The first must be there."""
+        return [("CPUExecutionProvider", {})]
+
+    def runs_in(self, precision: str) -> str:
+        """The precision in which a graph of this one runs."""
+        return precision
 
 
 def open_session(
     source: bytes | str, options: OrtOptions, *, level: str = "", save_to: str = ""
 ) -> onnxruntime.InferenceSession:
-    """A CPU session of the model in `source` (content or path); optimises as `options` says.
+    """A session of the model in `source` (content or path); optimises as `options` says.
 
     `level` overrides that. With `save_to`, the optimised graph is written there. Raises BuildError
-    with the end of ONNX Runtime's message.
+    with the end of ONNX Runtime's message, and where another provider would run the model.
     """
     import onnxruntime
 
+    providers = options.providers()
+    wanted = providers[0][0]
+    if wanted not in onnxruntime.get_available_providers():
+        raise _no_provider(wanted, options)
     settings = _settings(options, level or options.graph_optimization)
     if save_to:
         settings.optimized_model_filepath = save_to
     try:
-        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, settings, providers=providers)
     except Exception as error:  # its exception types share no base of their own
         raise BuildError(
             f"onnxruntime {onnxruntime.__version__} refused the model: {_tail(error)}",
-            where=f"target {TARGET}",
+            where=f"target {options.target}",
             hint="onnx.checker.check_model tells whether the model itself is valid",
         ) from error
+    if session.get_providers()[0] != wanted:  # it falls back without an exception
+        raise _no_provider(wanted, options)
+    return session
+
+
+def _no_provider(wanted: str, options: OrtOptions) -> BuildError:
+    import onnxruntime
+
+    known = ", ".join(onnxruntime.get_available_providers())
+    return BuildError(
+        f"onnxruntime {onnxruntime.__version__} did not start {wanted}; it was made with {known}",
+        where=f"target {options.target}",
+        hint=NO_PROVIDER,
+    )
 
 
 def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> bytes:
@@ -115,13 +147,14 @@ def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> byte
 
 
 def run_session(
-    session: onnxruntime.InferenceSession, names: list[str], feeds: dict[str, Array]
+    session: onnxruntime.InferenceSession,
+    names: list[str],
+    feeds: dict[str, Array],
+    how: onnxruntime.RunOptions | None = None,
 ) -> list[Array]:
     """The outputs `names` in that order."""
-    try:
-        outputs: list[Array] = session.run(names, feeds)
-    except Exception as error:
-        raise _run_error(error) from error
+    with run_errors(session):
+        outputs: list[Array] = session.run(names, feeds, how)
     return outputs
 
 
@@ -144,26 +177,25 @@ def bound_run(
         binding.bind_ortvalue_output(name, value)
 
     def run(_alive: tuple[object, ...] = (feeds, inputs, buffers)) -> dict[str, Array]:
-        try:
+        with run_errors(session):
             session.run_with_iobinding(binding)
-        except Exception as error:
-            raise _run_error(error) from error
         return outputs
 
     return run
 
 
-def specs(arguments: Iterable[Any]) -> tuple[TensorSpec, ...]:
+def specs(arguments: Iterable[Any], target: str) -> tuple[TensorSpec, ...]:
     """What ONNX Runtime says of its inputs or outputs. BuildError where NumPy cannot hold them."""
-    return tuple(TensorSpec(a.name, _dtype(a.name, a.type), tuple(a.shape)) for a in arguments)
+    return tuple(TensorSpec(a.name, _dtype(a, target), tuple(a.shape)) for a in arguments)
 
 
-def _dtype(name: str, kind: str) -> str:
+def _dtype(argument: Any, target: str) -> str:
+    kind = argument.type
     dtype = _DTYPES.get(kind.removeprefix("tensor(").removesuffix(")"))
     if dtype is None or not kind.startswith("tensor("):
         raise BuildError(
-            f"expected tensors that NumPy can hold, found {kind} for {name!r}",
-            where=f"target {TARGET}",
+            f"expected tensors that NumPy can hold, found {kind} for {argument.name!r}",
+            where=f"target {target}",
             hint="cast it inside the model, or cut the model there",
         )
     return dtype
@@ -193,12 +225,17 @@ def _settings(options: OrtOptions, level: str) -> onnxruntime.SessionOptions:
     return settings
 
 
-def _run_error(error: Exception) -> TargetError:
-    return TargetError(
-        f"onnxruntime could not run the model on these inputs: {_tail(error)}",
-        where=f"target {TARGET}",
-        hint="compile with dynamic_batch=True if only the batch size differs",
-    )
+@contextmanager
+def run_errors(session: onnxruntime.InferenceSession) -> Iterator[None]:
+    """Whatever ONNX Runtime raises in here becomes a TargetError."""
+    try:
+        yield
+    except Exception as error:
+        raise TargetError(
+            f"onnxruntime could not run the model on these inputs: {_tail(error)}",
+            where=f"onnxruntime, {session.get_providers()[0]}",
+            hint="compile with dynamic_batch=True if only the batch size differs",
+        ) from error
 
 
 def _tail(error: Exception) -> str:

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flatfold.errors import NotEquivalent, UnknownName
+from flatfold.errors import Inaccurate, NotEquivalent, UnknownName
 from flatfold.result import Optimized
 
 if TYPE_CHECKING:
     from torch import nn
 
     from flatfold.backends.base import Backend, Engine
-    from flatfold.frontend.source import Source
     from flatfold.proof.equivalence import Equivalence
 
 VERIFY = ("off", "sample", "bound", "certify")
@@ -55,7 +54,7 @@ def optimize(
     """
     from flatfold.passes import Pipeline
     from flatfold.proof.region import RegionChecks
-    from flatfold.resolve import is_same, resolve
+    from flatfold.resolve import is_same, reference_of, resolve
     from flatfold.rewriting import profile_of, rewrites_of, rewritten
 
     rewrites, profile = rewrites_of(passes), profile_of(target)
@@ -80,12 +79,20 @@ def optimize(
 
         progress("simplifying")
         graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
-    result = Optimized(source.name, graph, source.model, training, tuple(remarks), _unknown())
+    result = Optimized(
+        source.name,
+        graph,
+        source.model,
+        training,
+        tuple(remarks),
+        _unknown(),
+        reference=lambda: reference_of(source),
+    )
     if verify == "off":
         return result
     if not any(remark.applied for remark in remarks) and is_same(source.model, graph):
         return replace(result, equivalence=_identical())
-    return _proved(result, source, checks, progress)
+    return _proved(result, checks, progress)
 
 
 def _unknown() -> Equivalence:
@@ -100,15 +107,14 @@ def _identical() -> Equivalence:
     return Equivalence("identical", reason="the two graphs have the same bytes")
 
 
-def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) -> Optimized:
+def _proved(result: Optimized, checks: Any, progress: Progress) -> Optimized:
     from flatfold.proof.execute import compare
-    from flatfold.resolve import reference_of
 
     progress("proving")
     found = compare(
         result.original,
         result.graph,
-        reference=reference_of(source),
+        reference=result.reference(),
         macs=result.before.macs or 0,
         progress=lambda label: progress(f"proving on {label}"),
     )
@@ -142,8 +148,8 @@ def compile(
 
     `options` are those of `optimize`, `engine_options` those of the target, whose costs decide what
     is rewritten. The engine's manifest
-    holds the proof, the remarks and the counts. Raises what `optimize` raises, and
-    TargetUnavailable or BuildError.
+    holds the proof, the remarks, the counts, and how its own outputs compare. Raises what
+    `optimize` and `build` raise.
     """
     backend = backend_for(target)
     result = optimize(model, target=backend.name, **options)
@@ -156,14 +162,45 @@ def build(
     engine_options: Mapping[str, object] | None = None,
     progress: Progress = _silent,
 ) -> Engine:
-    """An engine for a graph that has been optimized already."""
+    """An engine for a graph that has been optimized already; if that was proved, it is run, too.
+
+    Raises TargetUnavailable, BuildError, and Inaccurate where the engine computes something else.
+    """
     backend = backend_for(target)
     progress(f"building for {backend.name}")
     engine = backend.build(result.graph, engine_options or {}, progress)
     engine.manifest.update(result.record())
     proved = result.certificate()
     engine.certificate = proved.to_dict() if proved is not None else None
+    if result.equivalence.passed:
+        try:
+            engine.manifest["engine_equivalence"] = _checked(result, engine, progress).to_dict()
+        except BaseException:
+            engine.close()
+            raise
     return engine
+
+
+def _checked(result: Optimized, engine: Engine, progress: Progress) -> Equivalence:
+    """What the engine's own outputs are worth. Raises Inaccurate."""
+    from flatfold.proof.engine_check import check_engine
+
+    found = check_engine(
+        engine.run,
+        engine.precision,
+        result.original,
+        result.graph,
+        reference=result.reference(),
+        progress=lambda label: progress(f"running the engine on {label}"),
+    )
+    if found.verdict == "refuted":
+        raise Inaccurate(
+            f"target {engine.target} is less accurate than {engine.precision} allows, while the "
+            f"graph it runs is {result.equivalence.verdict}: {found}",
+            where=f"input {found.worst_input}",
+            hint="another target, or stricter options of this one",
+        )
+    return found
 
 
 def backend_for(target: str) -> Backend:

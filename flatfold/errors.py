@@ -10,7 +10,8 @@ FlatfoldError
 ├─ OutputError          the place to write to cannot be written
 └─ TargetError
    ├─ TargetUnavailable package or device missing; says what to install
-   └─ BuildError        the engine refused the model; carries the engine's log
+   ├─ BuildError        the engine refused the model; carries the engine's log
+   └─ Inaccurate        the engine computes something else, although its graph is right
 
 A message states what was expected and what was found (`cause`), the place (`where`) and what to
 do next (`hint`). `exit_code` is the process exit status of the command line.
@@ -121,3 +122,10 @@ class BuildError(TargetError):
 
     code = "BUILD"
     exit_code = 8
+
+
+class Inaccurate(TargetError):
+    """The engine's outputs are off by more than its precision explains; its graph is right."""
+
+    code = "INACCURATE"
+    exit_code = 4

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from flatfold.passes import Remark
     from flatfold.proof.certificate import Certificate, Entry
     from flatfold.proof.equivalence import Equivalence
+    from flatfold.proof.reference import Reference
     from flatfold.summary import Summary
 
 
@@ -24,6 +26,7 @@ class Optimized:
 
     `original` is the graph as it came; `training` the same without the exporter's clutter, which
     is what "before" means wherever counts and latencies are compared; `graph` the rewritten one.
+    `reference` makes what computes the original in float64, if there is a module to do it.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Optimized:
     remarks: tuple[Remark, ...]
     equivalence: Equivalence
     changes: tuple[Entry, ...] | None = None
+    reference: Callable[[], Reference | None] = field(default=lambda: None, repr=False)
 
     @cached_property
     def model(self) -> onnx.ModelProto:

@@ -13,7 +13,7 @@ import pytest
 import flatfold
 
 ROOT = Path(__file__).parent.parent
-ENGINES = ("onnxruntime", "tensorrt", "openvino", "pycuda")
+ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "pycuda")
 HEAVY = ("torch", "onnxscript", "onnxsim", *ENGINES)
 
 # The networks of the zoo are torch code; they are imported when one of them is created.

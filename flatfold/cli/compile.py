@@ -56,6 +56,7 @@ class Compiled:
     folder: Path
     latency: Latency | str
     layers: int | None = None
+    engine: dict[str, Any] | None = None
 
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
@@ -64,6 +65,7 @@ class Compiled:
         timed = isinstance(self.latency, Latency)
         return {
             **self.result.record(),
+            "engine_equivalence": self.engine,
             "target": self.target,
             "precision": self.precision,
             "folder": str(self.folder),
@@ -121,11 +123,12 @@ def compile(
             progress("writing")
             engine.save(folder)
             precision, layers = engine.precision, engine.layers
+            checked = engine.manifest.get("engine_equivalence")
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
             latency = measure_both(result, target, batch, given.image_shape(size), building)
-    done = Compiled(result, target, precision, folder, latency, layers)
+    done = Compiled(result, target, precision, folder, latency, layers, checked)
     if json:
         emit("compile", done.to_dict())
     else:
@@ -181,6 +184,10 @@ def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
     remarks = done.result.remarks
     applied = sum(remark.applied for remark in remarks)
     yield "proof", clean(str(done.result.equivalence))
+    if done.engine is not None:
+        from flatfold.proof.equivalence import Equivalence
+
+        yield "as built", clean(str(Equivalence.from_dict(done.engine)))
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
     if isinstance(done.latency, Latency):
         inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in done.latency.shapes.items())

@@ -10,10 +10,13 @@ from typing import Any
 
 import typer
 
-_THREADS = {"ort-cpu": "intra_threads"}
+_THREADS = {"ort-cuda": "intra_threads", "ort-cpu": "intra_threads", "openvino": "threads"}
 
 # Two engines in one process take cores from each other while their idle threads wait actively.
-_QUIET: Mapping[str, Mapping[str, object]] = {"ort-cpu": {"spinning": False}}
+_QUIET: Mapping[str, Mapping[str, object]] = {
+    "ort-cuda": {"spinning": False},
+    "ort-cpu": {"spinning": False},
+}
 
 
 def engine_options(target: str, threads: int | None, written: Sequence[str] = ()) -> dict[str, Any]:

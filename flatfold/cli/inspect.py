@@ -90,6 +90,8 @@ def _manifest_facts(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield form, _counts(record[form])
     if "equivalence" in record:
         yield "proof", _proof(record["equivalence"])
+    if "engine_equivalence" in record:
+        yield "as built", _proof(record["engine_equivalence"])
     remarks = record.get("remarks", [])
     applied = sum(bool(remark["applied"]) for remark in remarks)
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
@@ -127,12 +129,9 @@ def _counts(counts: Mapping[str, Any]) -> str:
 
 
 def _proof(record: Mapping[str, Any]) -> str:
-    from dataclasses import fields
-
     from flatfold.proof.equivalence import Equivalence
 
-    known = {field.name for field in fields(Equivalence)}
-    return str(Equivalence(**{key: value for key, value in record.items() if key in known}))
+    return str(Equivalence.from_dict(record))
 
 
 def _show(facts: Iterable[tuple[str, str]]) -> None:

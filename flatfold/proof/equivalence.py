@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
@@ -62,6 +63,12 @@ class Equivalence:
 
     def __bool__(self) -> bool:
         return self.passed
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Equivalence:
+        """The verdict in a manifest; what another version wrote into it besides is left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in found.items() if key in known})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -65,13 +65,13 @@ def compare(
     )
     if reference is None and size > MOST_REFERENCED:
         reference = before
-    judge, name = _judge_of(original, before, reference)
+    judge, name = judge_of(original, before, reference)
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
     growth = rounding_growth(original, rewritten)
     comparison = Comparison(before, after, judge, name, roundoff, growth)
     if reference is not None:
-        comparison.other = lambda: _judge_of(original, before, None)
+        comparison.other = lambda: judge_of(original, before, None)
     for number, shapes in enumerate(settings(specs)):
         for count, (kind, feeds) in enumerate(draw(specs, shapes, seed + number)):
             if heavy and count >= HEAVY_INPUTS:
@@ -79,7 +79,7 @@ def compare(
             label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
             progress(label)
             try:
-                outputs = _outputs(before, feeds)
+                outputs = outputs_of(before, feeds)
                 if outputs is None:
                     break  # the original does not accept this size
                 comparison.try_input(label, feeds, outputs)
@@ -97,16 +97,18 @@ def compare(
     return replace(comparison.worst, inputs=tried, reference=comparison.name)
 
 
-def _outputs(session: PlainSession, feeds: Feeds) -> Outputs | None:
+def outputs_of(session: Reference, feeds: Feeds) -> Outputs | None:
+    """What the graph makes of `feeds`; None where it does not take them."""
     try:
         return session(feeds)
     except BuildError:
         return None
 
 
-def _judge_of(
+def judge_of(
     original: ir.Model, before: PlainSession, reference: Reference | None
 ) -> tuple[Reference, str]:
+    """What the outputs are measured against, and its name: `reference` if there is one."""
     if reference is before:
         return before, "the original in its own precision"
     if reference is not None:

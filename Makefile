@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine digits test test-slow fuzz conformance lint bench pictures venv clean
+.PHONY: help engine digits test test-slow test-gpu fuzz conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -32,6 +32,9 @@ test: lint  ## lint, and every test but the slow ones
 
 test-slow: $(STAMP)  ## the tests of the large models
 	@$(BIN)/python -m pytest -q -m slow
+
+test-gpu: $(STAMP)  ## the tests that need an NVIDIA GPU
+	@$(BIN)/python -m pytest -q -m gpu
 
 fuzz: $(STAMP)  ## rewrite 2,000 random graphs: [SEED=number, default the time]
 	@seed=$${SEED:-$$(date +%s)}; \

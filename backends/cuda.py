@@ -45,16 +45,9 @@ class Device:
     def stream(self) -> Any:
         return self.cuda.Stream()
 
-    def event(self) -> Any:
-        return self.cuda.Event()
-
-    def free_bytes(self) -> int:
-        """Memory of the device that nobody has taken."""
-        return int(self.cuda.mem_get_info()[0])
-
 
 class Buffer:
-    """An array in page-locked memory and as many bytes on the device, both free with it."""
+    """An array in page-locked memory and as many bytes on the device; both go with it."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: str) -> None:
         self._cuda = device.cuda
@@ -72,9 +65,6 @@ class Buffer:
     def download(self, stream: Any) -> None:
         if self.host.nbytes:
             self._cuda.memcpy_dtoh_async(self.host, self._memory, stream)
-
-    def free(self) -> None:
-        self._memory.free()
 
 
 class Recording:

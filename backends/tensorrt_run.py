@@ -10,6 +10,8 @@ from flatfold.backends.feeds import Array, TensorSpec
 from flatfold.backends.tensorrt_options import Flavour, TrtOptions
 from flatfold.errors import TargetError
 
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
 
 class Runner:
     """One execution context on one device; use it from one thread at a time."""
@@ -33,42 +35,35 @@ class Runner:
                 )
             self._context = self._engine.create_execution_context()
             self._stream = self.device.stream()
+        self._memory: dict[str, Buffer] = {}
+        self._shaped: Shapes = {}
         self._recordings: list[Recording] = []
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
         """The outputs in order, in memory of their own."""
         with self.device.current():
-            buffers = self._buffers(feeds)
-            try:
-                self._fill(buffers, feeds)
-                self._enqueue(buffers, feeds)
-                self._stream.synchronize()
-                return [buffers[spec.name].host.copy() for spec in self._outputs]
-            finally:
-                for buffer in buffers.values():
-                    buffer.free()
+            shapes = self._shapes(feeds)
+            if shapes != self._shaped:  # page-locked memory is dear to make, so the last is kept
+                self._memory, self._shaped = self._buffers(shapes), shapes
+            self._enqueue(self._memory, feeds)
+            self._stream.synchronize()
+            return [self._memory[spec.name].host.copy() for spec in self._outputs]
 
     def bind(self, feeds: dict[str, Array]) -> Callable[[], dict[str, Array]]:
         """A call that copies `feeds` in, runs, and copies out, always into the same memory."""
         with self.device.current():
-            buffers = self._buffers(feeds)
-            self._fill(buffers, feeds)
-            self._enqueue(buffers, feeds)  # what is made at a first run is no part of a graph
+            memory = self._buffers(self._shapes(feeds))
+            self._enqueue(memory, feeds)  # what is made at a first run is no part of a recording
             self._stream.synchronize()
-            recording = None
-            if self._record:
-                recording = Recording(self._stream)
-                self._recordings.append(recording)
-                with recording:
-                    self._enqueue(buffers, feeds)
-        outputs = {spec.name: buffers[spec.name].host for spec in self._outputs}
+            recording = self._recorded(memory, feeds) if self._record else None
+        outputs = {spec.name: memory[spec.name].host for spec in self._outputs}
 
         def run() -> dict[str, Array]:
             with self.device.current():
-                self._fill(buffers, feeds)
                 if recording is None:
-                    self._enqueue(buffers, feeds)
+                    self._enqueue(memory, feeds)
                 else:
+                    _fill(memory, feeds)
                     recording.launch()
                 self._stream.synchronize()
             return outputs
@@ -79,9 +74,18 @@ class Runner:
         with self.device.current():
             for recording in self._recordings:
                 recording.free()
+            self._memory, self._shaped = {}, {}
             self._context = self._engine = self._runtime = self._stream = None
 
-    def _buffers(self, feeds: dict[str, Array]) -> dict[str, Buffer]:
+    def _recorded(self, memory: dict[str, Buffer], feeds: dict[str, Array]) -> Recording:
+        recording = Recording(self._stream)
+        self._recordings.append(recording)
+        with recording:
+            self._enqueue(memory, feeds)
+        return recording
+
+    def _shapes(self, feeds: dict[str, Array]) -> Shapes:
+        """Sizes and types of all inputs and outputs; tells the context those of the inputs."""
         for name, array in feeds.items():
             if not self._context.set_input_shape(name, array.shape):
                 raise TargetError(
@@ -93,19 +97,25 @@ class Runner:
         shapes = {name: (array.shape, array.dtype.name) for name, array in feeds.items()}
         for spec in self._outputs:
             shapes[spec.name] = tuple(self._context.get_tensor_shape(spec.name)), spec.dtype
-        made = {name: Buffer(self.device, *facts) for name, facts in shapes.items()}
-        for name, buffer in made.items():
-            self._context.set_tensor_address(name, buffer.address)
-        return made
+        return shapes
 
-    def _fill(self, buffers: dict[str, Buffer], feeds: dict[str, Array]) -> None:
+    def _buffers(self, shapes: Shapes) -> dict[str, Buffer]:
+        return {name: Buffer(self.device, *facts) for name, facts in shapes.items()}
+
+    def _enqueue(self, memory: dict[str, Buffer], feeds: dict[str, Array]) -> None:
+        """Copies in, run and copies out, in the stream; another call may have moved the context."""
+        _fill(memory, feeds)
         for name, array in feeds.items():
-            buffers[name].host[...] = array
-
-    def _enqueue(self, buffers: dict[str, Buffer], feeds: dict[str, Array]) -> None:
-        for name in feeds:
-            buffers[name].upload(self._stream)
+            self._context.set_input_shape(name, array.shape)
+            memory[name].upload(self._stream)
+        for name, buffer in memory.items():
+            self._context.set_tensor_address(name, buffer.address)
         if not self._context.execute_async_v3(self._stream.handle):
             raise TargetError(f"{self._name} could not run the engine on these inputs")
         for spec in self._outputs:
-            buffers[spec.name].download(self._stream)
+            memory[spec.name].download(self._stream)
+
+
+def _fill(memory: dict[str, Buffer], feeds: dict[str, Array]) -> None:
+    for name, array in feeds.items():
+        memory[name].host[...] = array

@@ -140,8 +140,9 @@ def test_a_fresh_process_computes_the_same(engine: Engine, tmp_path: Path) -> No
 
 # Closed engines are kept, so that only what closing frees is gone.
 CLOSED = """
-import sys, flatfold, numpy as np
+import gc, sys, flatfold, numpy as np
 def resident():
+    gc.collect()
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 kept, sizes = [], []
 for _ in range(8):

@@ -37,6 +37,15 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions that an engine is built with: in another version it may be another one."""
+        ...
+
+    def device(self) -> str:
+        """What an engine is built for besides the target, such as the processor; "" for any."""
+        ...
+
     def availability(self) -> Availability:
         """Looks for the package and the device without importing the SDK."""
         ...
@@ -115,6 +124,16 @@ class Engine(ABC):
         }
         device = tensors[0].device
         return _bare(tuple(torch.from_numpy(y).to(device) for y in self.run(feeds).values()))
+
+    def hold(self) -> None:
+        """Reads the graph now, so that the folder it was loaded from may go. Over 1 GiB it may not.
+
+        Raises InputError when the graph cannot be read.
+        """
+        from flatfold.backends.model_file import detached
+
+        model = detached(self._model())
+        self._model = lambda: model
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
         """A call that runs on the memory of `feeds` each time, checked once, here.

@@ -52,6 +52,10 @@ class OrtCpu:
     """The backend of target "ort-cpu"."""
 
     name = TARGET
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    def device(self) -> str:
+        return processor()
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("onnxruntime") is None:
@@ -98,7 +102,7 @@ class OrtCpu:
 class OrtEngine(Engine):
     """A session of ONNX Runtime on the CPU. Inputs and outputs are shared with it, not copied."""
 
-    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    packages = OrtCpu.packages
 
     def __init__(
         self,

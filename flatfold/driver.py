@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flatfold.errors import NotEquivalent, UnknownName
 from flatfold.result import Optimized
+from flatfold.rewriting import VERIFY, Choice
 
 if TYPE_CHECKING:
     from torch import nn
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.frontend.source import Source
-    from flatfold.proof.equivalence import Equivalence
 
-VERIFY = ("off", "sample", "bound", "certify")
 Progress = Callable[[str], None]
 
 
@@ -53,14 +52,9 @@ def optimize(
     weights (default 16), and keep them behind symbolic links to files below `links_inside`, such
     as a hub's cache. Raises NotEquivalent rather than return a graph that differs.
     """
-    from flatfold.passes import Pipeline
-    from flatfold.proof.region import RegionChecks
-    from flatfold.resolve import is_same, resolve
-    from flatfold.rewriting import profile_of, rewrites_of, rewritten
+    from flatfold.resolve import resolve
 
-    rewrites, profile = rewrites_of(passes), profile_of(target)
-    if verify not in VERIFY:
-        raise UnknownName("verification", verify, VERIFY)
+    choice = Choice(target, _names(passes), verify, simplify)
     progress("exporting")
     source = resolve(
         model,
@@ -72,63 +66,36 @@ def optimize(
         max_weights=max_weights,
         links_inside=links_inside,
     )
+    return _optimized(source, choice, progress)
+
+
+def _names(passes: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if passes is None else tuple(passes)
+
+
+def _optimized(source: Source, choice: Choice, progress: Progress) -> Optimized:
+    from flatfold.passes import Pipeline
+    from flatfold.proof.region import RegionChecks
+    from flatfold.proving import identical, proved, unknown
+    from flatfold.resolve import is_same
+    from flatfold.rewriting import profile_of, rewritten
+
     progress("rewriting")
+    verify = choice.verify
     checks = RegionChecks(certifying=verify == "certify") if verify in VERIFY[2:] else None
-    graph, training, remarks = rewritten(source.model, Pipeline(rewrites, profile, checks))
-    if simplify:
+    pipeline = Pipeline(choice.rewrites(), profile_of(choice.target), checks)
+    graph, training, remarks = rewritten(source.model, pipeline)
+    if choice.simplify:
         from flatfold.frontend.simplify import simplify as clean
 
         progress("simplifying")
         graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
-    result = Optimized(source.name, graph, source.model, training, tuple(remarks), _unknown())
+    result = Optimized(source.name, graph, source.model, training, tuple(remarks), unknown())
     if verify == "off":
         return result
     if not any(remark.applied for remark in remarks) and is_same(source.model, graph):
-        return replace(result, equivalence=_identical())
-    return _proved(result, source, checks, progress)
-
-
-def _unknown() -> Equivalence:
-    from flatfold.proof.equivalence import Equivalence
-
-    return Equivalence("unknown", reason="verification is off")
-
-
-def _identical() -> Equivalence:
-    from flatfold.proof.equivalence import Equivalence
-
-    return Equivalence("identical", reason="the two graphs have the same bytes")
-
-
-def _proved(result: Optimized, source: Source, checks: Any, progress: Progress) -> Optimized:
-    from flatfold.proof.execute import compare
-    from flatfold.resolve import reference_of
-
-    progress("proving")
-    found = compare(
-        result.original,
-        result.graph,
-        reference=reference_of(source),
-        macs=result.before.macs or 0,
-        progress=lambda label: progress(f"proving on {label}"),
-    )
-    regions = checks.regions if checks is not None else 0
-    if found.verdict == "refuted" and not (regions and found.is_less_exact):
-        raise NotEquivalent(str(found), where=f"input {found.worst_input}")
-    if regions and found.verdict != "unknown":
-        less = found.is_less_exact
-        found = replace(
-            found,
-            verdict="certified" if checks.certified == regions and not less else "bounded",
-            regions=regions,
-            certified=checks.certified,
-            region_ratio=checks.worst,
-            doubts=tuple(checks.doubts),
-            reason="less exact than the original" if less else found.reason,
-        )
-    return replace(
-        result, equivalence=found, changes=tuple(checks.entries) if checks is not None else None
-    )
+        return replace(result, equivalence=identical())
+    return proved(result, source, checks, progress)
 
 
 def compile(
@@ -136,18 +103,77 @@ def compile(
     target: str = "auto",
     *,
     engine_options: Mapping[str, object] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Engine:
     """Optimize a model and build an engine for `target`; "auto" takes the best one present.
 
     `options` are those of `optimize`, `engine_options` those of the target, whose costs decide what
-    is rewritten. The engine's manifest
-    holds the proof, the remarks and the counts. Raises what `optimize` raises, and
-    TargetUnavailable or BuildError.
+    is rewritten. The engine's manifest holds the proof, the remarks and the counts. An engine that
+    was built before from the same model and options comes from the cache of engines: `cache_dir`,
+    by default $FLATFOLD_CACHE or the user's own cache folder; "" for none. Raises what `optimize`
+    raises, and TargetUnavailable or BuildError.
     """
-    backend = backend_for(target)
-    result = optimize(model, target=backend.name, **options)
-    return build(result, backend.name, engine_options, options.get("progress", _silent))
+    made = compiled(model, target, engine_options=engine_options, cache_dir=cache_dir, **options)
+    return made.engine
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine, and how it came about. `made` is None if it came from the cache."""
+
+    engine: Engine
+    source: Source
+    made: Optimized | None
+
+    @property
+    def cached(self) -> bool:
+        return self.made is None
+
+    @cached_property
+    def result(self) -> Optimized:
+        """What `optimize` gave when the engine was built."""
+        from flatfold.rewriting import training_form
+
+        if self.made is not None:
+            return self.made
+        original, engine = self.source.model, self.engine
+        graphs = original, training_form(original), engine.model
+        return Optimized.from_record(engine.manifest, engine.certificate, *graphs)
+
+
+def compiled(
+    model: Any,
+    target: str = "auto",
+    *,
+    engine_options: Mapping[str, object] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    passes: Iterable[str] | None = None,
+    verify: str = "certify",
+    simplify: bool = False,
+    progress: Progress = _silent,
+    **reading: Any,
+) -> Compiled:
+    """`compile`, with what there is to say about the engine."""
+    from flatfold.caching import through_cache
+    from flatfold.keys import key_of
+    from flatfold.resolve import resolve
+
+    backend, settings = backend_for(target), engine_options or {}
+    choice = Choice(backend.name, _names(passes), verify, simplify)
+    progress("exporting")
+    source = resolve(model, **reading)
+    made: list[Optimized] = []
+
+    def make() -> Engine:
+        made.append(_optimized(source, choice, progress))
+        return build(made[0], backend.name, settings, progress)
+
+    def key() -> str:
+        return key_of(source, choice, backend, settings)
+
+    engine, cached = through_cache(cache_dir, key, make, progress)
+    return Compiled(engine, source, None if cached else made[0])
 
 
 def build(

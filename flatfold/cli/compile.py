@@ -35,10 +35,11 @@ Out = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=0, metavar="N", help="Threads of the engine.")]
 NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Build, whatever was built before.")]
 
 
 @dataclass(frozen=True)
-class Compiled:
+class Outcome:
     """What was built, where it is, and how long it takes; `latency` may be why it is not known."""
 
     result: Optimized
@@ -46,6 +47,7 @@ class Compiled:
     precision: str
     folder: Path
     latency: Latency | str
+    cached: bool
 
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
@@ -56,6 +58,7 @@ class Compiled:
             **self.result.record(),
             "target": self.target,
             "precision": self.precision,
+            "cached": self.cached,
             "folder": str(self.folder),
             "files": {path.name: path.stat().st_size for path in self.files()},
             "latency": self.latency.to_dict() if isinstance(self.latency, Latency) else None,
@@ -79,6 +82,8 @@ def compile(
     links_inside: given.LinksInside = None,
     threads: Threads = None,
     no_time: NoTime = False,
+    cache_dir: given.CacheDir = None,
+    no_cache: NoCache = False,
     json: given.Json = False,
     debug: given.Debug = False,
 ) -> None:
@@ -92,27 +97,28 @@ def compile(
         "input_shape": given.input_shape(model, batch, size, dynamic_batch),
         "dynamic_batch": dynamic_batch,
         "weights": weights,
-        "target": target,
+        "engine_options": building,
+        "cache_dir": "" if no_cache else cache_dir,
         "passes": given.chosen_passes(passes, skip),
         "verify": verify,
         "simplify": simplify,
         "max_weights": max_weights,
         "links_inside": links_inside,
     }
+    image = given.image_shape(size)
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
     with working() as progress:
-        result = driver.optimize(model, progress=progress, **chosen)
-        with driver.build(result, target, building, progress) as engine:
-            check_sizes(engine.inputs, batch, given.image_shape(size))
-            folder = out_folder or default_folder(result.name, target, engine.precision)
+        made = driver.compiled(model, target, progress=progress, **chosen)
+        with made.engine as engine:
+            check_sizes(engine.inputs, batch, image)
+            folder = out_folder or default_folder(made.result.name, target, engine.precision)
             progress("writing")
             engine.save(folder)
-            precision = engine.precision
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
-            latency = measure_both(result, target, batch, given.image_shape(size), building)
-    done = Compiled(result, target, precision, folder, latency)
+            latency = measure_both(made.result, target, batch, image, building)
+    done = Outcome(made.result, target, engine.precision, folder, latency, made.cached)
     if json:
         emit("compile", done.to_dict())
     else:
@@ -132,7 +138,7 @@ def default_folder(name: str, target: str, precision: str) -> Path:
     return BUILD / f"{fit}-{target}-{precision}"
 
 
-def show(done: Compiled) -> None:
+def show(done: Outcome) -> None:
     """The summary of a build, as tables on stdout."""
     from rich.table import Table
 
@@ -149,7 +155,7 @@ def show(done: Compiled) -> None:
         console.print(f"{name:10}{fact}", soft_wrap=True)
 
 
-def _counts(done: Compiled) -> Iterator[tuple[str, str, str, str]]:
+def _counts(done: Outcome) -> Iterator[tuple[str, str, str, str]]:
     before, after = done.result.before, done.result.after
     yield "operators", str(before.nodes), str(after.nodes), change(before.nodes, after.nodes)
     for name in {**before.operators, **after.operators}:
@@ -164,10 +170,12 @@ def _counts(done: Compiled) -> Iterator[tuple[str, str, str, str]]:
         yield "latency", times[0], times[1], done.latency.verdict()
 
 
-def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
+def _facts(done: Outcome) -> Iterator[tuple[str, str]]:
     remarks = done.result.remarks
     applied = sum(remark.applied for remark in remarks)
     yield "proof", clean(str(done.result.equivalence))
+    if done.cached:
+        yield "cache", "built before from the same model and options; --no-cache builds it again"
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
     if isinstance(done.latency, Latency):
         inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in done.latency.shapes.items())

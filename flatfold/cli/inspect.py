@@ -127,12 +127,9 @@ def _counts(counts: Mapping[str, Any]) -> str:
 
 
 def _proof(record: Mapping[str, Any]) -> str:
-    from dataclasses import fields
-
     from flatfold.proof.equivalence import Equivalence
 
-    known = {field.name for field in fields(Equivalence)}
-    return str(Equivalence(**{key: value for key, value in record.items() if key in known}))
+    return str(Equivalence.from_dict(record))
 
 
 def _show(facts: Iterable[tuple[str, str]]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
@@ -66,6 +67,15 @@ class Equivalence:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Equivalence:
+        """What `to_dict` wrote, JSON in between or not; what another version added is left out."""
+        known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        found: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in known.items()
+        }
+        return replace(cls(**found), faults=tuple(map(_fault, known.get("faults", ()))))
+
     def __str__(self) -> str:
         if self.verdict in ("identical", "unknown"):
             return f"{self.verdict}{': ' + self.reason if self.reason else ''}"
@@ -81,3 +91,8 @@ class Equivalence:
             text += f"; {self.regions} changes, {self.certified} exact by their algebra"
             text += f", worst {self.region_ratio:.2f} of 1.01 u*M"
         return f"{text}; {self.reason}" if self.reason else text
+
+
+def _fault(content: Mapping[str, Any]) -> Fault:
+    lists = {key: tuple(content[key]) for key in ("nodes", "others")}
+    return Fault(**{**content, **lists})

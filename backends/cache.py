@@ -47,7 +47,6 @@ class Entry:
     built: float
     used: float
 
-    @property
     def damage(self) -> str:
         """What is wrong with its files, whose hashes are computed now; "" if nothing is."""
         try:
@@ -66,19 +65,28 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._engines, self._locks = root / "engines", root / "locks"
+        self._folders = (root, self._engines, self._locks)
 
     def open(self) -> None:
         """Makes the folders, for their owner only.
 
-        Raises InputError for folders that others can write to, OSError where none can be made.
+        Raises what `check` raises, and OSError where none can be made.
         """
-        for folder in (self.root, self._engines, self._locks):
+        for folder in self._folders:
             _make(folder)
-            status = folder.stat()
+        self.check()
+
+    def check(self) -> None:
+        """Raises InputError where others could have put engines here, which would be run."""
+        for folder in self._folders:
+            if not folder.exists():
+                continue
+            status, where = folder.stat(), {"where": str(folder)}
             if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-                raise InputError("it belongs to another user", where=str(folder))
+                raise InputError("the cache of engines belongs to another user", **where)
             if os.name == "posix" and status.st_mode & WRITABLE:
-                raise InputError("anybody may write to it", where=str(folder))
+                hint = f"chmod -R o-w {self.root}, if you trust what is in it"
+                raise InputError("anybody may write to the cache of engines", **where, hint=hint)
 
     def find(self, key: str) -> Engine | None:
         """The engine of this key, with every file checked; None if there is none.
@@ -101,7 +109,7 @@ class Cache:
         """Saves `engine` under `key`, and reaps what killed processes left. Raises OutputError."""
         folder = self._folder(key)
         with os_errors_as_ours(folder):
-            self._reap()
+            self.reap()
             _make(folder.parent)
         engine.manifest[KEY] = key
         try:
@@ -144,15 +152,15 @@ class Cache:
             os.rename(folder, aside)
         shutil.rmtree(aside, ignore_errors=True)
 
-    def _folder(self, key: str) -> Path:
-        return self._engines / key[:2] / key
-
-    def _reap(self) -> None:
+    def reap(self) -> None:
         """Removes folders that were being written or removed when a process was killed."""
         for left in self._engines.glob("??/.flatfold-*"):
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > STALE_S:
                     shutil.rmtree(left, ignore_errors=True)
+
+    def _folder(self, key: str) -> Path:
+        return self._engines / key[:2] / key
 
 
 def _manifest(folder: Path, key: str) -> dict[str, Any]:

@@ -126,9 +126,9 @@ class Engine(ABC):
         return _bare(tuple(torch.from_numpy(y).to(device) for y in self.run(feeds).values()))
 
     def hold(self) -> None:
-        """Reads the graph now, so that the folder it was loaded from may go. Over 1 GiB it may not.
+        """Reads the graph now, so that the folder it was loaded from may go.
 
-        Raises InputError when the graph cannot be read.
+        But weights above 1 GiB stay where they are. Raises InputError when it cannot be read.
         """
         from flatfold.backends.model_file import detached
 

@@ -50,6 +50,8 @@ class Entry:
     def damage(self) -> str:
         """What is wrong with its files, whose hashes are computed now; "" if nothing is."""
         try:
+            for place in (self.folder.parent, self.folder):
+                _refuse_shared(place)
             manifest = _manifest(self.folder, self.key)
             for name in sorted(manifest["files"]):
                 verify(self.folder, name, manifest)
@@ -79,14 +81,8 @@ class Cache:
     def check(self) -> None:
         """Raises InputError where others could have put engines here, which would be run."""
         for folder in self._folders:
-            if not folder.exists():
-                continue
-            status, where = folder.stat(), {"where": str(folder)}
-            if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-                raise InputError("the cache of engines belongs to another user", **where)
-            if os.name == "posix" and status.st_mode & WRITABLE:
-                hint = f"chmod -R o-w {self.root}, if you trust what is in it"
-                raise InputError("anybody may write to the cache of engines", **where, hint=hint)
+            if folder.exists():
+                _refuse_shared(folder)
 
     def find(self, key: str) -> Engine | None:
         """The engine of this key, with every file checked; None if there is none.
@@ -97,6 +93,8 @@ class Cache:
         folder = self._folder(key)
         if not folder.exists():
             return None
+        for place in (folder.parent, folder):
+            _refuse_shared(place)
         _manifest(folder, key)
         engine = bundle.load(folder)
         engine.hold()
@@ -161,6 +159,20 @@ class Cache:
 
     def _folder(self, key: str) -> Path:
         return self._engines / key[:2] / key
+
+
+def _refuse_shared(folder: Path) -> None:
+    """Raises InputError for a folder of another user, or one that anybody may write to."""
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise damaged(folder, folder.name, error.strerror or str(error)) from error
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise InputError("the cache of engines belongs to another user", where=str(folder))
+    if os.name == "posix" and status.st_mode & WRITABLE:
+        hint = f"chmod -R o-w {folder}, if you trust what is in it"
+        cause = f"anybody may write to the cache of engines: {folder.name} is world-writable"
+        raise InputError(cause, where=str(folder), hint=hint)
 
 
 def _manifest(folder: Path, key: str) -> dict[str, Any]:

@@ -107,6 +107,13 @@ def test_damage_of_any_file_is_found(cache: Cache, harm: str) -> None:
         assert entry.damage() == ""
 
 
+def test_a_place_between_that_others_may_write_to_is_refused(cache: Cache) -> None:
+    folder_of(cache).parent.chmod(0o777)
+    with pytest.raises(InputError, match=f"{KEY[:2]} is world-writable"):
+        cache.find(KEY)
+    assert "anybody may write" in cache.entries()[0].damage()
+
+
 def test_two_entries_that_were_swapped_are_found(cache: Cache, engine: Engine) -> None:
     cache.put(OTHER, engine)
     one, other, aside = folder_of(cache), folder_of(cache, OTHER), cache.root / "aside"

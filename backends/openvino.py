@@ -187,15 +187,21 @@ class OpenvinoEngine(Engine):
 
     def _outputs(self, request: Any, feeds: dict[str, Array] | None) -> dict[str, Array]:
         try:
-            # Outputs are copied: the request's own memory belongs to its next run.
-            found = request.infer(feeds, share_inputs=True, share_outputs=False)
+            # Not request.infer: with one thread it keeps errors to itself, and the outputs are
+            # those of the run before.
+            request.start_async(feeds, share_inputs=True)
+            request.wait()
         except RuntimeError as error:
             raise TargetError(
                 f"openvino could not run the model on these inputs: {tail(error)}",
                 where=f"target {TARGET}",
                 hint="compile with dynamic_batch=True if only the batch size differs",
             ) from error
-        return {name: found[place] for name, place in self._places.items()}
+        # Copies: the request's own memory belongs to its next run.
+        return {
+            name: np.array(request.get_output_tensor(place).data)
+            for name, place in self._places.items()
+        }
 
     def _taken(self, feeds: dict[str, Array]) -> dict[str, Array]:
         """The feeds that the compiled model reads. InputError for what it would clip."""

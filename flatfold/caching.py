@@ -34,7 +34,7 @@ def place(cache_dir: str | os.PathLike[str] | None = None) -> Path | None:
         from platformdirs import user_cache_path
 
         return user_cache_path("flatfold", appauthor=False)
-    return None if chosen == OFF else Path(chosen).expanduser()
+    return None if chosen == OFF else Path(os.path.expanduser(chosen))  # which never raises
 
 
 def through_cache(

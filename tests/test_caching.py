@@ -120,6 +120,7 @@ def test_the_places_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLATFOLD_CACHE", str(tmp_path))
     assert caching.place() == tmp_path
     assert caching.place("") is None and caching.place("~/x") == Path("~/x").expanduser()
+    assert caching.place("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
     monkeypatch.setenv("FLATFOLD_CACHE", "")
     assert caching.place() is None
     monkeypatch.delenv("FLATFOLD_CACHE")

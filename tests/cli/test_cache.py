@@ -60,7 +60,8 @@ def test_a_second_compile_says_the_same(
     told = [line for line in shown[1] if line.startswith("cache ")]
     assert len(told) == 1 and "built before" in told[0]
     first, second = (
-        [line for line in lines if not line.startswith(("latency", "cache "))] for lines in shown
+        [line.split() for line in lines if not line.startswith(("latency", "cache "))]
+        for lines in shown
     )
     assert first == second and len(first) > 8
     assert all("alternating runs" in "".join(lines) for lines in shown)

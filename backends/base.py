@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from flatfold.backends.apart import Say, silent
 from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
@@ -36,21 +36,30 @@ class Availability:
     runs: bool = True
 
 
-class Backend(Protocol):
-    """Builds engines for one target."""
+class Backend(ABC):
+    """Builds engines for one target, called `name`.
 
-    @property
-    def name(self) -> str: ...
+    `options`: the frozen dataclass of its options, which all have a default. `packages`: the
+    distributions that an engine is built with, in another version of which it may be another one.
+    `needs`: those to be installed besides what flatfold installs. `beside`: options for an engine
+    that is timed in one process with others.
+    """
 
-    @property
-    def options(self) -> type[Any]:
-        """The frozen dataclass of its options, which all have a default."""
-        ...
+    name: str
+    options: type[Any]
+    packages: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    beside: Mapping[str, object] = MappingProxyType({})
 
+    def device(self) -> str:
+        """What an engine is built for besides the target, such as the processor; "" for any."""
+        return ""
+
+    @abstractmethod
     def availability(self) -> Availability:
         """Looks for the package and the device without importing the SDK."""
-        ...
 
+    @abstractmethod
     def build(
         self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
     ) -> Engine:
@@ -59,11 +68,10 @@ class Backend(Protocol):
         Raises TargetUnavailable, InputError for an option that does not exist or has a wrong
         value, and BuildError when the SDK refuses the model.
         """
-        ...
 
+    @abstractmethod
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Engine:
         """The engine saved in `folder`, whose files `bundle.load` has checked already."""
-        ...
 
 
 class Engine(ABC):
@@ -132,6 +140,16 @@ class Engine(ABC):
         }
         device = tensors[0].device
         return _bare(tuple(torch.from_numpy(y).to(device) for y in self.run(feeds).values()))
+
+    def hold(self) -> None:
+        """Reads the graph now, so that the folder it was loaded from may go.
+
+        But weights above 1 GiB stay where they are. Raises InputError when it cannot be read.
+        """
+        from flatfold.backends.model_file import detached
+
+        model = detached(self._model())
+        self._model = lambda: model
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
         """A call that runs on the memory of `feeds` each time, checked once, here.

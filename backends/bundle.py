@@ -7,7 +7,8 @@
     engine...          what the engine writes for itself
 
 Equal engines give equal bytes. The hashes find damage and mix-ups; whoever can write the folder can
-write matching hashes too, so load only folders from a source you trust.
+write matching hashes too, so load only folders from a source you trust. A folder that anybody may
+write to is not loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatfold.backends.bundle_files import damaged, read, read_verified, sha256, verify
+from flatfold.backends.bundle_files import (
+    close_to_others,
+    damaged,
+    read,
+    read_verified,
+    refuse_writable,
+    sha256,
+    verify,
+)
 from flatfold.backends.environment import versions
 from flatfold.backends.model_file import write_model
 from flatfold.backends.staging import (
@@ -72,16 +81,21 @@ def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
                 (staging / CERTIFICATE).write_bytes(_render(engine.certificate))
             manifest = _manifest(engine, staging)
             (staging / MANIFEST).write_bytes(_render(_sealed(manifest)))
+            close_to_others(staging)
 
 
 def load(folder: str | os.PathLike[str]) -> Engine:
-    """The engine saved in `folder`. Raises InputError when any file is not as it was saved."""
+    """The engine saved in `folder`.
+
+    Raises InputError when any file is not as it was saved, or anybody may write to it.
+    """
     from flatfold.backends import load_backend
 
     place = Path(folder)
     manifest = read_manifest(place)
     for name in sorted(manifest["files"]):
         verify(place, name, manifest)
+    refuse_writable(place, (MANIFEST, *manifest["files"]))
     engine = load_backend(manifest["target"]).load(place, manifest)
     engine.manifest = dict(manifest["record"])
     engine.certificate = read_certificate(place, manifest)

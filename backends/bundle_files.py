@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,35 @@ from flatfold.errors import InputError
 _BLOCK = 1 << 20
 _IN_MEMORY = 2**31  # bytes; only weights have files that are larger
 _LARGEST = 2**36  # bytes; whoever saves more may load it with a tool of their own
+
+
+WRITABLE = stat.S_IWOTH
+
+
+def refuse_writable(folder: Path, names: Iterable[str]) -> None:
+    """Raises InputError where anybody may write to the folder or a file: an engine is run as it is.
+
+    Systems without such permissions let everything through.
+    """
+    for path in (folder, *(folder / name for name in names)):
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise damaged(folder, path.name, error.strerror or str(error)) from error
+        if os.name == "posix" and mode & WRITABLE:
+            raise InputError(
+                f"anybody may change this engine: {path.name or path} is world-writable",
+                where=str(folder),
+                hint=f"chmod -R o-w {folder}, if you trust what is in it",
+            )
+
+
+def close_to_others(folder: Path) -> None:
+    """Takes from everybody else the permission to write, as a umask of 0 would give it."""
+    for path in (folder, *folder.iterdir()):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & WRITABLE:
+            path.chmod(mode & ~WRITABLE)
 
 
 def verify(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, made_apart, silent
-from flatfold.backends.base import Array, Availability, Engine, TensorSpec, precision_of
+from flatfold.backends.base import Array, Availability, Backend, Engine, TensorSpec, precision_of
 from flatfold.backends.bundle_files import read_verified
 from flatfold.backends.environment import processor
 from flatfold.backends.feeds import specs_of
@@ -41,11 +41,16 @@ _NARROWED = ("int64", "uint64")
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
-class Openvino:
+class Openvino(Backend):
     """The backend of target "openvino"."""
 
     name = TARGET
     options = OpenvinoOptions
+    packages = ("openvino",)
+    needs = ("openvino",)
+
+    def device(self) -> str:
+        return processor()
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("openvino") is None:
@@ -107,7 +112,7 @@ class OpenvinoEngine(Engine):
     Initializers that are inputs, too, are constants here.
     """
 
-    packages = ("openvino",)
+    packages = Openvino.packages
 
     def __init__(
         self, content: bytes, options: OpenvinoOptions, model: Callable[[], ir.Model]

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, silent
-from flatfold.backends.base import Array, Availability, Engine, precision_of
+from flatfold.backends.base import Array, Availability, Backend, Engine, precision_of
 from flatfold.backends.environment import processor
 from flatfold.backends.model_file import (
     EXTERNAL_ABOVE,
@@ -46,14 +47,16 @@ IN_MEMORY_LIMIT = 2**31 - 2**27
 """Bytes of weights up to which a model is handed over in memory: protobuf ends at 2 GiB."""
 
 
-class OrtCpu:
+class OrtCpu(Backend):
     """The backend of target "ort-cpu". Others of ONNX Runtime say what differs."""
 
+    name = "ort-cpu"
     options: type[OrtOptions] = OrtOptions
+    packages = PACKAGES
+    beside = MappingProxyType({"spinning": False})  # idle threads would take cores from the others
 
-    @property
-    def name(self) -> str:
-        return self.options.target
+    def device(self) -> str:
+        return processor()
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("onnxruntime") is None:

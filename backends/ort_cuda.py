@@ -67,7 +67,9 @@ class CudaOptions(OrtOptions):
 class OrtCuda(OrtCpu):
     """The backend of target "ort-cuda"."""
 
+    name = "ort-cuda"
     options: type[OrtOptions] = CudaOptions
+    needs = ("onnxruntime-gpu",)
 
     def availability(self) -> Availability:
         """Says what to install. Whether CUDA and cuDNN are there too, only a session tells."""

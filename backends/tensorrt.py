@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, made_apart, silent
-from flatfold.backends.base import Array, Availability, Engine, precision_of
+from flatfold.backends.base import Array, Availability, Backend, Engine, precision_of
 from flatfold.backends.bundle_files import read_verified
 from flatfold.backends.environment import versions
 from flatfold.backends.feeds import specs_of
@@ -37,13 +37,18 @@ if TYPE_CHECKING:
 MAKER = "flatfold.backends.tensorrt_maker:make"
 
 
-class TensorRT:
+class TensorRT(Backend):
     """The backend of one flavour."""
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour
         self.name = flavour.target
-        self.options: type[TrtOptions] = flavour.options
+        self.options = flavour.options
+        self.packages = flavour.packages
+        self.needs = (*flavour.packages, "pycuda")
+
+    def device(self) -> str:
+        return nvidia_gpu()
 
     def availability(self) -> Availability:
         flavour = self.flavour

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flatfold import __version__
+from flatfold.cli.cache import app as cache
 from flatfold.cli.catalogue import models, targets
 from flatfold.cli.compile import compile
 from flatfold.cli.explain import explain
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for verb in (compile, verify, reduce, explain, models, targets, inspect):
     app.command()(verb)
+app.add_typer(cache, name="cache")
 
 
 def _print_version(wanted: bool) -> None:

@@ -101,7 +101,11 @@ def choose(
             because = f"{others} cannot run it" if others else "it is the only target here"
             return Choice(only, because, left_out)
         progress(f"timing {', '.join(engines)}")
-        timed = decided(_timings(engines), needs)
+        try:
+            timed = decided(_timings(engines), needs)
+        except FlatfoldError as error:
+            simplest = min(engines, key=lambda target: needs[target])
+            timed = Choice(simplest, f"it needs the fewest packages; no timing: {error.cause}")
         return Choice(timed.target, timed.because, (*timed.candidates, *left_out))
     finally:
         for engine in engines.values():

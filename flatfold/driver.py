@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flatfold.errors import Inaccurate, NotEquivalent, UnknownName
+from flatfold.building import backend_for, build
+from flatfold.compiling import compiled, targets_of
+from flatfold.optimizing import Progress, optimized, silent
 from flatfold.result import Optimized
+from flatfold.rewriting import Choice
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from flatfold.backends.base import Backend, Engine
-    from flatfold.proof.equivalence import Equivalence
+    from flatfold.backends.base import Engine
 
-VERIFY = ("off", "sample", "bound", "certify")
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    """Progress that nobody wants to see."""
+__all__ = [
+    "backend_for",
+    "build",
+    "compile",
+    "compiled",
+    "create_model",
+    "list_models",
+    "load",
+    "optimize",
+    "targets_of",
+]
 
 
 def optimize(
@@ -38,7 +44,7 @@ def optimize(
     simplify: bool = False,
     max_weights: float | None = None,
     links_inside: str | os.PathLike[str] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Optimized:
     """Rewrite a model's graph into the cheapest form that computes the same function.
 
@@ -52,14 +58,9 @@ def optimize(
     weights (default 16), and keep them behind symbolic links to files below `links_inside`, such
     as a hub's cache. Raises NotEquivalent rather than return a graph that differs.
     """
-    from flatfold.passes import Pipeline
-    from flatfold.proof.region import RegionChecks
-    from flatfold.resolve import is_same, reference_of, resolve
-    from flatfold.rewriting import profile_of, rewrites_of, rewritten
+    from flatfold.resolve import resolve
 
-    rewrites, profile = rewrites_of(passes), profile_of(target)
-    if verify not in VERIFY:
-        raise UnknownName("verification", verify, VERIFY)
+    choice = Choice.of(target, passes, verify, simplify)
     progress("exporting")
     source = resolve(
         model,
@@ -71,70 +72,7 @@ def optimize(
         max_weights=max_weights,
         links_inside=links_inside,
     )
-    progress("rewriting")
-    checks = RegionChecks(certifying=verify == "certify") if verify in VERIFY[2:] else None
-    graph, training, remarks = rewritten(source.model, Pipeline(rewrites, profile, checks))
-    if simplify:
-        from flatfold.frontend.simplify import simplify as clean
-
-        progress("simplifying")
-        graph, checks = clean(graph), None  # what onnxsim does is sampled, not bounded
-    result = Optimized(
-        source.name,
-        graph,
-        source.model,
-        training,
-        tuple(remarks),
-        _unknown(),
-        reference=lambda: reference_of(source),
-    )
-    if verify == "off":
-        return result
-    if not any(remark.applied for remark in remarks) and is_same(source.model, graph):
-        return replace(result, equivalence=_identical())
-    return _proved(result, checks, progress)
-
-
-def _unknown() -> Equivalence:
-    from flatfold.proof.equivalence import Equivalence
-
-    return Equivalence("unknown", reason="verification is off")
-
-
-def _identical() -> Equivalence:
-    from flatfold.proof.equivalence import Equivalence
-
-    return Equivalence("identical", reason="the two graphs have the same bytes")
-
-
-def _proved(result: Optimized, checks: Any, progress: Progress) -> Optimized:
-    from flatfold.proof.execute import compare
-
-    progress("proving")
-    found = compare(
-        result.original,
-        result.graph,
-        reference=result.reference(),
-        macs=result.before.macs or 0,
-        progress=lambda label: progress(f"proving on {label}"),
-    )
-    regions = checks.regions if checks is not None else 0
-    if found.verdict == "refuted" and not (regions and found.is_less_exact):
-        raise NotEquivalent(str(found), where=f"input {found.worst_input}")
-    if regions and found.verdict != "unknown":
-        less = found.is_less_exact
-        found = replace(
-            found,
-            verdict="certified" if checks.certified == regions and not less else "bounded",
-            regions=regions,
-            certified=checks.certified,
-            region_ratio=checks.worst,
-            doubts=tuple(checks.doubts),
-            reason="less exact than the original" if less else found.reason,
-        )
-    return replace(
-        result, equivalence=found, changes=tuple(checks.entries) if checks is not None else None
-    )
+    return optimized(source, choice, progress)
 
 
 def compile(
@@ -142,77 +80,19 @@ def compile(
     target: str = "auto",
     *,
     engine_options: Mapping[str, object] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Engine:
-    """Optimize a model and build an engine for `target`; "auto" takes the best one present.
+    """Optimize a model and build an engine for `target`; "auto" takes the fastest that runs here.
 
     `options` are those of `optimize`, `engine_options` those of the target, whose costs decide what
-    is rewritten. The engine's manifest
-    holds the proof, the remarks, the counts, and how its own outputs compare. Raises what
-    `optimize` and `build` raise.
+    is rewritten. The engine's manifest holds the proof, the remarks, the counts, and how its own
+    outputs compare. An engine that was built before from the same model and options comes from the
+    cache of engines: `cache_dir`, by default $FLATFOLD_CACHE or the user's own cache folder; "" for
+    none. Raises what `optimize` and `build` raise.
     """
-    backend = backend_for(target)
-    result = optimize(model, target=backend.name, **options)
-    return build(result, backend.name, engine_options, options.get("progress", _silent))
-
-
-def build(
-    result: Optimized,
-    target: str = "auto",
-    engine_options: Mapping[str, object] | None = None,
-    progress: Progress = _silent,
-) -> Engine:
-    """An engine for a graph that has been optimized already; if that was proved, it is run, too.
-
-    Raises TargetUnavailable, BuildError, and Inaccurate where the engine computes something else.
-    """
-    backend = backend_for(target)
-    progress(f"building for {backend.name}")
-    engine = backend.build(result.graph, engine_options or {}, progress)
-    engine.manifest.update(result.record())
-    proved = result.certificate()
-    engine.certificate = proved.to_dict() if proved is not None else None
-    if result.equivalence.passed:
-        try:
-            engine.manifest["engine_equivalence"] = _checked(result, engine, progress).to_dict()
-        except BaseException:
-            engine.close()
-            raise
-    return engine
-
-
-def _checked(result: Optimized, engine: Engine, progress: Progress) -> Equivalence:
-    """What the engine's own outputs are worth. Raises Inaccurate."""
-    from flatfold.proof.engine_check import check_engine
-
-    found = check_engine(
-        engine.run,
-        engine.precision,
-        result.original,
-        result.graph,
-        reference=result.reference(),
-        progress=lambda label: progress(f"running the engine on {label}"),
-    )
-    if found.verdict == "refuted":
-        raise Inaccurate(
-            f"target {engine.target} is less accurate than {engine.precision} allows, while the "
-            f"graph it runs is {result.equivalence.verdict}: {found}",
-            where=f"input {found.worst_input}",
-            hint="another target, or stricter options of this one",
-        )
-    return found
-
-
-def backend_for(target: str) -> Backend:
-    """The backend of `target`, "auto" being the best one here. Raises TargetUnavailable."""
-    from flatfold.backends import best_target, load_backend
-    from flatfold.errors import TargetUnavailable
-
-    backend = load_backend(best_target() if target == "auto" else target)
-    state = backend.availability()
-    if not state.available:
-        raise TargetUnavailable(f"target {target}: {state.reason}", hint=state.hint)
-    return backend
+    made = compiled(model, target, engine_options=engine_options, cache_dir=cache_dir, **options)
+    return made.engine
 
 
 def load(folder: str | os.PathLike[str]) -> Engine:

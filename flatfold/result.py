@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,30 @@ class Optimized:
     equivalence: Equivalence
     changes: tuple[Entry, ...] | None = None
     reference: Callable[[], Reference | None] = field(default=lambda: None, repr=False)
+
+    @classmethod
+    def from_record(
+        cls,
+        record: Mapping[str, Any],
+        certificate: Mapping[str, Any] | None,
+        original: ir.Model,
+        training: ir.Model,
+        graph: ir.Model,
+    ) -> Optimized:
+        """What `record()` and `certificate()` were written of, with its graphs at hand."""
+        from flatfold.passes import Remark
+        from flatfold.proof.certificate import Certificate
+        from flatfold.proof.equivalence import Equivalence
+
+        return cls(
+            record["name"],
+            graph,
+            original,
+            training,
+            tuple(map(Remark.from_dict, record["remarks"])),
+            Equivalence.from_dict(record["equivalence"]),
+            None if certificate is None else Certificate.from_dict(certificate).changes,
+        )
 
     @cached_property
     def model(self) -> onnx.ModelProto:

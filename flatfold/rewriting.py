@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flatfold.errors import FlatfoldError, PassError, UnknownName
@@ -14,6 +15,42 @@ if TYPE_CHECKING:
     from flatfold.passes.cost import Profile
 
 
+VERIFY = ("off", "sample", "bound", "certify")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a graph is rewritten and proved. Raises UnknownName for a name that there is not."""
+
+    target: str = "default"
+    passes: tuple[str, ...] | None = None
+    verify: str = "certify"
+    simplify: bool = False
+
+    def __post_init__(self) -> None:
+        self.rewrites()
+        profile_of(self.target)
+        if self.verify not in VERIFY:
+            raise UnknownName("verification", self.verify, VERIFY)
+
+    @classmethod
+    def of(cls, target: str, passes: Iterable[str] | None, verify: str, simplify: bool) -> Choice:
+        """With the names of `passes` as they may be given: any iterable, None for all."""
+        return cls(target, None if passes is None else tuple(passes), verify, simplify)
+
+    def rewrites(self) -> list[Rewrite | Exchange]:
+        return rewrites_of(self.passes)
+
+
+def training_form(original: ir.Model) -> ir.Model:
+    """The graph without the exporter's clutter: what the rewrites start from."""
+    from flatfold.frontend.canonicalise import canonicalise
+
+    graph = original.clone()
+    canonicalise(graph)
+    return graph
+
+
 def rewritten(
     original: ir.Model, pipeline: Pipeline
 ) -> tuple[ir.Model, ir.Model, Sequence[Remark]]:
@@ -21,11 +58,8 @@ def rewritten(
 
     Raises InputError where the graph makes no sense, and whatever a rewrite raises where it does.
     """
-    from flatfold.frontend.canonicalise import canonicalise
-
-    graph = original.clone()
     try:
-        canonicalise(graph)
+        graph = training_form(original)
         training = graph.clone()
         return graph, training, pipeline.run(graph)
     except Exception as why:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 
@@ -27,6 +28,12 @@ class Remark:
     after: Cost = field(default_factory=Cost)
     replaced: tuple[str, ...] = ()
     hint: str = ""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Remark:
+        """The remark of which `content` is `dataclasses.asdict`, JSON in between or not."""
+        costs = {side: Cost(**content[side]) for side in ("before", "after")}
+        return cls(**{**content, **costs, "replaced": tuple(content["replaced"])})
 
 
 def census(nodes: Sequence[ir.Node]) -> str:

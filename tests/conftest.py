@@ -1,4 +1,6 @@
-"""Hypothesis draws the same examples each time in `make test`, and others in `make fuzz`.
+"""No cache of engines, but for the tests that give a folder of theirs; and what hypothesis draws.
+
+Hypothesis draws the same examples each time in `make test`, and others in `make fuzz`.
 
 FLATFOLD_RANDOM=1 draws new ones. Under `fuzz`, pytest's --hypothesis-seed says which; no database,
 or the examples that failed last would be among them.
@@ -9,6 +11,8 @@ from __future__ import annotations
 import os
 
 from hypothesis import settings
+
+os.environ["FLATFOLD_CACHE"] = ""  # no test may touch, or be served from, the user's own cache
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None, print_blob=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,10 +44,11 @@ Option = Annotated[
     ),
 ]
 NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Build, whatever was built before.")]
 
 
 @dataclass(frozen=True)
-class Compiled:
+class Outcome:
     """What was built, where it is, and how long it takes; `latency` may be why it is not known."""
 
     result: Optimized
@@ -55,8 +56,9 @@ class Compiled:
     precision: str
     folder: Path
     latency: Latency | str
-    layers: int | None = None
-    engine: dict[str, Any] | None = None
+    cached: bool
+    layers: int | None
+    manifest: Mapping[str, Any]
 
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
@@ -65,9 +67,11 @@ class Compiled:
         timed = isinstance(self.latency, Latency)
         return {
             **self.result.record(),
-            "engine_equivalence": self.engine,
+            "engine_equivalence": self.manifest.get("engine_equivalence"),
+            "auto": self.manifest.get("auto"),
             "target": self.target,
             "precision": self.precision,
+            "cached": self.cached,
             "folder": str(self.folder),
             "files": {path.name: path.stat().st_size for path in self.files()},
             "latency": self.latency.to_dict() if isinstance(self.latency, Latency) else None,
@@ -93,6 +97,8 @@ def compile(
     threads: Threads = None,
     option: Option = None,
     no_time: NoTime = False,
+    cache_dir: given.CacheDir = None,
+    no_cache: NoCache = False,
     json: given.Json = False,
     debug: given.Debug = False,
 ) -> None:
@@ -101,34 +107,37 @@ def compile(
     from flatfold.backends.bundle import check_writable
     from flatfold.backends.sizes import check_sizes
 
-    target = driver.backend_for(target).name
-    building = engine_options(target, threads, option or ())
+    building = {
+        name: engine_options(name, threads, option or ()) for name in driver.targets_of(target)
+    }
     chosen: dict[str, Any] = {
         "input_shape": given.input_shape(model, batch, size, dynamic_batch),
         "dynamic_batch": dynamic_batch,
         "weights": weights,
-        "target": target,
+        "engine_options": building.__getitem__,
+        "cache_dir": "" if no_cache else cache_dir,
         "passes": given.chosen_passes(passes, skip),
         "verify": verify,
         "simplify": simplify,
         "max_weights": max_weights,
         "links_inside": links_inside,
     }
+    image = given.image_shape(size)
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
     with working() as progress:
-        result = driver.optimize(model, progress=progress, **chosen)
-        with driver.build(result, target, building, progress) as engine:
-            check_sizes(engine.inputs, batch, given.image_shape(size))
-            folder = out_folder or default_folder(result.name, target, engine.precision)
+        made = driver.compiled(model, target, progress=progress, **chosen)
+        with made.engine as engine:
+            check_sizes(engine.inputs, batch, image)
+            built, precision, layers = engine.target, engine.precision, engine.layers
+            folder = out_folder or default_folder(made.result.name, built, precision)
             progress("writing")
             engine.save(folder)
-            precision, layers = engine.precision, engine.layers
-            checked = engine.manifest.get("engine_equivalence")
+            said = engine.manifest
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
-            latency = measure_both(result, target, batch, given.image_shape(size), building)
-    done = Compiled(result, target, precision, folder, latency, layers, checked)
+            latency = measure_both(made.result, built, batch, image, building[built])
+    done = Outcome(made.result, built, precision, folder, latency, made.cached, layers, said)
     if json:
         emit("compile", done.to_dict())
     else:
@@ -148,7 +157,7 @@ def default_folder(name: str, target: str, precision: str) -> Path:
     return BUILD / f"{fit}-{target}-{precision}"
 
 
-def show(done: Compiled) -> None:
+def show(done: Outcome) -> None:
     """The summary of a build, as tables on stdout."""
     from rich.table import Table
 
@@ -165,7 +174,7 @@ def show(done: Compiled) -> None:
         console.print(f"{name:10}{fact}", soft_wrap=True)
 
 
-def _counts(done: Compiled) -> Iterator[tuple[str, str, str, str]]:
+def _counts(done: Outcome) -> Iterator[tuple[str, str, str, str]]:
     before, after = done.result.before, done.result.after
     yield "operators", str(before.nodes), str(after.nodes), change(before.nodes, after.nodes)
     for name in {**before.operators, **after.operators}:
@@ -180,14 +189,18 @@ def _counts(done: Compiled) -> Iterator[tuple[str, str, str, str]]:
         yield "latency", times[0], times[1], done.latency.verdict()
 
 
-def _facts(done: Compiled) -> Iterator[tuple[str, str]]:
+def _facts(done: Outcome) -> Iterator[tuple[str, str]]:
     remarks = done.result.remarks
     applied = sum(remark.applied for remark in remarks)
     yield "proof", clean(str(done.result.equivalence))
-    if done.engine is not None:
+    if (checked := done.manifest.get("engine_equivalence")) is not None:
         from flatfold.proof.equivalence import Equivalence
 
-        yield "as built", clean(str(Equivalence.from_dict(done.engine)))
+        yield "as built", clean(str(Equivalence.from_dict(checked)))
+    if (auto := done.manifest.get("auto")) is not None:
+        yield "target", clean(f"{auto['target']}: {auto['because']}")
+    if done.cached:
+        yield "cache", "built before from the same model and options; --no-cache builds it again"
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
     if isinstance(done.latency, Latency):
         inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in done.latency.shapes.items())

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flatfold.cli.engine_options import quiet
 from flatfold.errors import FlatfoldError
 
 if TYPE_CHECKING:
@@ -57,7 +56,8 @@ def measure_both(
     from flatfold.backends.sizes import drawn, shapes_of
     from flatfold.backends.timing import measure, ratio
 
-    backend, settings = load_backend(target), quiet(target, options)
+    backend = load_backend(target)
+    settings = {**options, **backend.beside}
     state = backend.availability()
     if not state.runs:
         return state.reason

@@ -86,6 +86,10 @@ LinksInside = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Weights may be symbolic links to files below DIR."),
 ]
+CacheDir = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where engines are kept; default $FLATFOLD_CACHE."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

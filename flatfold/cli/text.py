@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from flatfold.escaping import clean
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+_AGES = ((86400, "d"), (3600, "h"), (60, "min"))
 _PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 
 
@@ -29,6 +30,14 @@ def duration(seconds: float, interval: tuple[float, float] | None = None) -> str
         return text
     low, high = (_digits(bound / size) for bound in interval)
     return f"{text} [{low}, {high}]"
+
+
+def age(seconds: float) -> str:
+    """In the largest unit of which there are two: 5400 -> "90 min"."""
+    for size, unit in _AGES:
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def change(before: float | None, after: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from flatfold.backends.skeleton import skeleton
 from flatfold.errors import InputError
 from flatfold.proof.field import PRIME
 
@@ -72,11 +73,13 @@ def _entry(content: Mapping[str, Any]) -> Entry:
 def fingerprint(model: ir.Model) -> str:
     """SHA-256 of what a graph computes: operators, names, attributes, types and weights.
 
-    Comments and metadata are left out, and it does not matter where weights are kept.
+    Comments, metadata and the names of values between nodes are left out, and it does not matter
+    where weights are kept.
     """
     digest = hashlib.sha256()
-    graph = model.graph
-    for domain, version in sorted(model.opset_imports.items()):
+    bare = skeleton(model)
+    graph = bare.graph
+    for domain, version in sorted(bare.opset_imports.items()):
         digest.update(f"{domain}:{version}\n".encode())
     for value in (*graph.inputs, *graph.outputs):
         digest.update(f"{value.name} {value.type} {value.shape}\n".encode())
@@ -85,12 +88,8 @@ def fingerprint(model: ir.Model) -> str:
         del proto.metadata_props[:]
         proto.ClearField("doc_string")
         digest.update(proto.SerializeToString(deterministic=True))
-    for name, value in sorted(graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None:
-            raise InputError(f"weight {name!r} has no data")
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.tobytes())
+    for name, tensor in graph.initializers.tensor_items():
+        digest.update(f"{name} {tensor.numpy().tolist()}\n".encode())
     return digest.hexdigest()
 
 

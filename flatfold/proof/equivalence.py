@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
@@ -64,14 +64,17 @@ class Equivalence:
     def __bool__(self) -> bool:
         return self.passed
 
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Equivalence:
-        """The verdict in a manifest; what another version wrote into it besides is left out."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in found.items() if key in known})
-
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Equivalence:
+        """What `to_dict` wrote, JSON in between or not; what another version added is left out."""
+        known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        found: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in known.items()
+        }
+        return replace(cls(**found), faults=tuple(map(_fault, known.get("faults", ()))))
 
     def __str__(self) -> str:
         if self.verdict in ("identical", "unknown"):
@@ -88,3 +91,8 @@ class Equivalence:
             text += f"; {self.regions} changes, {self.certified} exact by their algebra"
             text += f", worst {self.region_ratio:.2f} of 1.01 u*M"
         return f"{text}; {self.reason}" if self.reason else text
+
+
+def _fault(content: Mapping[str, Any]) -> Fault:
+    lists = {key: tuple(content[key]) for key in ("nodes", "others")}
+    return Fault(**{**content, **lists})

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import flatfold
 from flatfold.backends import bundle, model_file, ort
 from flatfold.backends.base import Engine
 from flatfold.errors import InputError
@@ -117,6 +118,26 @@ def test_links_and_pipes_are_refused(saved: Path, tmp_path: Path, name: str) -> 
     os.mkfifo(saved / name)
     with pytest.raises(InputError, match=rf"damaged: {name}: it is not a regular file"):
         bundle.load(saved)
+
+
+@pytest.mark.parametrize("name", ["", *FILES])
+def test_what_anybody_may_write_to_is_not_loaded(saved: Path, name: str) -> None:
+    usual = (saved / name).stat().st_mode
+    (saved / name).chmod(0o777 if not name else 0o666)
+    with pytest.raises(InputError, match=f"{name or 'net'} is world-writable") as caught:
+        flatfold.load(saved)
+    assert caught.value.hint.startswith(f"chmod -R o-w {saved}")
+    (saved / name).chmod(usual)
+    flatfold.load(saved).close()
+
+
+def test_what_is_saved_can_be_loaded_whatever_the_umask(engine: Engine, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        engine.save(tmp_path / "net")
+    finally:
+        os.umask(before)
+    flatfold.load(tmp_path / "net").close()
 
 
 @pytest.mark.parametrize("name", ["../net/model.onnx", "/etc/hostname", "a\\b", "..", ""])

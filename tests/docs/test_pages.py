@@ -67,7 +67,9 @@ def test_commands_exist_with_their_options(page: str) -> None:
     for line in commands(page):
         for verb, rest in _VERB.findall(line):
             assert verb in verbs, f"{page}: flatfold {verb}"
-            known = {option for param in verbs[verb].params for option in param.opts}
+            below = getattr(verbs[verb], "commands", {})  # those of a verb that has verbs
+            command = below.get(rest.split()[0], verbs[verb]) if rest.split() else verbs[verb]
+            known = {option for param in command.params for option in param.opts}
             used = set(re.findall(r"(?<!\S)--[a-z-]+", rest))
             assert used <= known, f"{page}: flatfold {verb} has no {used - known}"
 

@@ -1,0 +1,203 @@
+"""flatfold cache: the engines that are kept, removing some, and whether they are what they were."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flatfold.cli import options as given
+from flatfold.cli.streams import emit, out
+from flatfold.cli.text import age, count
+from flatfold.escaping import clean
+
+if TYPE_CHECKING:
+    from flatfold.backends.cache import Cache, Entry
+
+DAMAGED = 3
+SHOWN = 12  # characters of a key
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B", re.IGNORECASE)
+_PREFIXES = ("", "k", "m", "g", "t")
+
+app = typer.Typer(help="List, remove or check the engines that were built before.")
+
+
+def _seconds(text: str) -> float:
+    found = _AGE.fullmatch(text)
+    if not found:
+        raise typer.BadParameter(f"expected a number and s, m, h, d or w, found {text!r}")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _bytes(text: str) -> float:
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise typer.BadParameter(f"expected a size such as 5GB or 500MiB, found {text!r}")
+    unit = 1024 if found[3] else 1000
+    return float(found[1]) * float(unit ** _PREFIXES.index(found[2].lower()))
+
+
+OlderThan = Annotated[
+    float | None,
+    typer.Option(parser=_seconds, metavar="AGE", help="Not used for so long, such as 30d or 12h."),
+]
+MaxSize = Annotated[
+    float | None,
+    typer.Option(
+        parser=_bytes, metavar="SIZE", help="The least recently used, until no more is left: 5GB."
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="Everything.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Remove what is damaged.")]
+
+
+@app.command("list")
+def show(
+    cache_dir: given.CacheDir = None, json: given.Json = False, debug: given.Debug = False
+) -> None:
+    """List the engines, least recently used first."""
+    cache, entries = _opened(cache_dir)
+    if json:
+        emit("cache list", {**_summary(cache, entries), "entries": [_row(e) for e in entries]})
+    elif not _nothing(cache, entries):
+        _table(entries)
+
+
+@app.command()
+def prune(
+    older_than: OlderThan = None,
+    max_size: MaxSize = None,
+    all_of_them: All = False,
+    cache_dir: given.CacheDir = None,
+    json: given.Json = False,
+    debug: given.Debug = False,
+) -> None:
+    """Remove engines; compiling again builds them again."""
+    if older_than is None and max_size is None and not all_of_them:
+        raise typer.BadParameter("say what to remove: --older-than, --max-size or --all")
+    cache, entries = _opened(cache_dir)
+    removed = list(entries) if all_of_them else _chosen(entries, older_than, max_size)
+    _remove(cache, removed)
+    left = [entry for entry in entries if entry not in removed]
+    if json:
+        found = {"removed": [entry.key for entry in removed], "freed": _total(removed)}
+        emit("cache prune", {**_summary(cache, left), **found})
+    elif not _nothing(cache, entries):
+        out().print(f"removed {_engines(removed)}; left {_engines(left)}")
+
+
+@app.command()
+def verify(
+    repair: Repair = False,
+    cache_dir: given.CacheDir = None,
+    json: given.Json = False,
+    debug: given.Debug = False,
+) -> int:
+    """Check every file of every engine; exit code 3 if one is damaged and stays."""
+    cache, entries = _opened(cache_dir)
+    if cache is not None:
+        cache.check()
+    damage = {entry: found for entry in entries if (found := entry.damage())}
+    if repair:
+        _remove(cache, damage)
+    if json:
+        rows = [{**_row(entry), "damage": damage.get(entry, "")} for entry in entries]
+        verdict = {"sound": not damage, "repaired": bool(damage and repair), "entries": rows}
+        emit("cache verify", {**_summary(cache, entries), **verdict})
+    elif not _nothing(cache, entries):
+        for entry, what in damage.items():
+            out().print(f"{entry.key[:SHOWN]}  {clean(entry.model)}  {clean(what)}", soft_wrap=True)
+        told = f"damaged: {_engines(damage)} of {_engines(entries)}" if damage else ""
+        told += (", removed" if repair else "; --repair removes them") if damage else ""
+        out().print(told or f"sound: {_engines(entries)}")
+    return DAMAGED if damage and not repair else 0
+
+
+def _opened(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
+    from flatfold.backends.cache import Cache
+    from flatfold.caching import place
+
+    root = place(cache_dir)
+    if root is None:
+        return None, []
+    cache = Cache(root)
+    return cache, cache.entries()
+
+
+def _chosen(
+    entries: Sequence[Entry], older_than: float | None, max_size: float | None
+) -> list[Entry]:
+    """`entries` are least recently used first, and so is what is removed for its size."""
+    now = time.time()
+    chosen = [e for e in entries if older_than is not None and now - e.used > older_than]
+    left = [entry for entry in entries if entry not in chosen]
+    while max_size is not None and _total(left) > max_size:
+        chosen.append(left.pop(0))
+    return chosen
+
+
+def _remove(cache: Cache | None, entries: Iterable[Entry]) -> None:
+    from flatfold.backends.staging import os_errors_as_ours
+
+    if cache is not None:
+        with os_errors_as_ours(cache.root):
+            cache.reap()
+            for entry in entries:
+                cache.remove(entry.key)
+
+
+def _nothing(cache: Cache | None, entries: Sequence[Entry]) -> bool:
+    """Whether there is nothing to tell of, which is told then."""
+    if cache is None:
+        out().print("the cache is off")
+    elif not entries:
+        out().print(f"the cache is empty: {_shown(cache.root)}", soft_wrap=True)
+    return not entries
+
+
+def _summary(cache: Cache | None, entries: Sequence[Entry]) -> dict[str, Any]:
+    return {"folder": str(cache.root) if cache is not None else None, "bytes": _total(entries)}
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "model": entry.model,
+        "target": entry.target,
+        "bytes": entry.bytes,
+        "built": entry.built,
+        "used": entry.used,
+    }
+
+
+def _table(entries: Sequence[Entry]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("key", "model", "target", "size", "built", "last used"):
+        table.add_column(column, justify="right" if column == "size" else "left")
+    now = time.time()
+    for entry in entries:
+        known = (clean(entry.model), clean(entry.target)) if entry.target else ("damaged", "")
+        times = (f"{age(now - when)} ago" for when in (entry.built, entry.used))
+        table.add_row(entry.key[:SHOWN], *known, f"{count(entry.bytes)}B", *times)
+    out().print(table)
+
+
+def _total(entries: Iterable[Entry]) -> int:
+    return sum(entry.bytes for entry in entries)
+
+
+def _engines(entries: Iterable[Entry]) -> str:
+    found = list(entries)
+    return f"{len(found)} engine{'' if len(found) == 1 else 's'} of {count(_total(found))}B"
+
+
+def _shown(path: Path) -> str:
+    return clean(str(path))

@@ -16,6 +16,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Openvino(Backend):
     options = OpenvinoOptions
     packages = ("openvino",)
     needs = ("openvino",)
+    strict = MappingProxyType({"inference_precision": "f32"})
 
     def device(self) -> str:
         return processor()

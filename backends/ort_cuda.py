@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flatfold.backends import bundle
@@ -70,6 +71,10 @@ class OrtCuda(OrtCpu):
     name = "ort-cuda"
     options: type[OrtOptions] = CudaOptions
     needs = ("onnxruntime-gpu",)
+    strict = MappingProxyType({"tf32": False})
+
+    def device(self) -> str:
+        return nvidia_gpu()
 
     def availability(self) -> Availability:
         """Says what to install. Whether CUDA and cuDNN are there too, only a session tells."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flatfold.backends import bundle
@@ -39,6 +40,8 @@ MAKER = "flatfold.backends.tensorrt_maker:make"
 
 class TensorRT(Backend):
     """The backend of one flavour."""
+
+    strict = MappingProxyType({"tf32": False})
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour

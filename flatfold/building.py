@@ -22,12 +22,18 @@ def build(
 ) -> Engine:
     """An engine for a graph that has been optimized already; if that was proved, it is run, too.
 
-    Raises TargetUnavailable, BuildError, and Inaccurate where the engine computes something else.
+    Where the options ask for less precision than the graph has, an engine without them is run
+    first: what is off there is no rounding. Raises TargetUnavailable, BuildError, and Inaccurate
+    where an engine computes something else.
     """
-    backend = backend_for(target)
-    progress(f"building for {backend.name}")
-    engine = backend.build(result.graph, engine_options or {}, progress)
-    engine.manifest.update(result.record())
+    backend, options = backend_for(target), engine_options or {}
+    verdicts = {}
+    strict = {**options, **backend.strict}
+    if result.equivalence.passed and any(options.get(n, v) != v for n, v in strict.items()):
+        with _built(backend, result, strict, progress) as engine:
+            verdicts["strict_engine_equivalence"] = _checked(result, engine, progress).to_dict()
+    engine = _built(backend, result, options, progress)
+    engine.manifest.update({**result.record(), **verdicts})
     proved = result.certificate()
     engine.certificate = proved.to_dict() if proved is not None else None
     if result.equivalence.passed:
@@ -37,6 +43,13 @@ def build(
             engine.close()
             raise
     return engine
+
+
+def _built(
+    backend: Backend, result: Optimized, options: Mapping[str, object], progress: Progress
+) -> Engine:
+    progress(f"building for {backend.name}")
+    return backend.build(result.graph, options, progress)
 
 
 def _checked(result: Optimized, engine: Engine, progress: Progress) -> Equivalence:

@@ -47,7 +47,7 @@ def graph() -> onnx.ModelProto:
 
 def test_compile_save_load(block, tmp_path):
     stages: list[str] = []
-    engine = flatfold.compile(block, input_shape=SHAPE, progress=stages.append)
+    engine = flatfold.compile(block, "ort-cpu", input_shape=SHAPE, progress=stages.append)
     x = np.random.default_rng(0).standard_normal((1, *SHAPE)).astype(np.float32)
     exact = block.double()(torch.from_numpy(x).double()).detach().numpy()
     block.float()

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import flatfold
 from flatfold.backends import bundle, openvino
 from flatfold.backends.openvino import Openvino, OpenvinoEngine
 from flatfold.backends.openvino_maker import ENGINE_FILE, OpenvinoOptions, imported
@@ -187,3 +188,18 @@ def test_an_unknown_option_suggests_the_near_one() -> None:
     with pytest.raises(UnknownName) as caught:
         build(make_model(), thread=2)
     assert caught.value.near[0] == "threads"
+
+
+def test_with_less_precision_a_strict_engine_is_run_first():
+    """On a processor without bfloat16 both run in float32: the strict one is built all the same."""
+    said: list[str] = []
+    options = {"inference_precision": "bf16"}
+    with flatfold.compile(
+        make_model(), "openvino", engine_options=options, progress=said.append
+    ) as engine:
+        assert said.count("building for openvino") == 2
+        strict = engine.manifest["strict_engine_equivalence"]
+        assert strict["verdict"] == "sampled" and strict["bound"] < 1e-5
+        assert engine.manifest["engine_equivalence"]["verdict"] == "sampled"
+    with flatfold.compile(make_model(), "openvino") as engine:
+        assert "strict_engine_equivalence" not in engine.manifest

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out
+
+if TYPE_CHECKING:
+    from flatfold.backends.base import Availability
 
 Pattern = Annotated[
     str,
@@ -64,11 +67,14 @@ def targets(json: given.Json = False, debug: given.Debug = False) -> None:
     if json:
         emit("targets", {"targets": [{"name": n, **asdict(a)} for n, a in table.items()]})
         return
-    rows = [
-        (name, "yes" if found.available else "no", found.reason, found.hint)
-        for name, found in table.items()
-    ]
+    rows = [(name, _usable(found), found.reason, found.hint) for name, found in table.items()]
     _table(("target", "available", "because", "try"), rows)
+
+
+def _usable(found: Availability) -> str:
+    if not found.available:
+        return "no"
+    return "yes" if found.runs else "to build"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -95,7 +95,7 @@ def _manifest_facts(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     remarks = record.get("remarks", [])
     applied = sum(bool(remark["applied"]) for remark in remarks)
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
-    yield "built with", ", ".join(f"{n} {v}" for n, v in manifest["versions"].items())
+    yield "built with", ", ".join(f"{n} {v}" for n, v in manifest["versions"].items() if v)
     for name, digest in manifest["files"].items():
         yield "file", f"{name}  sha256 {digest}"
 

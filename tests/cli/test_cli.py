@@ -25,6 +25,10 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
 
+# Target "auto" may choose another one each time.
+COMPILE = ("compile", "--target", "ort-cpu")
+
+
 def result(capsys: Read, *args: str, code: int = 0) -> dict[str, Any]:
     """The JSON that a verb prints, alone, on stdout."""
     assert run([*args, "--json"]) == code
@@ -42,7 +46,7 @@ def text(capsys: Read, *args: str) -> str:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """RepVGG-A0, compiled by the real command, and what it printed."""
     folder = tmp_path_factory.mktemp("compiled")
-    done = flatfold("compile", "repvgg_a0", "--size", "64", "--json", cwd=folder)
+    done = flatfold(*COMPILE, "repvgg_a0", "--size", "64", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "exporting" in done.stderr and "\x1b" not in done.stderr
     return folder, json.loads(done.stdout)
@@ -90,7 +94,7 @@ def test_latency_is_printed_but_not_saved(compiled: tuple[Path, dict[str, Any]])
 def test_a_saved_engine_is_compared_with_its_model(tmp_path: Path, capsys: Read) -> None:
     (tmp_path / "three_blocks.py").write_text(THREE_BLOCKS)
     model, size = "three_blocks:net", ("--size", "2x8x7")
-    found = result(capsys, "compile", model, *size, "--no-time", "--dynamic-batch")
+    found = result(capsys, *COMPILE, model, *size, "--no-time", "--dynamic-batch")
     assert found["folder"] == "build/net-ort-cpu-fp32"
     assert api.load(found["folder"]).inputs[0].shape[1:] == (2, 8, 7)
     proof = result(capsys, "verify", model, found["folder"], *size, "--dynamic-batch")
@@ -99,14 +103,14 @@ def test_a_saved_engine_is_compared_with_its_model(tmp_path: Path, capsys: Read)
 
 def test_compile_twice_gives_the_same_bytes(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx")
-    folders = [Path(result(capsys, "compile", "m.onnx", "-o", name)["folder"]) for name in "ab"]
+    folders = [Path(result(capsys, *COMPILE, "m.onnx", "-o", name)["folder"]) for name in "ab"]
     one, two = ({f.name: f.read_bytes() for f in folder.iterdir()} for folder in folders)
     assert one == two
 
 
 def test_summary_for_people(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx")
-    shown = text(capsys, "compile", "m.onnx", "--threads", "1")
+    shown = text(capsys, *COMPILE, "m.onnx", "--threads", "1")
     assert "m for ort-cpu, fp32" in shown
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
     assert rows["operators"][:2] == ["4", "2"]
@@ -208,7 +212,7 @@ def test_inspect_a_file(tmp_path: Path, capsys: Read) -> None:
 
 def test_inspect_a_bundle(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx")
-    folder = result(capsys, "compile", "m.onnx", "--no-time")["folder"]
+    folder = result(capsys, *COMPILE, "m.onnx", "--no-time")["folder"]
     found = result(capsys, "inspect", folder)["manifest"]
     assert found == json.loads((Path(folder) / "manifest.json").read_text())
     shown = text(capsys, "inspect", folder)

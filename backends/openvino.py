@@ -233,7 +233,8 @@ def _interface_of(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
 
 def _precision(compiled: Any, model: ir.Model) -> str:
     """What the compiled model says it runs in, which may not be what was asked for."""
-    found = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]
+    said = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    found = _PRECISIONS.get(said, said)
     return f"{found}+int8" if "int8" in precision_of(model) else found
 
 

@@ -27,7 +27,8 @@ def rebuild_reason(
         found = str(manifest["versions"].get(package, ""))
         installed = versions([package])[package]
         if found != installed:
-            return f"it was built with {package} {clean(found)}, this is {installed or 'none'}"
+            there = clean(found) or "none"
+            return f"it was built with {package} {there}, this is {installed or 'none'}"
     built = str(manifest["engine"].get(device))
     if built != here:
         return f"it was built for {clean(built)}, this is {here}"

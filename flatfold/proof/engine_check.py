@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from flatfold.backends.base import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
 from flatfold.proof.comparison import Comparison
 from flatfold.proof.equivalence import Equivalence
@@ -65,6 +66,8 @@ def check_engine(
         _try_inputs(comparison, original, progress)
     except (InputError, TargetUnavailable) as why:
         return Equivalence("unknown", reason=why.cause)
+    except MemoryError:
+        return Equivalence("unknown", reason="not enough memory to run the original graph")
     if comparison.worst is None:
         return Equivalence("unknown", reason="the engine takes none of the sizes tried")
     found = replace(comparison.worst, inputs=tuple(comparison.tried), reference=comparison.name)
@@ -93,7 +96,7 @@ def _comparison(
     before = plain_session(original, "the graph")
     dtype = original.graph.outputs[0].dtype
     graph = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
-    coarser = max(roundoff_of(precision) / graph, 1.0)
+    coarser = max(roundoff_of(precision) / (roundoff_of(precision_of(original)) or graph), 1.0)
 
     def judged_by(reference: Reference | None) -> tuple[Reference, str]:
         judge, name = judge_of(original, before, reference)

@@ -71,9 +71,8 @@ def test_a_precision_explains_its_own_roundings_only(precision, verdict):
 def test_a_coarse_precision_is_no_excuse_for_anything(share, verdict):
     """Where no reference can judge, the graph's own unknown error is not scaled up as well."""
     net = Net((1, 4), dtype=np.float32)
-    scale, zero = net.const(np.float32(0.1)), net.const(np.zeros((), np.int8))
-    whole = net.op("QuantizeLinear", net.x, scale, zero)
-    model = ir.from_proto(net.model(net.op("DequantizeLinear", whole, scale, zero)))
+    twice = net.op("Resize", net.x, "", net.const(np.array([1, 2], np.float32)))
+    model = ir.from_proto(net.model(twice))
     assert checked(off_by(share), "bf16", model).verdict == verdict
 
 
@@ -85,6 +84,16 @@ def test_integers_must_be_the_same():
     assert checked(lambda y: y, model=model).verdict == "sampled"
     found = checked(lambda y: y + 1, "bf16", model)
     assert found.verdict == "refuted" and "no floating-point" in found.reason
+
+
+def test_a_graph_that_is_coarse_itself_is_no_reason_to_allow_more():
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]>'
+        "g (float[2] x) => (float[2] y) <float16[2] w = {1, 3}>"
+        "{ h = Cast <to = 10> (x)  m = Mul (h, w)  y = Cast <to = 1> (m) }"
+    )
+    assert checked(lambda y: y, "fp16", model).verdict == "sampled"
+    assert checked(off_by(0.1), "fp16", model).verdict == "refuted"
 
 
 def test_the_coarsest_of_mixed_precisions_counts():

@@ -36,7 +36,9 @@ class Optimized:
     remarks: tuple[Remark, ...]
     equivalence: Equivalence
     changes: tuple[Entry, ...] | None = None
-    reference: Callable[[], Reference | None] = field(default=lambda: None, repr=False)
+    reference: Callable[[], Reference | None] = field(
+        default=lambda: None, repr=False, compare=False
+    )
 
     @classmethod
     def from_record(

@@ -18,7 +18,7 @@ import flatfold
 from flatfold import caching
 from flatfold.backends.base import Engine
 from flatfold.backends.ort import OrtCpu
-from flatfold.driver import Compiled, compiled
+from flatfold.compiling import Compiled, compiled
 from flatfold.errors import BuildError
 from flatfold.passes import Pipeline
 from flatfold.proof import execute

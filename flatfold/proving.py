@@ -54,7 +54,7 @@ def proved(result: Optimized, checks: Any, progress: Callable[[str], None]) -> O
             certified=checks.certified,
             region_ratio=checks.worst,
             doubts=tuple(checks.doubts),
-            reason="less exact than the original" if less else found.reason,
+            reason=(found.reason or "less exact than the original") if less else found.reason,
         )
     return replace(
         result, equivalence=found, changes=tuple(checks.entries) if checks is not None else None

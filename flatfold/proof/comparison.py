@@ -33,6 +33,8 @@ Finding = tuple[float, Equivalence]
 
 MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
 
+NOT_FLOATS = "outputs that are no floating-point numbers differ"
+
 NUDGES = 16  # inputs with other last digits, where one error of the original is not enough
 
 # Without a reference the original's own error is not known: it is taken to be this many roundings.
@@ -122,9 +124,9 @@ class Comparison:
             reason = f"output is {rewritten.shape} {rewritten.dtype}, was {original.shape}"
             return np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)
         if exact.dtype.kind not in "f":
-            same = bool(np.array_equal(original, rewritten))
-            verdict = "sampled" if same else "refuted"
-            return (0.0 if same else np.inf), Equivalence(verdict, worst_input=label)
+            if np.array_equal(original, rewritten):
+                return 0.0, Equivalence("sampled", worst_input=label)
+            return np.inf, Equivalence("refuted", worst_input=label, reason=NOT_FLOATS)
         lost = ~np.isfinite(rewritten) & np.isfinite(original) & np.isfinite(exact)
         if np.any(lost):
             reason = f"{np.count_nonzero(lost)} outputs are no longer finite"

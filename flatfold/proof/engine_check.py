@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from flatfold.backends.base import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
-from flatfold.proof.comparison import Comparison
+from flatfold.proof.comparison import NOT_FLOATS, Comparison
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.execute import judge_of, outputs_of, specs_of
 from flatfold.proof.inputs import Feeds, draw, settings
@@ -71,8 +71,8 @@ def check_engine(
     if comparison.worst is None:
         return Equivalence("unknown", reason="the engine takes none of the sizes tried")
     found = replace(comparison.worst, inputs=tuple(comparison.tried), reference=comparison.name)
-    if found.verdict == "refuted" and not found.bound and not found.reason:
-        return replace(found, reason="outputs that are no floating-point numbers differ")
+    if found.reason == NOT_FLOATS:
+        return found
     if found.error > MOST:
         return replace(found, verdict="refuted", bound=min(found.bound, MOST))
     if found.is_less_exact:

@@ -58,7 +58,10 @@ class Equivalence:
 
     @property
     def is_less_exact(self) -> bool:
-        """Off by no more than rounding may be: no reason to refute what each region has passed."""
+        """Off by no more than rounding may be: no reason to refute what each region has passed.
+
+        Nor are integers that differ: rounding decides which of two close scores is the largest.
+        """
         return self.verdict == "refuted" and self.error <= LESS_EXACT * self.bound
 
     def __bool__(self) -> bool:

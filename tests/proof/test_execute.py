@@ -8,7 +8,7 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.proof.comparison import Comparison
+from flatfold.proof.comparison import NOT_FLOATS, Comparison
 from flatfold.proof.execute import compare, specs_of
 from flatfold.proof.inputs import KINDS, draw, settings
 from flatfold.proof.reference import NoReference, onnx_reference
@@ -233,3 +233,21 @@ def test_longer_sums_may_round_more_and_others_not():
     assert (longest_sum(short), longest_sum(long)) == (9, 72)
     assert rounding_growth(short, long) == 8**0.5
     assert rounding_growth(long, short) == 1.0
+
+
+@pytest.mark.parametrize("share", [1e-7, 0.0])
+def test_integers_that_differ_are_told(share):
+    """The larger of two scores that are closer than rounding; and twice the same."""
+
+    def picked(by):
+        drawn = np.random.default_rng(0).standard_normal((1, 4, 1, 1)).astype(np.float32)
+        weight = ir.tensor(np.concatenate([drawn, drawn * np.float32(1 + by)]), name="w")
+        text = '<ir_version: 10, opset_import: ["" : 20]> g (float[1, 4, 3, 3] x) => '
+        text += "(int64[1, 1, 3, 3] y) { scores = Conv (x, w)  y = ArgMax <axis = 1> (scores) }"
+        return ir.from_onnx_text(text, initializers=[weight])
+
+    found = compare(picked(0.0), picked(share))
+    same = share == 0
+    assert found.verdict == ("sampled" if same else "refuted")
+    assert found.reason == ("" if same else NOT_FLOATS)
+    assert found.is_less_exact is not same

@@ -17,6 +17,9 @@ from flatfold.backends.tensorrt_options import FLAVOURS, profiles
 from flatfold.errors import BuildError, InputError, TargetUnavailable, UnknownName
 from tests.backends.small_nets import image, make_model
 
+pytestmark = pytest.mark.skipif(
+    not FLAVOURS["trt-rtx"].installed, reason="TensorRT for RTX is not installed"
+)
 GPU = nvidia_gpu()
 OF_ONE = {"compute_capabilities": "89"}
 without_gpu = pytest.mark.skipif(bool(GPU), reason=f"there is a GPU: {GPU}")

@@ -12,6 +12,10 @@ from flatfold.backends.gpu import nvidia_gpu
 from flatfold.backends.tensorrt_options import FLAVOURS
 from tests.cli.running import write_onnx
 
+pytestmark = pytest.mark.skipif(
+    not FLAVOURS["trt-rtx"].installed, reason="TensorRT for RTX is not installed"
+)
+
 
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -135,7 +135,7 @@ class TensorRTEngine(Engine):
         graph = model().graph
         super().__init__(
             target=flavour.target,
-            precision=precision_of(model()),
+            precision=options.runs_in(precision_of(model())),
             inputs=specs_of(value for value in graph.inputs if not value.is_initializer()),
             outputs=specs_of(graph.outputs),
             model=model,

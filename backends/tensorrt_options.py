@@ -41,6 +41,10 @@ class TrtOptions:
         _require(self, "device", self.device >= 0, "0 or more")
         _require(self, "time_limit", self.time_limit > 0, "more than 0")
 
+    def runs_in(self, precision: str) -> str:
+        """What a graph of this precision really runs in."""
+        return precision.replace("fp32", "tf32") if self.tf32 else precision
+
 
 @dataclass(frozen=True)
 class ClassicOptions(TrtOptions):

@@ -47,6 +47,11 @@ def test_an_engine_is_built_and_says_what_it_consists_of(engine):
     assert sum(layer["type"] == "correlation" for layer in layers) == 1  # the Relu is part of it
 
 
+def test_tf32_is_told():
+    with trt_rtx().build(make_model(), {**OF_ONE, "tf32": True}) as engine:
+        assert engine.precision == "tf32"
+
+
 def test_progress_is_said():
     said: list[str] = []
     trt_rtx().build(make_model(), OF_ONE, said.append).close()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.backends.apart import Say, silent
 from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
-from flatfold.errors import TargetError
+from flatfold.errors import TargetError, TargetUnavailable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -56,6 +56,12 @@ class Backend(ABC):
     def device(self) -> str:
         """What an engine is built for besides the target, such as the processor; "" for any."""
         return ""
+
+    def require(self) -> None:
+        """Raises TargetUnavailable, with what is missing, where it cannot be used."""
+        state = self.availability()
+        if not state.available:
+            raise TargetUnavailable(state.reason, where=f"target {self.name}", hint=state.hint)
 
     @abstractmethod
     def availability(self) -> Availability:

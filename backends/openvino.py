@@ -31,7 +31,7 @@ from flatfold.backends.model_file import EXTERNAL_ABOVE, detached
 from flatfold.backends.openvino_maker import ENGINE_FILE, TARGET, OpenvinoOptions, imported, tail
 from flatfold.backends.options import parse_options
 from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
-from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
+from flatfold.errors import BuildError, InputError, TargetError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,7 +66,7 @@ class Openvino(Backend):
     ) -> OpenvinoEngine:
         """See `Backend.build`; the options are the fields of `OpenvinoOptions`."""
         settings = parse_options(OpenvinoOptions, options, TARGET)
-        self._require()
+        self.require()
         kept = detached(model)
         _interface_of(kept)  # what cannot be fed need not be built
         return OpenvinoEngine(_made(kept, settings, progress), settings, lambda: kept)
@@ -74,7 +74,7 @@ class Openvino(Backend):
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OpenvinoEngine:
         """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the engine was made by
         another version of OpenVINO or for another processor."""
-        self._require()
+        self.require()
         settings = parse_options(OpenvinoOptions, manifest["engine"].get("options", {}), TARGET)
 
         def model() -> ir.Model:
@@ -85,11 +85,6 @@ class Openvino(Backend):
             log_rebuild(folder, reason)
             return OpenvinoEngine(_made(model(), settings, silent), settings, model)
         return OpenvinoEngine(read_verified(folder, ENGINE_FILE, manifest), settings, model)
-
-    def _require(self) -> None:
-        availability = self.availability()
-        if not availability.available:
-            raise TargetUnavailable(availability.reason, where=TARGET, hint=availability.hint)
 
 
 def _made(model: ir.Model, options: OpenvinoOptions, progress: Say) -> bytes:

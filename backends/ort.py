@@ -35,7 +35,6 @@ from flatfold.backends.ort_session import (
     specs,
 )
 from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
-from flatfold.errors import TargetUnavailable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,7 +69,7 @@ class OrtCpu(Backend):
     ) -> OrtEngine:
         """See `Backend.build`; the options are the fields of `OrtOptions`."""
         settings = parse_options(self.options, options, self.name)
-        self._require()
+        self.require()
         kept = detached(model)
         session = session_of(kept, settings)
         precision = settings.runs_in(precision_of(kept))
@@ -79,7 +78,7 @@ class OrtCpu(Backend):
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
         """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the optimised graph was
         made by another version of ONNX Runtime or for another device."""
-        self._require()
+        self.require()
         settings = parse_options(self.options, manifest["engine"].get("options", {}), self.name)
         session = self.reopened(folder, manifest, settings)
 
@@ -102,11 +101,6 @@ class OrtCpu(Backend):
         # Optimised when it was saved; a second round could only change what was proved.
         content = bundle.read_engine(folder, ENGINE_FILE, manifest)
         return open_session(content, options, level="disable")
-
-    def _require(self) -> None:
-        availability = self.availability()
-        if not availability.available:
-            raise TargetUnavailable(availability.reason, where=self.name, hint=availability.hint)
 
 
 class OrtEngine(Engine):

@@ -70,9 +70,7 @@ class TensorRT(Backend):
     ) -> TensorRTEngine:
         """See `Backend.build`; the options are the fields of `ClassicOptions` or `RtxOptions`."""
         settings = parse_options(self.flavour.options, options, self.name)
-        state = self.availability()
-        if not state.available:
-            raise TargetUnavailable(state.reason, where=f"target {self.name}", hint=state.hint)
+        self.require()
         kept = detached(model)
         job = {**asdict(settings), "target": self.name}
         with made_apart(

@@ -34,6 +34,7 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> Non
     Raises BuildError with the node that was refused and what is known of where it comes from.
     """
     flavour = FLAVOURS[options["target"]]
+    _show_only(options["device"])
     trt = importlib.import_module(flavour.module)
     log = _log(trt)
     builder = trt.Builder(log)
@@ -61,6 +62,14 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> Non
     layers = log.layers() if flavour.ahead else _inspected(trt, log, plan)
     facts = {"version": trt.__version__, "compute_capabilities": capabilities, "layers": layers}
     (folder / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _show_only(device: int) -> None:
+    """Hides all GPUs but this one, of those that are not hidden already, from the builder."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = shown.split(",") if shown else [str(index) for index in range(device + 1)]
+    if device < len(names):  # else there is no such GPU, as the builder will say
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[device]
 
 
 def _log(trt: Any) -> Any:

@@ -77,10 +77,7 @@ def _checked(result: Optimized, engine: Engine, progress: Progress) -> Equivalen
 def backend_for(target: str) -> Backend:
     """The backend of `target`, "auto" being the best one here. Raises TargetUnavailable."""
     from flatfold.backends import best_target, load_backend
-    from flatfold.errors import TargetUnavailable
 
     backend = load_backend(best_target() if target == "auto" else target)
-    state = backend.availability()
-    if not state.available:
-        raise TargetUnavailable(f"target {target}: {state.reason}", hint=state.hint)
+    backend.require()
     return backend

@@ -59,6 +59,16 @@ def _conv(x: Array, weight: Array, bias: Array) -> Array:
     return y
 
 
+def assert_right(engine: Engine, x: Array) -> None:
+    """Its outputs for `x` are those of float64, up to rounding in float32."""
+    y, mean, bound = reference(x)
+    found = engine.run({"image": x})
+    assert list(found) == ["y", "mean"]
+    assert found["y"].dtype == np.float32 and found["y"].shape == y.shape
+    assert np.abs(found["y"] - y).max() <= bound
+    assert np.abs(found["mean"] - mean).max() <= bound
+
+
 def build(seed: int = 0) -> Engine:
     engine = OrtCpu().build(make_model(seed), {"intra_threads": 1})
     engine.manifest.update(model="small", remarks=["ü", 1, None], seed=seed)

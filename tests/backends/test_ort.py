@@ -16,7 +16,7 @@ from flatfold.backends.base import TensorSpec
 from flatfold.backends.ort import OrtCpu, OrtEngine
 from flatfold.backends.ort_session import open_session
 from flatfold.errors import BuildError, InputError, TargetError, UnknownName
-from tests.backends.small_nets import image, make_model, reference
+from tests.backends.small_nets import assert_right, image, make_model
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> '
 
@@ -25,21 +25,11 @@ def build(model: ir.Model, **options: object) -> OrtEngine:
     return OrtCpu().build(model, {"intra_threads": 1, **options})
 
 
-def assert_right(engine: OrtEngine, batch: int, seed: int = 1) -> None:
-    x = image(batch, seed)
-    y, mean, bound = reference(x)
-    found = engine.run({"image": x})
-    assert list(found) == ["y", "mean"]
-    assert found["y"].dtype == np.float32 and found["y"].shape == y.shape
-    assert np.abs(found["y"] - y).max() <= bound
-    assert np.abs(found["mean"] - mean).max() <= bound
-
-
 @pytest.mark.parametrize("level", ["disable", "basic", "extended", "all"])
 def test_matches_float64_at_every_level_and_batch(level: str) -> None:
     with build(make_model(), graph_optimization=level) as engine:
-        assert_right(engine, 1)
-        assert_right(engine, 8)
+        assert_right(engine, image(1))
+        assert_right(engine, image(8))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +43,7 @@ def test_matches_float64_at_every_level_and_batch(level: str) -> None:
 )
 def test_every_option_keeps_the_result(options: dict[str, object]) -> None:
     with OrtCpu().build(make_model(), options) as engine:
-        assert_right(engine, 2)
+        assert_right(engine, image(2))
         assert engine.describe()["options"].items() >= options.items()
 
 
@@ -159,7 +149,7 @@ def test_two_threads_share_an_engine() -> None:
     def work(seed: int) -> None:
         try:
             for batch in (1, 8, 3) * 20:
-                assert_right(engine, batch, seed)
+                assert_right(engine, image(batch, seed))
         except BaseException as error:
             failures.append(error)
 
@@ -192,7 +182,7 @@ def test_a_model_too_large_for_memory_goes_through_files(monkeypatch: pytest.Mon
     monkeypatch.setattr(model_file, "EXTERNAL_ABOVE", 0)
     monkeypatch.setattr(ort, "serialized", _must_not_be_called)
     with build(make_model()) as engine:
-        assert_right(engine, 2)
+        assert_right(engine, image(2))
 
 
 def _must_not_be_called(model: ir.Model) -> bytes:

@@ -19,7 +19,7 @@ import flatfold
 from flatfold.backends.base import Engine
 from flatfold.errors import TargetError
 from flatfold.proof.runtime import PlainSession
-from tests.backends.small_nets import Array, image, make_model, reference
+from tests.backends.small_nets import assert_right, image, make_model
 from tests.backends.suite import HEAD, OPTIONS, build, needed, targets
 
 KINDS = HEAD + (
@@ -38,15 +38,6 @@ def running(request: pytest.FixtureRequest) -> str:
 def engine(running: str) -> Iterator[Engine]:
     with build(running) as engine:
         yield engine
-
-
-def assert_right(engine: Engine, x: Array) -> None:
-    y, mean, bound = reference(x)
-    found = engine.run({"image": x})
-    assert list(found) == ["y", "mean"]
-    assert found["y"].dtype == np.float32 and found["y"].shape == y.shape
-    assert np.abs(found["y"] - y).max() <= bound
-    assert np.abs(found["mean"] - mean).max() <= bound
 
 
 @pytest.mark.parametrize("batch", [1, 8, 3])

@@ -38,7 +38,8 @@ class RunningModule:
     """The module stored at `path` as something that runs on arrays, in inference mode.
 
     `inputs` and `outputs` are names of the exported graph, in order. With `compiled`, the first run
-    of each size compiles. What it computes in is left as torch has it by default.
+    of each size compiles. `precision` is that of the graph, which torch keeps on a CPU unless told
+    otherwise.
     """
 
     layers = None
@@ -49,6 +50,7 @@ class RunningModule:
         inputs: Sequence[str],
         outputs: Sequence[str],
         *,
+        precision: str,
         compiled: bool,
         threads: int,
     ) -> None:
@@ -59,6 +61,7 @@ class RunningModule:
         module = torch.load(path, weights_only=False).eval()
         self.named = set(inputs) <= set(inspect.signature(module.forward).parameters)
         self.call = torch.compile(module) if compiled else module
+        self.precision = precision
         self.inputs, self.outputs = list(inputs), list(outputs)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

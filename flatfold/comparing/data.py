@@ -52,7 +52,7 @@ class Row:
 
     @cached_property
     def latency(self) -> Estimate | None:
-        """The median of a run with its 95 % interval; None where fewer than two processes ran."""
+        """The median of a run with its 95 % interval; None where fewer than three processes ran."""
         return paired.level(self.samples_s)
 
     @cached_property

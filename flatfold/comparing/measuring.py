@@ -43,7 +43,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.rounds < paired.FEWEST or self.blocks < 2 or self.blocks % 2:
             raise InputError(
-                "expected at least 2 rounds and an even number of blocks, "
+                f"expected at least {paired.FEWEST} rounds and an even number of blocks, "
                 f"found {self.rounds} and {self.blocks}",
                 hint="leave them out: 5 rounds are the fewest to be believed",
             )

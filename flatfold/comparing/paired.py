@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 RESAMPLES = 2000
 NORMAL = 1.959964  # the 97.5 % quantile
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # where the series below is too short
-FEWEST = 2  # processes, below which nothing is known of how they differ
+STUDENT = {2: 4.303, 3: 3.182, 4: 2.776}  # where the series below is too short
+FEWEST = 3  # processes, below which too little is known of how they differ
 
 FASTER, SLOWER, SAME, INCONCLUSIVE = "faster", "slower", "same", "inconclusive"
 
@@ -43,14 +43,14 @@ class Estimate:
 
 
 def level(samples: Samples, *, seed: int = 0) -> Estimate | None:
-    """The median of the medians of the blocks; None below two processes."""
+    """The median of the medians of the blocks; None below three processes."""
     return _estimate([_logs(process) for process in samples if process], seed)
 
 
 def ratio(a: Samples, b: Samples, *, seed: int = 0) -> Estimate | None:
     """How many times as long `a` takes as `b`: the median ratio of blocks run side by side.
 
-    None where fewer than two processes of each were run side by side.
+    None where fewer than three processes of each were run side by side.
     """
     differences = []
     for mine, other in zip(a, b, strict=False):

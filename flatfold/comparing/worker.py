@@ -40,7 +40,7 @@ class Worker:
         return {
             "build_s": built - begin,
             "first_call_s": first[0],
-            "precision": getattr(self.subject, "precision", self.job["precision"]),
+            "precision": self.subject.precision,
             "layers": self.subject.layers,
         }
 
@@ -96,6 +96,7 @@ class Worker:
             Path(job["model"]),
             job["inputs"],
             job["outputs"],
+            precision=job["precision"],
             compiled=job["compiled"],
             threads=job["threads"],
         )

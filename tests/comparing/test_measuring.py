@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.comparing.simulated import Machine, Program, contest
 
 from flatfold.comparing.measuring import MOST_RUNS, Plan, Started, measure
 from flatfold.errors import InputError, TargetError
+from tests.comparing.simulated import Machine, Program, contest
 
 
 class Noted(Program):
@@ -39,7 +39,7 @@ def test_blocks_go_there_and_back_in_an_order_that_turns() -> None:
     launch = {name: (lambda name=name: Noted(name, log)) for name in "abc"}
     measure(launch, lambda _: True, Plan(rounds=3, blocks=2))
     rounds = "\n".join(log).split("start ")
-    assert [part[0] for part in rounds[1:]] == list("abc" "bca" "cab")
+    assert [part[0] for part in rounds[1:]] == list("abcbcacab")
     blocks = [entry[-1] for entry in log if entry.startswith("block")]
     assert "".join(blocks) == "abccba" + "bcaacb" + "cabbac"
     assert sum(entry.startswith("close") for entry in log) == 9

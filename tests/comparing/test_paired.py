@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.comparing.simulated import contest, word
 
 from flatfold.comparing import paired
 from flatfold.comparing.measuring import Plan
 from flatfold.comparing.paired import Estimate
+from tests.comparing.simulated import contest, word
 
 SEEDS = range(20)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flatfold.comparing.regression import Change
 
 WIDTH = 20
+FLATFOLD, TRAINING = "flatfold", "training"  # in `comparing.data`, which loads NumPy
 STYLES = {"faster": "green", "slower": "red"}
 COLUMNS = ("", "latency [95 %]", "", "p90", "vs training", "outputs", "runs in", "first call")
 
@@ -29,7 +30,7 @@ def show(report: Report, console: Console) -> None:
         console.print(_table(model, _block(console)))
         console.print()
         for pair in model.pairs:
-            if pair.row.startswith("flatfold ") and not pair.against.startswith("training "):
+            if pair.row.startswith(FLATFOLD) and not pair.against.startswith(TRAINING):
                 console.print(
                     f"  {_sentence(pair)}", style=STYLES.get(pair.verdict), soft_wrap=True
                 )
@@ -78,14 +79,14 @@ def _cells(model: ModelReport, row: Row, longest: float, block: str) -> Iterator
         yield block * max(1, round(WIDTH * row.latency.value / longest))
         p90 = row.percentiles[90]
         yield "n too small" if p90 is None else duration(p90)
-        yield "reference" if row.name == model.reference else _beside_training(model, row)
+        yield "reference" if row.variant == TRAINING else _beside_training(model, row)
     yield _outputs(row)
     yield row.precision
     yield duration(row.first_call_s[0]) if row.first_call_s else ""
 
 
 def _beside_training(model: ModelReport, row: Row) -> str:
-    found = (p for p in model.pairs if p.row == row.name and p.against.startswith("training "))
+    found = (p for p in model.pairs if p.row == row.name and p.against.startswith(TRAINING))
     pair = next(found, None)
     return "" if pair is None else f"{_times(pair.ratio)} {pair.verdict}"
 
@@ -94,7 +95,7 @@ def _outputs(row: Row) -> str:
     if row.wrong:
         return "WRONG"
     checked = "not checked" if row.equivalence is None else row.equivalence.verdict
-    return f"{row.proof}, {checked}" if row.proof else checked
+    return f"{checked}, graph {row.proof}" if row.proof else checked
 
 
 def _sentence(pair: Pair) -> str:
@@ -109,7 +110,7 @@ def _facts(model: ModelReport) -> Iterator[str]:
             yield f"{row.name} is WRONG: {clean(str(row.equivalence))}"
         if row.reason:
             yield f"{row.name} was not measured to the end: {clean(row.reason)}"
-    ours = [row for row in model.rows if row.variant == "flatfold" and row.nodes is not None]
+    ours = [row for row in model.rows if row.variant == FLATFOLD and row.nodes is not None]
     before = next(iter(model.rows))
     for row in ours:
         yield (

@@ -54,7 +54,7 @@ class Checks:
             self.source.model,
             variant.graph,
             reference=reference,
-            progress=lambda label: self.progress(f"checking on {label}: {name}"),
+            progress=lambda label: self.progress(f"round 1 on {name}: {label}"),
         )
         if failures and not runner.alive:
             raise failures[-1]

@@ -119,18 +119,18 @@ def measure(
         alive = [n for n in (*names[turn:], *names[:turn]) if not records[n].reason]
         if not alive:
             break
-        label = f"round {done + 1} of {max(plan.rounds, done + 1)}"
+        label = f"round {done + 1}"
         with ExitStack() as stack:
-            field_ = _Field({n: launch[n] for n in alive}, records, plan, stack)
-            field_.start(inspect if done == 0 else lambda name, runner: None, progress, label)
-            progress(f"measuring on {label}")
-            field_.run()
+            contest = _Round({n: launch[n] for n in alive}, records, plan, stack)
+            contest.start(inspect if done == 0 else lambda name, runner: None, progress, label)
+            progress(f"{label} on blocks of each in turn")
+            contest.run()
         done += 1
         sure = done >= plan.rounds and decided(records)
     return Measured(records, done, sure)
 
 
-class _Field:
+class _Round:
     """The variants of one round, each in its process."""
 
     def __init__(
@@ -147,7 +147,7 @@ class _Field:
     def start(self, inspect: Callable[[str, Runner], None], progress: Progress, label: str) -> None:
         """Builds and warms up each, one after the other."""
         for name, launch in self.launch.items():
-            progress(f"starting on {label}: {name}")
+            progress(f"{label} on {name}")
             record = self.records[name]
             record.samples.append([])
             try:

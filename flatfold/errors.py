@@ -99,7 +99,8 @@ class NotEquivalent(PassError):
 
 
 class Inconclusive(FlatfoldError):
-    """Neither that two models are equal nor that they differ could be shown."""
+    """Nothing could be shown: neither that two models are equal nor that they differ, or how long
+    one of several takes."""
 
     code = "INCONCLUSIVE"
     exit_code = 7

@@ -26,6 +26,9 @@ def show(report: Report, console: Console) -> None:
     """Every model with its rows, flatfold beside each other row, and how it was measured."""
     for model in report.models:
         inputs = ", ".join(f"{clean(n)} {_sizes(shape)}" for n, shape in model.inputs.items())
+        if model.reason:
+            console.print(f"{clean(model.model)} was not measured: {clean(model.reason)}\n")
+            continue
         console.print(f"{clean(model.model)} on {inputs}\n", style="bold")
         console.print(_table(model, _block(console)))
         console.print()

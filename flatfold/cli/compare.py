@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +11,11 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import err, out, working
-from flatfold.errors import InputError, OutputError, Regression
+from flatfold.errors import Inconclusive, InputError, OutputError, Regression
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flatfold.comparing.data import Report
     from flatfold.comparing.regression import Change
 
@@ -51,7 +53,8 @@ Budget = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Of every engine; default one per core.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Of every engine; default one per physical core."),
 ]
 JsonFile = Annotated[
     str | None,
@@ -107,7 +110,7 @@ def compare(
 
 def _finish(report: Report, json: str | None, old: Report | None, allowed: float) -> None:
     """Writes and shows the report; what became slower last. Raises Regression."""
-    from flatfold.cli.bars import show, show_changes
+    from flatfold.cli.bars import show
     from flatfold.comparing.regression import changes
 
     console = err() if json == STDOUT else out()
@@ -116,9 +119,20 @@ def _finish(report: Report, json: str | None, old: Report | None, allowed: float
     elif json is not None:
         _write(Path(json), report.to_json())
     show(report, console)
-    if old is None:
-        return
-    found = changes(old, report, allowed)
+    if old is not None:
+        _judge(changes(old, report, allowed), console, allowed)
+    lost = [model for model in report.models if model.reason]
+    if lost:
+        raise Inconclusive(
+            f"{len(lost)} of {len(report.models)} models were not measured",
+            where="; ".join(f"{model.model}: {model.reason}" for model in lost),
+        )
+
+
+def _judge(found: Sequence[Change], console: Console, allowed: float) -> None:
+    """Shows how each row fares beside the baseline. Raises Regression."""
+    from flatfold.cli.bars import show_changes
+
     show_changes(found, console)
     failed = [change for change in found if change.failed]
     if failed:

@@ -32,7 +32,7 @@ def compare(
     those that are installed. Each row is checked against the training graph. At least `rounds`
     rounds of fresh processes (5), then more until every pair is decided, but none is begun after
     `budget_s` seconds (300) for a model. `threads` are those of every engine; by default one per
-    core that this process may use. What fails is a row with its reason.
+    physical core that this process may use. What fails is a row with its reason.
     """
     from flatfold.comparing.measuring import Plan
     from flatfold.comparing.reporting import report_on

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatfold.comparing import paired
+from flatfold.comparing import arrays, paired
 from flatfold.comparing.checking import Checks
 from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Pair, Row
 from flatfold.comparing.measuring import Plan, Record, Runner, measure
@@ -126,7 +126,8 @@ def notes(report: ModelReport, plan: Plan) -> list[str]:
     slower = paired.drift(reference.samples_s) if reference is not None else 0.0
     if abs(slower) > DRIFT:
         found.append(
-            f"the machine drifted: {report.reference} took {slower:+.1%} in the later rounds"
+            f"the machine drifted: the time of {report.reference} changed by {slower:+.1%} "
+            "from the earlier rounds to the later ones"
         )
     unsteady = [row.name for row in report.rows if not row.steady]
     if unsteady:
@@ -205,13 +206,11 @@ def _launcher(job: Mapping[str, Any], folder: Path, limit: float) -> Callable[[]
 
 def _store_feeds(source: Source, terms: Terms, path: Path) -> dict[str, tuple[int, ...]]:
     """Writes the inputs that all variants are given, and says how large they are."""
-    import numpy as np
-
     from flatfold.backends.feeds import specs_of
     from flatfold.backends.sizes import check_sizes, drawn, shapes_of
 
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
     check_sizes(specs, terms.batch, terms.image)
     shapes = shapes_of(specs, terms.batch, terms.image)
-    np.savez(path, **drawn(specs, shapes))  # type: ignore[arg-type]
+    arrays.store(path, drawn(specs, shapes))
     return shapes

@@ -24,10 +24,11 @@ FLATFOLD, TRAINING = "flatfold", "training"
 class Row:
     """One variant on one target: how long it takes, in which precision, and whether it is right.
 
-    `samples_s` are seconds by process, block and run; `build_s` and `first_call_s` have one number
-    for each process, and are in no statistic. `prepare_s` is what making the graph took, `proof`
-    the verdict on that graph, and `equivalence` what the engine's own outputs are worth against the
-    training graph. `reason` says why there is no time, or no time of the later processes.
+    `samples_s` are seconds by process, block and run; `build_s`, which includes loading the
+    library, and `first_call_s` have one number for each process, and are in no statistic.
+    `prepare_s` is what making the graph took, `proof` the verdict on that graph, and `equivalence`
+    what the engine's own outputs are worth against the training graph. `reason` says why there is
+    no time, or no time of the later processes.
     """
 
     variant: str
@@ -119,17 +120,19 @@ class ModelReport:
 
     `noise` is the ratio of the row `reference` to itself in another process (an A/A pair); None
     where it could not be measured. `decided`: whether no pair is left inconclusive.
+    `reason` says why there are no rows.
     """
 
     model: str
     inputs: dict[str, tuple[int, ...]]
-    reference: str
-    rows: tuple[Row, ...]
+    reference: str = ""
+    rows: tuple[Row, ...] = ()
     pairs: tuple[Pair, ...] = ()
     noise: Estimate | None = None
     rounds: int = 0
     decided: bool = False
     notes: tuple[str, ...] = ()
+    reason: str = ""
 
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.name == name), None)

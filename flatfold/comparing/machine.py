@@ -85,6 +85,13 @@ def affinity() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
+def physical_cores() -> int:
+    """Those that this process may use; two threads on one of them take it from each other."""
+    places = (_CPUS / f"cpu{core}/topology/thread_siblings_list" for core in affinity())
+    siblings = {_text(place).strip() for place in places}
+    return len(siblings) if siblings and "" not in siblings else cores()
+
+
 def environment(before: State, after: State, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Enough to measure again: plain JSON values, with those of `facts`."""
     return {

@@ -20,6 +20,7 @@ from flatfold.backends.apart import (
     how_it_ended,
     log_end,
 )
+from flatfold.comparing import arrays
 from flatfold.comparing.measuring import Started
 from flatfold.errors import TargetError
 
@@ -73,13 +74,10 @@ class Process:
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name."""
-        import numpy as np
-
         given, made = self.folder / "given.npz", self.folder / "made.npz"
-        np.savez(given, **feeds)
+        arrays.store(given, feeds)
         self._ask("run", feeds=str(given), outputs=str(made))
-        with np.load(made, allow_pickle=False) as content:
-            return dict(content)
+        return arrays.read(made)
 
     def close(self) -> None:
         end_with_children(self.child)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flatfold.comparing import arrays
 from flatfold.errors import FlatfoldError, TargetError
 
 MOST_WARMUP = 50  # runs
@@ -35,7 +36,7 @@ class Worker:
         begin = time.perf_counter()
         self.subject = self._module() if self.job["target"] == "torch" else self._engine()
         built = time.perf_counter()
-        self.bound = self.subject.bind(_arrays(self.job["feeds"]))
+        self.bound = self.subject.bind(arrays.read(self.job["feeds"]))
         first = self.block(0)["samples"]
         return {
             "build_s": built - begin,
@@ -70,9 +71,7 @@ class Worker:
 
     def run(self, feeds: str, outputs: str) -> dict[str, Any]:
         """The outputs for other feeds, from one file into another."""
-        import numpy as np
-
-        np.savez(outputs, **self.subject.run(_arrays(feeds)))
+        arrays.store(outputs, self.subject.run(arrays.read(feeds)))
         return {}
 
     def _once(self) -> float:
@@ -100,13 +99,6 @@ class Worker:
             compiled=job["compiled"],
             threads=job["threads"],
         )
-
-
-def _arrays(path: str) -> dict[str, Any]:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as content:
-        return dict(content)
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from flatfold.__main__ import run
 from flatfold.comparing import reporting
-from flatfold.comparing.data import Report
+from flatfold.comparing.data import ModelReport, Report
 from tests.cli.running import flatfold, write_onnx
 from tests.comparing import made
 
@@ -116,6 +117,20 @@ def test_what_cannot_work_is_told_before_anything_is_measured(
     assert run(["compare", "net.onnx", *options]) == code
     assert not canned
     assert capsys.readouterr().err.startswith("error[")
+
+
+def test_a_model_that_was_not_measured_does_not_lose_the_others(
+    canned: list[Any], capsys: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = ModelReport("gone", {}, reason="no such file")
+    both = dataclasses.replace(made.report(), models=(lost, *made.report().models))
+    monkeypatch.setattr(reporting, "report_on", lambda *_, **__: both)
+    assert run(["compare", "gone.onnx", "net.onnx", "--json", "new.json"]) == 7
+    assert Report.from_json(Path("new.json").read_text()) == both
+    printed = capsys.readouterr()
+    assert "gone was not measured: no such file" in printed.out
+    assert "flatfold ort-cpu is faster" in printed.out
+    assert "error[INCONCLUSIVE]: 1 of 2 models" in printed.err
 
 
 def test_names_from_a_report_cannot_act_on_the_terminal(

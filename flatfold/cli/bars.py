@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 WIDTH = 20
 FLATFOLD, TRAINING = "flatfold", "training"  # in `comparing.data`, which loads NumPy
 STYLES = {"faster": "green", "slower": "red"}
-COLUMNS = ("", "latency [95 %]", "", "p90", "vs training", "outputs", "runs in", "first call")
+COLUMNS = ("", "latency [95 %]", "time beside training", "outputs", "runs in")
+MORE = ("", "p90", "first call")  # where there is room; the first is the bar
+ROOM = {150: 3, 120: 1}  # columns of a terminal: how many of them it has room for
 
 
 def show(report: Report, console: Console) -> None:
@@ -30,7 +32,7 @@ def show(report: Report, console: Console) -> None:
             console.print(f"{clean(model.model)} was not measured: {clean(model.reason)}\n")
             continue
         console.print(f"{clean(model.model)} on {inputs}\n", style="bold")
-        console.print(_table(model, _block(console)))
+        console.print(_table(model, console))
         console.print()
         for pair in model.pairs:
             if pair.row.startswith(FLATFOLD) and not pair.against.startswith(TRAINING):
@@ -58,40 +60,46 @@ def show_changes(found: Sequence[Change], console: Console) -> None:
         console.print(text, style="red" if change.failed else None, soft_wrap=True)
 
 
-def _table(model: ModelReport, block: str) -> Table:
+def _table(model: ModelReport, console: Console) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in COLUMNS:
-        table.add_column(title, no_wrap=True)
+    room = next((more for width, more in ROOM.items() if console.width >= width), 0)
+    for title in (*COLUMNS, *MORE[:room]):
+        table.add_column(title, overflow="fold")  # nothing is cut off where it is narrow
     longest = max((row.latency.value for row in model.rows if row.latency), default=1.0)
     fastest = next(iter(model.ranking()), None)
     for row in model.rows:
-        style = "bold" if row is fastest else None
-        table.add_row(*_cells(model, row, longest, block), style=style)
+        more = [*_more_cells(row, longest, _block(console))]
+        table.add_row(*_cells(model, row), *more[:room], style="bold" if row is fastest else None)
     return table
 
 
-def _cells(model: ModelReport, row: Row, longest: float, block: str) -> Iterator[str]:
+def _cells(model: ModelReport, row: Row) -> Iterator[str]:
     yield row.name
+    yield duration(row.latency.value, row.latency.interval) if row.latency else "not measured"
+    yield "reference" if row.variant == TRAINING else _beside_training(model, row)
+    yield _outputs(row)
+    yield row.precision
+
+
+def _more_cells(row: Row, longest: float, block: str) -> Iterator[str]:
     if row.latency is None:
-        yield "not measured"
-        yield from ("", "", "")
+        yield from ("", "")
     else:
-        yield duration(row.latency.value, row.latency.interval)
         yield block * max(1, round(WIDTH * row.latency.value / longest))
         p90 = row.percentiles[90]
         yield "n too small" if p90 is None else duration(p90)
-        yield "reference" if row.variant == TRAINING else _beside_training(model, row)
-    yield _outputs(row)
-    yield row.precision
     yield duration(row.first_call_s[0]) if row.first_call_s else ""
 
 
 def _beside_training(model: ModelReport, row: Row) -> str:
     found = (p for p in model.pairs if p.row == row.name and p.against.startswith(TRAINING))
     pair = next(found, None)
-    return "" if pair is None else f"{_times(pair.ratio)} {pair.verdict}"
+    if pair is None:
+        return ""
+    low, high = pair.ratio.interval
+    return f"{pair.ratio.value:.3g}x [{low:.3g}, {high:.3g}] {pair.verdict}"
 
 
 def _outputs(row: Row) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from flatfold.__main__ import run
+from flatfold.cli.bars import show
 from flatfold.comparing import reporting
 from flatfold.comparing.data import ModelReport, Report
 from tests.cli.running import flatfold, write_onnx
@@ -52,7 +55,7 @@ def test_the_table_has_every_row_and_verdict(canned: list[Any], capsys: Read) ->
     printed = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert "reference" in lines["training ort-cpu"] and "#" * 20 in lines["training ort-cpu"]
-    assert "0.5x the time [0.5, 0.5] faster" in lines["flatfold ort-cpu"]
+    assert "0.5x [0.5, 0.5] faster" in lines["flatfold ort-cpu"]
     assert "sampled, graph certified" in lines["flatfold ort-cpu"]
     assert "WRONG" in lines["onnxsim ort-cpu"] and "the time" not in lines["onnxsim ort-cpu"]
     assert "not measured" in lines["eager torch"]
@@ -67,6 +70,18 @@ def test_the_table_has_every_row_and_verdict(canned: list[Any], capsys: Read) ->
     ):
         assert told in printed
     assert "\x1b" not in printed and "█" not in printed, "plain where there is no terminal"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_terminal_of_any_width_cuts_nothing_off(width: int) -> None:
+    stream = io.StringIO()
+    options: dict[str, Any] = {"markup": False, "highlight": False, "color_system": None}
+    show(made.report(), Console(file=stream, width=width, force_terminal=True, **options))
+    printed = stream.getvalue()
+    assert "…" not in printed
+    assert ("█" * 20 in printed) == (width >= 120)
+    words = printed.replace("\n", " ").split()
+    assert {"[20.0,", "40.0", "faster", "certified", "WRONG", "fp32"} <= set(words)
 
 
 def test_what_is_asked_for_arrives(canned: list[dict[str, Any]]) -> None:

@@ -19,8 +19,7 @@ from flatfold.comparing.reporting import report_on
 from flatfold.errors import InputError, UnknownName
 from flatfold.resolve import resolve
 from tests.cli.running import write_onnx
-
-QUICK = Plan(rounds=3, most_rounds=3, blocks=2, block_s=0.005, warm_s=0.1)
+from tests.comparing import made
 
 
 def planted(tool: str, model: ir.Model) -> ir.Model:
@@ -35,7 +34,7 @@ def planted(tool: str, model: ir.Model) -> ir.Model:
     return graph
 
 
-def report(path: Path, plan: Plan = QUICK, **options: Any) -> Report:
+def report(path: Path, plan: Plan = made.QUICK, **options: Any) -> Report:
     asked: dict[str, Any] = {"against": ["onnxsim", "onnxslim"], "threads": 1, **options}
     return report_on([lambda: resolve(path)], ["ort-cpu"], plan=plan, **asked)
 

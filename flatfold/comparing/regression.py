@@ -1,7 +1,8 @@
 """A report beside an older one: what became slower, and by more than is allowed.
 
 A row is judged by its time relative to that of the training graph in the same report, which was
-measured block by block beside it: a machine that is slower as a whole is no regression.
+measured block by block beside it: a machine that is slower as a whole is no regression. Where one
+of the two reports has no training graph to judge by, the times themselves are compared.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flatfold.comparing import paired
-from flatfold.comparing.data import FLATFOLD, ModelReport, Report, Row
+from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Report, Row
 from flatfold.comparing.paired import Estimate
 from flatfold.errors import InputError
 
@@ -74,17 +75,18 @@ def _change(old: ModelReport, before: Row, new: ModelReport, after: Row, allowed
     if not after.ranked:
         why = after.reason or ("it is wrong" if after.wrong else "it was not shown to be right")
         return Change(old.model, before.name, None, "failed", True, why)
-    ratio = paired.quotient(_relative(new, after), _relative(old, before))
+    times = _beside_training(new, after), _beside_training(old, before)
+    if times[0] is None or times[1] is None:
+        times = after.latency, before.latency
+    assert times[0] is not None and times[1] is not None  # both are ranked
+    ratio = paired.quotient(times[0], times[1])
     word = paired.verdict(ratio, noise=0.0, delta=allowed)
     return Change(old.model, before.name, ratio, word, word == paired.SLOWER)
 
 
-def _relative(report: ModelReport, row: Row) -> Estimate:
-    """The time of a row relative to the training graph's; without one, its time alone."""
-    base = report.row(report.reference)
-    if base is not None and base.ranked:
-        found = paired.ratio(row.samples_s, base.samples_s)
-        if found is not None:
-            return found
-    assert row.latency is not None  # it is ranked
-    return row.latency
+def _beside_training(report: ModelReport, row: Row) -> Estimate | None:
+    """The time of a row relative to the training graph's on its target, if that can be compared."""
+    base = report.row(f"{TRAINING} {row.target}")
+    if base is None or not base.ranked:
+        return None
+    return paired.ratio(row.samples_s, base.samples_s)

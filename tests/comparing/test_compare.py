@@ -161,6 +161,21 @@ def test_a_regression_is_what_is_slower_beside_the_training_graph(found: Report)
         assert not any(change.failed for change in changes(old, new, 0.05))
 
 
+def test_without_a_training_graph_in_both_the_times_themselves_are_compared() -> None:
+    old, new = made.report(0.02), made.report(0.02)
+    (model,) = new.models
+    training, *others = model.rows
+    unranked = dataclasses.replace(training, reason="it crashed")
+    for rows in ((unranked, *others), tuple(others)):
+        without = dataclasses.replace(new, models=(dataclasses.replace(model, rows=rows),))
+        for a, b in ((old, without), (without, old)):
+            (change,) = changes(a, b, 0.05)
+            assert (change.verdict, change.failed) == ("same", False)
+        (change,) = changes(old, slowed(without, 1.2), 0.05)
+        assert change.failed and change.ratio is not None
+        assert change.ratio.value == pytest.approx(1.2)
+
+
 def test_what_is_no_longer_measured_is_a_regression(found: Report) -> None:
     (model,) = found.models
     rows = tuple(dataclasses.replace(row, reason="it crashed") for row in model.rows)

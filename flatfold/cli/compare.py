@@ -24,7 +24,7 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help=given.MODEL_FORMS, autocompletion=given.complete_model),
+    typer.Argument(metavar="MODEL", help=given.MODEL_FORMS, autocompletion=given.complete_model),
 ]
 Targets = Annotated[
     list[str] | None,

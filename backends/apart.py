@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold import errors
 from flatfold.backends.model_file import write_model
-from flatfold.errors import BuildError
+from flatfold.errors import BuildError, FlatfoldError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,14 +78,14 @@ def _supervise(place: Path, target: str, time_limit: float, progress: Say) -> in
             stdin=subprocess.PIPE,  # it closes when this process dies, and then the maker ends too
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # so that what it starts can be killed with it
         )
         late = threading.Event()
 
         def stop() -> None:
             late.set()
-            _kill(child)
+            end_with_children(child)
 
         alarm = threading.Timer(time_limit, stop)
         alarm.daemon = True
@@ -95,7 +95,7 @@ def _supervise(place: Path, target: str, time_limit: float, progress: Say) -> in
             code = child.wait()
         finally:
             alarm.cancel()
-            _kill(child)
+            end_with_children(child)
             assert child.stdin is not None
             child.stdin.close()
     if late.is_set():
@@ -120,30 +120,49 @@ def _listen(child: subprocess.Popen[bytes], log: Any, progress: Say) -> None:
                 log.flush()
 
 
-def _failure(place: Path, target: str, code: int) -> Exception:
+def _failure(place: Path, target: str, code: int) -> FlatfoldError:
     try:
-        found = json.loads((place / ERROR).read_text(encoding="utf-8"))
-        kind = getattr(errors, found.pop("kind"))
-        error: Exception = kind(found.pop("cause"), **found)
-        return error
+        return error_of(json.loads((place / ERROR).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     return BuildError(
-        f"the build {how}{_end(place)}",
+        f"the build {how_it_ended(code)}{_end(place)}",
         where=f"target {target}",
         hint="please report it with the model to the makers of the target; another one may do",
     )
 
 
+def facts_of(error: FlatfoldError) -> dict[str, str]:
+    """An error as JSON, to be raised again in another process."""
+    kind = type(error).__name__
+    return {"kind": kind, "cause": error.cause, "where": error.where, "hint": error.hint}
+
+
+def error_of(facts: Mapping[str, str]) -> FlatfoldError:
+    """The error that `facts_of` wrote."""
+    told = dict(facts)
+    kind = getattr(errors, told.pop("kind"))
+    error: FlatfoldError = kind(told.pop("cause"), **told)
+    return error
+
+
+def how_it_ended(code: int) -> str:
+    """The exit status of a process, to be put behind its name."""
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+
 def _end(place: Path) -> str:
-    """The end of the log, to be put behind a sentence."""
-    text = (place / LOG).read_bytes().decode(errors="replace")
+    return log_end(place / LOG)
+
+
+def log_end(log: Path) -> str:
+    """The end of a log, to be put behind a sentence."""
+    text = log.read_bytes().decode(errors="replace")
     tail = " ".join(text.split())[-_TAIL:]
     return f": {tail}" if tail else ""
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def end_with_children(child: subprocess.Popen[bytes]) -> None:
     """End the process and all that it has started; nothing is left of it afterwards."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
@@ -154,7 +173,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
         child.wait(_PATIENCE)
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Ours, with the paths on which this process found flatfold."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path}

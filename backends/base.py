@@ -41,7 +41,8 @@ class Backend(ABC):
 
     `options`: the frozen dataclass of its options, which all have a default. `packages`: the
     distributions that an engine is built with, in another version of which it may be another one.
-    `needs`: those to be installed besides what flatfold installs. `beside`: options for an engine
+    `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
+    how many threads an engine has, "" where there is none. `beside`: options for an engine
     that is timed in one process with others. `strict`: those under which nothing is rounded to less
     than the graph's own precision.
     """
@@ -50,6 +51,7 @@ class Backend(ABC):
     options: type[Any]
     packages: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    threads: str = ""
     beside: Mapping[str, object] = MappingProxyType({})
     strict: Mapping[str, object] = MappingProxyType({})
 

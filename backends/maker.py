@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from flatfold.backends.apart import ERROR, FOLDER, JOB, MODEL, SAID
+from flatfold.backends.apart import ERROR, FOLDER, JOB, MODEL, SAID, facts_of
 from flatfold.errors import FlatfoldError
 
 
@@ -25,9 +25,7 @@ def main(place: Path) -> int:
     try:
         make(place / MODEL, place / FOLDER, job["options"], say)
     except FlatfoldError as error:
-        kind = type(error).__name__
-        facts = {"kind": kind, "cause": error.cause, "where": error.where, "hint": error.hint}
-        (place / ERROR).write_text(json.dumps(facts), encoding="utf-8")
+        (place / ERROR).write_text(json.dumps(facts_of(error)), encoding="utf-8")
         return 1
     return 0
 

@@ -49,6 +49,7 @@ class Openvino(Backend):
     options = OpenvinoOptions
     packages = ("openvino",)
     needs = ("openvino",)
+    threads = "threads"
     strict = MappingProxyType({"inference_precision": "f32"})
 
     def device(self) -> str:

@@ -52,6 +52,7 @@ class OrtCpu(Backend):
     name = "ort-cpu"
     options: type[OrtOptions] = OrtOptions
     packages = PACKAGES
+    threads = "intra_threads"
     beside = MappingProxyType({"spinning": False})  # idle threads would take cores from the others
 
     def device(self) -> str:

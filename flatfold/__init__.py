@@ -8,6 +8,7 @@ Importing the package loads no framework and no engine.
 
 from __future__ import annotations
 
+from flatfold.comparing import compare
 from flatfold.driver import (
     compile,
     create_model,
@@ -25,6 +26,7 @@ __all__ = [
     "FlatfoldError",
     "Optimized",
     "__version__",
+    "compare",
     "compile",
     "create_model",
     "list_models",

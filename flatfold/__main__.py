@@ -12,6 +12,7 @@ import typer
 from flatfold import __version__
 from flatfold.cli.cache import app as cache
 from flatfold.cli.catalogue import models, targets
+from flatfold.cli.compare import compare
 from flatfold.cli.compile import compile
 from flatfold.cli.explain import explain
 from flatfold.cli.inspect import inspect
@@ -20,7 +21,8 @@ from flatfold.cli.reduce import reduce
 from flatfold.cli.verify import verify
 
 EPILOG = "Exit codes: 0 ok, 1 internal error, 2 usage, 3 input rejected, 4 not equivalent, "
-EPILOG += "6 target unavailable, 7 inconclusive, 8 build failed, 130 interrupted."
+EPILOG += "5 slower than the baseline, 6 target unavailable, 7 inconclusive, 8 build failed, "
+EPILOG += "130 interrupted."
 
 app = typer.Typer(
     name="flatfold",
@@ -28,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-for verb in (compile, verify, reduce, explain, models, targets, inspect):
+for verb in (compile, compare, verify, reduce, explain, models, targets, inspect):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 

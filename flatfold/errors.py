@@ -7,6 +7,7 @@ FlatfoldError
 ├─ PassError            a rewrite broke its promise; our bug; names the rewrite
 │  └─ NotEquivalent     outputs moved beyond the bound; carries the numbers
 ├─ Inconclusive         neither equal nor different could be shown
+├─ Regression           slower than a baseline by more than was allowed
 ├─ OutputError          the place to write to cannot be written
 └─ TargetError
    ├─ TargetUnavailable package or device missing; says what to install
@@ -98,10 +99,18 @@ class NotEquivalent(PassError):
 
 
 class Inconclusive(FlatfoldError):
-    """Neither that two models are equal nor that they differ could be shown."""
+    """Nothing could be shown: neither that two models are equal nor that they differ, or how long
+    one of several takes."""
 
     code = "INCONCLUSIVE"
     exit_code = 7
+
+
+class Regression(FlatfoldError):
+    """An engine is slower than in an older report, by more than was allowed; or no longer right."""
+
+    code = "REGRESSION"
+    exit_code = 5
 
 
 class TargetError(FlatfoldError):

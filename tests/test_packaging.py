@@ -26,6 +26,7 @@ PUBLIC = {
     "FlatfoldError",
     "Optimized",
     "__version__",
+    "compare",
     "compile",
     "create_model",
     "list_models",

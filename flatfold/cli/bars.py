@@ -1,0 +1,150 @@
+"""A report as tables for a terminal, with a bar for each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from flatfold.cli.text import count, duration
+from flatfold.escaping import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flatfold.comparing.data import ModelReport, Pair, Report, Row
+    from flatfold.comparing.paired import Estimate
+    from flatfold.comparing.regression import Change
+
+WIDTH = 20
+FLATFOLD, TRAINING = "flatfold", "training"  # in `comparing.data`, which loads NumPy
+STYLES = {"faster": "green", "slower": "red"}
+COLUMNS = ("", "latency [95 %]", "time beside training", "outputs", "runs in")
+MORE = ("", "p90", "first call")  # where there is room; the first is the bar
+ROOM = {150: 3, 120: 1}  # columns of a terminal: how many of them it has room for
+
+
+def show(report: Report, console: Console) -> None:
+    """Every model with its rows, flatfold beside each other row, and how it was measured."""
+    for model in report.models:
+        inputs = ", ".join(f"{clean(n)} {_sizes(shape)}" for n, shape in model.inputs.items())
+        if model.reason:
+            console.print(f"{clean(model.model)} was not measured: {clean(model.reason)}\n")
+            continue
+        console.print(f"{clean(model.model)} on {inputs}\n", style="bold")
+        console.print(_table(model, console))
+        console.print()
+        for pair in model.pairs:
+            if pair.row.startswith(FLATFOLD) and not pair.against.startswith(TRAINING):
+                console.print(
+                    f"  {_sentence(pair)}", style=STYLES.get(pair.verdict), soft_wrap=True
+                )
+        for note in _facts(model):
+            console.print(note, soft_wrap=True)
+        console.print()
+    facts = report.environment
+    console.print(
+        f"{facts['processor']}, {facts['threads']} threads on cores "
+        f"{','.join(map(str, facts['affinity']))}",
+        soft_wrap=True,
+    )
+
+
+def show_changes(found: Sequence[Change], console: Console) -> None:
+    """Each row beside what it was."""
+    for change in found:
+        told = _times(change.ratio) if change.ratio is not None else clean(change.reason)
+        text = f"{clean(change.model)}, {change.row}: {change.verdict} than the baseline, {told}"
+        if change.verdict in ("same", "inconclusive", "failed"):
+            text = f"{clean(change.model)}, {change.row}: {change.verdict}, {told}"
+        console.print(text, style="red" if change.failed else None, soft_wrap=True)
+
+
+def _table(model: ModelReport, console: Console) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    room = next((more for width, more in ROOM.items() if console.width >= width), 0)
+    for title in (*COLUMNS, *MORE[:room]):
+        table.add_column(title, overflow="fold")  # nothing is cut off where it is narrow
+    longest = max((row.latency.value for row in model.rows if row.latency), default=1.0)
+    fastest = next(iter(model.ranking()), None)
+    for row in model.rows:
+        more = [*_more_cells(row, longest, _block(console))]
+        table.add_row(*_cells(model, row), *more[:room], style="bold" if row is fastest else None)
+    return table
+
+
+def _cells(model: ModelReport, row: Row) -> Iterator[str]:
+    yield row.name
+    yield duration(row.latency.value, row.latency.interval) if row.latency else "not measured"
+    yield "reference" if row.variant == TRAINING else _beside_training(model, row)
+    yield _outputs(row)
+    yield row.precision
+
+
+def _more_cells(row: Row, longest: float, block: str) -> Iterator[str]:
+    if row.latency is None:
+        yield from ("", "")
+    else:
+        yield block * max(1, round(WIDTH * row.latency.value / longest))
+        p90 = row.percentiles[90]
+        yield "n too small" if p90 is None else duration(p90)
+    yield duration(row.first_call_s[0]) if row.first_call_s else ""
+
+
+def _beside_training(model: ModelReport, row: Row) -> str:
+    found = (p for p in model.pairs if p.row == row.name and p.against.startswith(TRAINING))
+    pair = next(found, None)
+    if pair is None:
+        return ""
+    low, high = pair.ratio.interval
+    return f"{pair.ratio.value:.3g}x [{low:.3g}, {high:.3g}] {pair.verdict}"
+
+
+def _outputs(row: Row) -> str:
+    if row.wrong:
+        return "WRONG"
+    checked = "not checked" if row.equivalence is None else row.equivalence.verdict
+    return f"{checked}, graph {row.proof}" if row.proof else checked
+
+
+def _sentence(pair: Pair) -> str:
+    if pair.verdict in ("same", "inconclusive"):
+        return f"{pair.row} and {pair.against}: {pair.verdict}, {_times(pair.ratio)}"
+    return f"{pair.row} is {pair.verdict} than {pair.against}, {_times(pair.ratio)}"
+
+
+def _facts(model: ModelReport) -> Iterator[str]:
+    for row in model.rows:
+        if row.wrong:
+            yield f"{row.name} is WRONG: {clean(str(row.equivalence))}"
+        if row.reason:
+            yield f"{row.name} was not measured to the end: {clean(row.reason)}"
+    ours = [row for row in model.rows if row.variant == FLATFOLD and row.nodes is not None]
+    before = next(iter(model.rows))
+    for row in ours:
+        yield (
+            f"{row.name}: {before.nodes} nodes became {row.nodes}, "
+            f"{count(before.macs)} multiply-accumulates {count(row.macs)}"
+        )
+    if model.noise is not None:
+        yield (
+            f"noise floor (the training graph beside itself): {_times(model.noise)}; "
+            f"{model.rounds} rounds of fresh processes"
+        )
+    yield from (f"note: {note}" for note in model.notes)
+
+
+def _times(ratio: Estimate) -> str:
+    """A ratio of times: "0.76x the time [0.75, 0.77]"."""
+    low, high = ratio.interval
+    return f"{ratio.value:.3g}x the time [{low:.3g}, {high:.3g}]"
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _block(console: Console) -> str:
+    return "█" if console.is_terminal and console.encoding.startswith("utf") else "#"

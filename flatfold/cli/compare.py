@@ -1,0 +1,196 @@
+"""flatfold compare: how long a model takes in each form that it can be had in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flatfold.cli import options as given
+from flatfold.cli.streams import err, out, working
+from flatfold.errors import Inconclusive, InputError, OutputError, Regression
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flatfold.comparing.data import Report
+    from flatfold.comparing.regression import Change
+
+STDOUT = "-"
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL", help=given.MODEL_FORMS, autocompletion=given.complete_model),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME",
+        autocompletion=given.complete_target,
+        help="May be repeated; default every target that runs here.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Of onnxsim, onnxslim, onnxscript, eager, torch.compile; default those installed.",
+    ),
+]
+Rounds = Annotated[
+    int | None, typer.Option(min=3, metavar="N", help="Rounds of fresh processes; default 5.")
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="S", help="No more rounds after this time for each model; default 300."
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Of every engine; default one per physical core."),
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the report there as JSON; - is stdout."),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="An older report: exit code 5 where flatfold is slower."),
+]
+FailAbove = Annotated[
+    str, typer.Option(metavar="PERCENT", help="How much slower than the baseline is allowed.")
+]
+
+
+def compare(
+    models: Models,
+    target: Targets = None,
+    against: Against = None,
+    weights: given.Weights = None,
+    batch: given.Batch = None,
+    size: given.Size = None,
+    verify: given.Verify = "certify",
+    rounds: Rounds = None,
+    budget: Budget = None,
+    threads: Threads = None,
+    json: JsonFile = None,
+    baseline: Baseline = None,
+    fail_above: FailAbove = "5%",
+    debug: given.Debug = False,
+) -> None:
+    """Time a model as exported, rewritten by other tools, in PyTorch and by flatfold."""
+    from flatfold.comparing.measuring import Plan
+    from flatfold.comparing.reporting import report_on
+
+    allowed, old = percent(fail_above), read(baseline) if baseline else None
+    _check_writable(json)
+    asked = {"rounds": rounds, "budget_s": budget}
+    plan = Plan(**{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
+    with working() as progress:
+        report = report_on(
+            [_reader(model, batch, size, weights) for model in models],
+            target or ["auto"],
+            against=None if against is None else [n.strip() for n in against.split(",") if n],
+            threads=threads,
+            plan=plan,
+            verify=verify,
+            batch=batch,
+            image=given.image_shape(size),
+            progress=progress,
+        )
+    _finish(report, json, old, allowed)
+
+
+def _finish(report: Report, json: str | None, old: Report | None, allowed: float) -> None:
+    """Writes and shows the report; what became slower last. Raises Regression."""
+    from flatfold.cli.bars import show
+    from flatfold.comparing.regression import changes
+
+    console = err() if json == STDOUT else out()
+    if json == STDOUT:
+        print(report.to_json())
+    elif json is not None:
+        _write(Path(json), report.to_json())
+    show(report, console)
+    if old is not None:
+        _judge(changes(old, report, allowed), console, allowed)
+    lost = [model for model in report.models if model.reason]
+    if lost:
+        raise Inconclusive(
+            f"{len(lost)} of {len(report.models)} models were not measured",
+            where="; ".join(f"{model.model}: {model.reason}" for model in lost),
+        )
+
+
+def _judge(found: Sequence[Change], console: Console, allowed: float) -> None:
+    """Shows how each row fares beside the baseline. Raises Regression."""
+    from flatfold.cli.bars import show_changes
+
+    show_changes(found, console)
+    failed = [change for change in found if change.failed]
+    if failed:
+        raise Regression(
+            f"{len(failed)} of {len(found)} rows are slower than the baseline by more than "
+            f"{allowed:.3g}, or no longer right",
+            where="; ".join(_named(change) for change in failed),
+            hint="measure again to be sure, or write a new baseline with --json",
+        )
+
+
+def percent(text: str) -> float:
+    """ "5%" and "5" are 0.05."""
+    found = _PERCENT.fullmatch(text.strip())
+    if not found or float(found[1]) == 0:
+        raise typer.BadParameter(f"expected a percentage such as 5%, found {text!r}")
+    return float(found[1]) / 100
+
+
+def read(path: str) -> Report:
+    """The report in a file. Raises InputError."""
+    from flatfold.comparing.data import Report
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot read the baseline: {error}", where=path) from error
+    return Report.from_json(text)
+
+
+def _named(change: Change) -> str:
+    told = change.reason if change.ratio is None else f"{change.ratio.value:.3g}x the time"
+    return f"{change.model}, {change.row}: {told}"
+
+
+def _reader(
+    model: str, batch: int | None, size: str | None, weights: str | None
+) -> Callable[[], Any]:
+    from flatfold.cli.verify import graph_of
+    from flatfold.resolve import resolve
+
+    shape = given.input_shape(model, batch, size, False)
+    return lambda: resolve(graph_of(model), input_shape=shape, weights=weights)
+
+
+def _check_writable(json: str | None) -> None:
+    """Raises OutputError now rather than after minutes of measuring."""
+    if json is None or json == STDOUT:
+        return
+    if not Path(json).resolve().parent.is_dir() or Path(json).is_dir():
+        raise OutputError("no file can be written there", where=json, hint="make its folder first")
+
+
+def _write(path: Path, text: str) -> None:
+    from flatfold.backends.staging import filled, os_errors_as_ours
+
+    with (
+        os_errors_as_ours(path, "file that you may write"),
+        filled(path.resolve().parent) as staging,
+    ):
+        (staging / path.name).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,221 @@
+"""What a report holds: plain data with a schema number, from which every view of it is drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from flatfold.backends import order_statistics
+from flatfold.comparing import paired
+from flatfold.comparing.paired import Estimate, Samples
+from flatfold.errors import InputError
+from flatfold.proof.equivalence import Equivalence
+
+SCHEMA = 1
+PERCENTILES = (50, 90, 95, 99)
+FLATFOLD, TRAINING = "flatfold", "training"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant on one target: how long it takes, in which precision, and whether it is right.
+
+    `samples_s` are seconds by process, block and run; `build_s`, which includes loading the
+    library, and `first_call_s` have one number for each process, and are in no statistic.
+    `prepare_s` is what making the graph took, `proof` the verdict on that graph, and `equivalence`
+    what the engine's own outputs are worth against the training graph. `reason` says why there is
+    no time, or no time of the later processes.
+    """
+
+    variant: str
+    target: str
+    precision: str = ""
+    equivalence: Equivalence | None = None
+    proof: str = ""
+    samples_s: Samples = ()
+    build_s: tuple[float, ...] = ()
+    first_call_s: tuple[float, ...] = ()
+    prepare_s: float | None = None
+    steady: bool = True
+    layers: int | None = None
+    nodes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant} {self.target}"
+
+    @cached_property
+    def latency(self) -> Estimate | None:
+        """The median of a run with its 95 % interval; None where fewer than three processes ran."""
+        return paired.level(self.samples_s)
+
+    @cached_property
+    def percentiles(self) -> dict[int, float | None]:
+        """None where there are too few runs to tell."""
+        runs = [run for process in self.samples_s for block in process for run in block]
+        return {p: order_statistics.percentile(runs, p) for p in PERCENTILES}
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it computes something else than the training graph."""
+        return self.equivalence is not None and self.equivalence.verdict == "refuted"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its time may be compared: only what was shown to be right is."""
+        passed = self.equivalence is not None and self.equivalence.passed
+        return passed and not self.reason and self.latency is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        latency = self.latency
+        told = asdict(self)
+        if told["equivalence"] is not None:  # an error may be infinite, which JSON does not have
+            told["equivalence"] = {n: _finite(v) for n, v in told["equivalence"].items()}
+        return {
+            **told,
+            "median_s": None if latency is None else latency.value,
+            "interval_s": None if latency is None else latency.interval,
+            "percentiles_s": {f"p{p}": value for p, value in self.percentiles.items()},
+            "wrong": self.wrong,
+            "ranked": self.ranked,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Row:
+        """What is worked out from the rest is not read but worked out again."""
+        known = _known(cls, content)
+        if known["equivalence"] is not None:
+            told = {n: math.inf if v is None else v for n, v in known["equivalence"].items()}
+            known["equivalence"] = Equivalence.from_dict(told)
+        known["samples_s"] = tuple(
+            tuple(tuple(block) for block in process) for process in known["samples_s"]
+        )
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows by name: `row` takes `ratio` times as long as `against`; `verdict` is of `row`."""
+
+    row: str
+    against: str
+    ratio: Estimate
+    verdict: str
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Pair:
+        return cls(**{**_known(cls, content), "ratio": _estimate(content["ratio"])})
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model: its rows, the pairs among them, and what two processes of one row differ by.
+
+    `noise` is the ratio of the row `reference` to itself in another process (an A/A pair); None
+    where it could not be measured. `decided`: whether no pair is left inconclusive.
+    `reason` says why there are no rows.
+    """
+
+    model: str
+    inputs: dict[str, tuple[int, ...]]
+    reference: str = ""
+    rows: tuple[Row, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    noise: Estimate | None = None
+    rounds: int = 0
+    decided: bool = False
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+    def row(self, name: str) -> Row | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+    def pair(self, row: str, against: str) -> Pair | None:
+        wanted = (pair for pair in self.pairs if (pair.row, pair.against) == (row, against))
+        return next(wanted, None)
+
+    def ranking(self) -> list[Row]:
+        """The rows that may be compared, the fastest first."""
+        rows = [(row.latency.value, row) for row in self.rows if row.ranked and row.latency]
+        return [row for _, row in sorted(rows, key=lambda item: item[0])]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ModelReport:
+        known = _known(cls, content)
+        known["inputs"] = {name: tuple(shape) for name, shape in content["inputs"].items()}
+        known["rows"] = tuple(map(Row.from_dict, content["rows"]))
+        known["pairs"] = tuple(map(Pair.from_dict, content["pairs"]))
+        known["noise"] = _estimate(content["noise"]) if content["noise"] is not None else None
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `flatfold.compare` gives back: the models, and all that it takes to measure again."""
+
+    models: tuple[ModelReport, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "options": self.options,
+            "models": [model.to_dict() for model in self.models],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Report:
+        """What `to_dict` wrote, JSON in between or not. Raises InputError for anything else."""
+        found = content.get("schema") if isinstance(content, Mapping) else None
+        if found != SCHEMA:
+            raise InputError(
+                f"expected a report of schema {SCHEMA}, found {found!r}",
+                hint="write one with `flatfold compare --json FILE`",
+            )
+        try:
+            models = tuple(map(ModelReport.from_dict, content["models"]))
+            return cls(models, dict(content["environment"]), dict(content["options"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the report is damaged: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Raises InputError."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except (RecursionError, ValueError) as error:
+            raise InputError(f"the report is no JSON: {error}") from error
+
+    def rows(self) -> Iterator[tuple[ModelReport, Row]]:
+        for model in self.models:
+            for row in model.rows:
+                yield model, row
+
+
+def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `kind`, lists as tuples; what another version added is left out."""
+    found = {f.name: content[f.name] for f in fields(kind) if f.name in content}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _estimate(content: Mapping[str, Any]) -> Estimate:
+    return Estimate(**_known(Estimate, content))

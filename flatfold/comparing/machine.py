@@ -1,0 +1,130 @@
+"""The machine that is measured on: what it is, what else it does, and whether it slowed down."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from flatfold.backends.environment import cores, load_average, processor, versions
+
+PACKAGES = (
+    "flatfold",
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxscript",
+    "onnxsim",
+    "onnxslim",
+    "openvino",
+    "torch",
+)
+WATCHED_S = 0.5  # how long is looked for other work
+LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
+
+_STAT = Path("/proc/stat")
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class State:
+    """A moment: cores kept busy by others, load averages, throttlings so far, clocks in kHz."""
+
+    busy: float | None
+    load: tuple[float, float, float] | None
+    throttled: int | None
+    clocks_khz: tuple[int, ...]
+
+
+def state(sleep: Callable[[float], None] = time.sleep) -> State:
+    """Looks at the machine for half a second, in which this process does nothing."""
+    before, begin = busy_seconds(_text(_STAT)), time.monotonic()
+    sleep(WATCHED_S)
+    after, seconds = busy_seconds(_text(_STAT)), time.monotonic() - begin
+    busy = round((after - before) / max(seconds, WATCHED_S), 2) if before and after else None
+    counts = [int(text) for text in _each("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    clocks = tuple(int(text) for text in _each("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    return State(busy, load_average(), sum(counts) if counts else None, clocks)
+
+
+def busy_seconds(stat: str) -> float | None:
+    """Processor time spent so far by all, other virtual machines too, from /proc/stat."""
+    first = stat.partition("\n")[0].split()
+    if len(first) < 9 or first[0] != "cpu":
+        return None
+    user, nice, system, _idle, _waiting, irq, softirq, steal = (int(n) for n in first[1:9])
+    return (user + nice + system + irq + softirq + steal) / 100  # hundredths of a second
+
+
+def warnings(before: State, after: State) -> list[str]:
+    """What makes the times less believable."""
+    found = []
+    for when, moment in (("began", before), ("ended", after)):
+        if moment.busy is not None and moment.busy > LOADED:
+            found.append(
+                f"other work kept {moment.busy:.1f} of {cores()} cores busy when it {when}: "
+                "measure again on an idle machine"
+            )
+    if before.throttled is not None and (after.throttled or 0) > before.throttled:
+        count = (after.throttled or 0) - before.throttled
+        found.append(f"the processor was slowed down for its heat {count} times")
+    return found
+
+
+def affinity() -> list[int]:
+    """The cores that this process, and so every worker, may use; empty where it is not told."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def physical_cores() -> int:
+    """Those that this process may use; two threads on one of them take it from each other."""
+    places = (_CPUS / f"cpu{core}/topology/thread_siblings_list" for core in affinity())
+    siblings = {_text(place).strip() for place in places}
+    return len(siblings) if siblings and "" not in siblings else cores()
+
+
+def environment(before: State, after: State, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Enough to measure again: plain JSON values, with those of `facts`."""
+    return {
+        "processor": processor(),
+        "system": platform.platform(),
+        "cores": cores(),
+        "affinity": affinity(),
+        "governor": sorted(set(_each("cpu[0-9]*/cpufreq/scaling_governor"))),
+        "before": _plain(before),
+        "after": _plain(after),
+        "versions": {name: v for name, v in versions(PACKAGES).items() if v},
+        "command": shlex.join(sys.argv),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **facts,
+    }
+
+
+def _plain(moment: State) -> dict[str, Any]:
+    return {
+        "busy_cores": moment.busy,
+        "load_average": None if moment.load is None else list(moment.load),
+        "throttled": moment.throttled,
+        "clocks_khz": list(moment.clocks_khz),
+    }
+
+
+def _each(pattern: str) -> Iterable[str]:
+    found = (_text(path).strip() for path in sorted(_CPUS.glob(pattern)))
+    return [text for text in found if text]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,182 @@
+"""The protocol: fresh processes, one block at a time, in an order that favours nobody.
+
+A round starts every variant in a process of its own, in an order rotated from round to round, and
+warms each up until it is steady. Then the blocks: all variants in that order, then all in reverse,
+and so on, so that of any two each goes first as often as the other. Only one process works at a
+time. Rounds go on until every pair is decided or the budget is spent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flatfold.comparing import paired
+from flatfold.errors import FlatfoldError, InputError
+
+Progress = Callable[[str], None]
+Blocks = list[list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    At least `rounds` rounds, then more until every pair is decided, but none is begun after
+    `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s` seconds of
+    each variant, after a warm-up of `warm_s` at most. Times within a factor of 1 + `delta` are the
+    same.
+    """
+
+    rounds: int = 5
+    most_rounds: int = 15
+    blocks: int = 8
+    block_s: float = 0.1
+    warm_s: float = 2.0
+    budget_s: float = 300.0
+    delta: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < paired.FEWEST or self.blocks < 2 or self.blocks % 2:
+            raise InputError(
+                f"expected at least {paired.FEWEST} rounds and an even number of blocks, "
+                f"found {self.rounds} and {self.blocks}",
+                hint="leave them out: 5 rounds are the fewest to be believed",
+            )
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a fresh process says once its engine is built and has run for the first time."""
+
+    build_s: float
+    first_call_s: float
+    precision: str
+    layers: int | None = None
+
+
+class Runner(Protocol):
+    """One variant in a process of its own. Each call raises FlatfoldError where that fails."""
+
+    def start(self) -> Started:
+        """Builds the engine and runs it once."""
+
+    def warm(self, seconds: float) -> tuple[float, bool]:
+        """Runs until steady, or for `seconds`: the time of a run, and whether it was steady."""
+
+    def block(self, runs: int) -> list[float]:
+        """The seconds of each of `runs` runs, after one that is not counted."""
+
+    def close(self) -> None:
+        """Ends the process."""
+
+
+@dataclass
+class Record:
+    """What was measured of one variant. A process that failed says why, and none follows it."""
+
+    samples: Blocks = field(default_factory=list)
+    started: list[Started] = field(default_factory=list)
+    steady: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The records by name, how many rounds there were, and whether all pairs were decided."""
+
+    records: dict[str, Record]
+    rounds: int
+    decided: bool
+
+
+MOST_RUNS = 100  # in a block: more would only make the report larger
+
+
+def measure(
+    launch: Mapping[str, Callable[[], Runner]],
+    decided: Callable[[Mapping[str, Record]], bool],
+    plan: Plan,
+    *,
+    inspect: Callable[[str, Runner], None] = lambda name, runner: None,
+    progress: Progress = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Measured:
+    """Measures each of `launch`. `inspect` sees every runner of the first round, built, not timed.
+
+    A variant that fails is left out of the rounds that follow; its record has the reason.
+    """
+    records = {name: Record() for name in launch}
+    names, start, done, sure = list(launch), clock(), 0, False
+    while done < plan.rounds or (
+        not sure and done < plan.most_rounds and clock() - start < plan.budget_s
+    ):
+        turn = done % len(names)
+        alive = [n for n in (*names[turn:], *names[:turn]) if not records[n].reason]
+        if not alive:
+            break
+        label = f"round {done + 1}"
+        with ExitStack() as stack:
+            contest = _Round({n: launch[n] for n in alive}, records, plan, stack)
+            contest.start(inspect if done == 0 else lambda name, runner: None, progress, label)
+            progress(f"{label} on blocks of each in turn")
+            contest.run()
+        done += 1
+        sure = done >= plan.rounds and decided(records)
+    return Measured(records, done, sure)
+
+
+class _Round:
+    """The variants of one round, each in its process."""
+
+    def __init__(
+        self,
+        launch: Mapping[str, Callable[[], Runner]],
+        records: Mapping[str, Record],
+        plan: Plan,
+        stack: ExitStack,
+    ) -> None:
+        self.launch, self.records, self.plan, self.stack = launch, records, plan, stack
+        self.runners: dict[str, Runner] = {}
+        self.runs: dict[str, int] = {}
+
+    def start(self, inspect: Callable[[str, Runner], None], progress: Progress, label: str) -> None:
+        """Builds and warms up each, one after the other."""
+        for name, launch in self.launch.items():
+            progress(f"{label} on {name}")
+            record = self.records[name]
+            record.samples.append([])
+            try:
+                runner = launch()
+                self.stack.callback(runner.close)
+                record.started.append(runner.start())
+                inspect(name, runner)
+                seconds, steady = runner.warm(self.plan.warm_s)
+            except FlatfoldError as error:
+                record.reason = error.cause
+                continue
+            record.steady = record.steady and steady
+            self.runners[name] = runner
+            wanted = round(self.plan.block_s / max(seconds, 1e-9))
+            self.runs[name] = min(max(wanted, 1), MOST_RUNS)
+
+    def run(self) -> None:
+        """The blocks, there and back."""
+        order = list(self.runners)
+        for number in range(self.plan.blocks):
+            for name in _direction(order, number):
+                record = self.records[name]
+                if record.reason:
+                    continue
+                try:
+                    record.samples[-1].append(self.runners[name].block(self.runs[name]))
+                except FlatfoldError as error:
+                    record.reason = error.cause
+
+
+def _direction(order: Sequence[str], number: int) -> Sequence[str]:
+    return order if number % 2 == 0 else order[::-1]

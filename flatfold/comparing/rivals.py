@@ -1,0 +1,84 @@
+"""What others make of the training graph: each tool in a process of its own, if it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.backends.apart import Say
+
+MAKER = "flatfold.comparing.rivals:make"
+
+
+def by_onnxsim(model: ir.Model) -> ir.Model:
+    """onnxsim with its defaults."""
+    from flatfold.frontend.simplify import simplify
+
+    return simplify(model)
+
+
+def by_onnxslim(model: ir.Model) -> ir.Model:
+    """onnxslim with its defaults."""
+    import onnx_ir as ir
+
+    onnxslim: Any = importlib.import_module("onnxslim")
+    slim = onnxslim.slim(ir.to_proto(model))
+    if slim is None:
+        raise InputError("onnxslim gives no model back")
+    made: ir.Model = ir.from_proto(slim)
+    return made
+
+
+def by_onnxscript(model: ir.Model) -> ir.Model:
+    """The optimizer of onnxscript with its defaults."""
+    import onnx_ir as ir
+    import onnxscript.optimizer
+
+    found = onnxscript.optimizer.optimize(ir.to_proto(model))
+    made: ir.Model = ir.from_proto(found)
+    return made
+
+
+RIVALS: dict[str, Callable[[ir.Model], ir.Model]] = {
+    "onnxsim": by_onnxsim,
+    "onnxslim": by_onnxslim,
+    "onnxscript": by_onnxscript,
+}
+
+
+def installed() -> list[str]:
+    """The tools that are here, without importing them."""
+    return [name for name in RIVALS if importlib.util.find_spec(name) is not None]
+
+
+def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
+    """What `tool` makes of `model`. Raises BuildError where it fails or crashes."""
+    from flatfold.backends.apart import made_apart
+    from flatfold.frontend.onnx_file import read_model
+
+    with made_apart(MAKER, model, {"tool": tool}, target=tool) as folder:
+        found = read_model(folder / "model.onnx")
+        return _in_memory(found)
+
+
+def make(path: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+    """A maker of `backends.apart`: writes model.onnx."""
+    from flatfold.backends.model_file import write_model
+    from flatfold.frontend.onnx_file import read_model
+
+    write_model(RIVALS[options["tool"]](read_model(path)), folder / "model.onnx")
+
+
+def _in_memory(model: ir.Model) -> ir.Model:
+    """With its weights read, as the file they are in is about to go."""
+    import onnx_ir as ir
+
+    ir.external_data.load_to_model(model)
+    return model

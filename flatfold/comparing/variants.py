@@ -1,0 +1,170 @@
+"""The variants of a model: each as the job of a worker, and as a graph to count and to check.
+
+All start from the training graph as flatfold cleans it, which is the form that the tools compared
+with do best on, and run on one target with the same threads and the same inputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flatfold.comparing.data import FLATFOLD, TRAINING, Row
+from flatfold.comparing.rivals import installed, rewritten_by
+from flatfold.errors import FlatfoldError, UnknownName
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.frontend.source import Source
+
+MODULES = ("eager", "torch.compile")
+TORCH = "torch"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row without times: its graph, and what its worker is told; no job where `row.reason`."""
+
+    row: Row
+    graph: ir.Model | None = None
+    job: Mapping[str, Any] = field(default_factory=dict)
+
+
+def chosen(against: Iterable[str] | None, has_module: bool) -> list[str]:
+    """What flatfold is compared with, besides the training graph. None: all that can be.
+
+    Raises UnknownName.
+    """
+    possible = [*installed(), *(MODULES if has_module else ())]
+    if against is None:
+        return possible
+    wanted = list(dict.fromkeys(against))
+    for name in wanted:
+        if name not in (*possible, TRAINING):
+            raise UnknownName("variant", name, (*possible, TRAINING))
+    return [name for name in wanted if name != TRAINING]
+
+
+class Kitchen:
+    """Makes the variants of one model; `common` is what every job says."""
+
+    def __init__(
+        self,
+        source: Source,
+        common: Mapping[str, Any],
+        options: Mapping[str, Mapping[str, object]],
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        from flatfold.rewriting import training_form
+
+        self.source, self.common, self.options = source, common, options
+        self.folder, self.progress = folder, progress
+        self.training = training_form(source.model)
+
+    def variants(self, against: Sequence[str], verify: str) -> list[Variant]:
+        """In the order of the report: the training graph first, flatfold last."""
+        tools = [name for name in against if name not in MODULES]
+        graphs: dict[str, Callable[[], ir.Model]] = {TRAINING: lambda: self.training}
+        graphs |= {name: _bound(rewritten_by, name, self.training) for name in tools}
+        found = [v for name, make in graphs.items() for v in self._on_targets(name, make)]
+        found += [self._module(name) for name in against if name in MODULES]
+        return found + self._ours(verify)
+
+    def _on_targets(self, name: str, make: Callable[[], ir.Model]) -> list[Variant]:
+        """The graph that `make` makes, once for all targets."""
+        self.progress(f"preparing on {name}")
+        begin = time.perf_counter()
+        try:
+            graph = make()
+        except FlatfoldError as error:
+            return [Variant(Row(name, target, reason=error.cause)) for target in self.options]
+        seconds = time.perf_counter() - begin if name != TRAINING else None
+        path = self._stored(name, graph)
+        return [self._engine(name, target, graph, path, seconds) for target in self.options]
+
+    def _ours(self, verify: str) -> list[Variant]:
+        """One graph for all targets that have the same costs."""
+        from flatfold.optimizing import optimized
+        from flatfold.rewriting import Choice, profile_of
+
+        made: dict[str, tuple[ir.Model, Path, float, str]] = {}
+        found = []
+        for target in self.options:
+            costs = profile_of(target).name
+            begin = time.perf_counter()
+            try:
+                if costs not in made:
+                    choice = Choice.of(target, None, verify, False)
+                    done = optimized(self.source, choice, self.progress)
+                    path = self._stored(f"{FLATFOLD} {costs}", done.graph)
+                    seconds = time.perf_counter() - begin
+                    made[costs] = done.graph, path, seconds, done.equivalence.verdict
+            except FlatfoldError as error:
+                found.append(Variant(Row(FLATFOLD, target, reason=error.cause)))
+                continue
+            graph, path, seconds, proof = made[costs]
+            found.append(self._engine(FLATFOLD, target, graph, path, seconds, proof))
+        return found
+
+    def _engine(
+        self,
+        name: str,
+        target: str,
+        graph: ir.Model,
+        path: Path,
+        seconds: float | None,
+        proof: str = "",
+    ) -> Variant:
+        job = {"model": str(path), "options": dict(self.options[target])}
+        row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph))
+        return self._variant(row, graph, job)
+
+    def _module(self, name: str) -> Variant:
+        from flatfold.backends.base import precision_of
+        from flatfold.frontend.running import store_module
+
+        graph = self.source.model
+        path = self.folder / "module.pt"
+        try:
+            if not path.exists():
+                assert self.source.module is not None
+                store_module(self.source.module, path)
+        except FlatfoldError as error:
+            return Variant(Row(name, TORCH, reason=error.cause))
+        job = {
+            "model": str(path),
+            "compiled": name == MODULES[1],
+            "inputs": [v.name for v in graph.graph.inputs if not v.is_initializer()],
+            "outputs": [v.name for v in graph.graph.outputs],
+            "precision": precision_of(graph),
+        }
+        return self._variant(Row(name, TORCH), graph, job)
+
+    def _variant(self, row: Row, graph: ir.Model, job: Mapping[str, Any]) -> Variant:
+        told = {"variant": row.variant, "target": row.target, **self.common, **job}
+        return Variant(row, graph, told)
+
+    def _stored(self, name: str, graph: ir.Model) -> Path:
+        from flatfold.backends.model_file import write_model
+
+        folder = self.folder / name
+        folder.mkdir()
+        write_model(graph, folder / "model.onnx")
+        return folder / "model.onnx"
+
+
+def _counts(graph: ir.Model) -> dict[str, Any]:
+    from flatfold.summary import summarise
+
+    found = summarise(graph)
+    return {"nodes": found.nodes, "parameters": found.parameters, "macs": found.macs}
+
+
+def _bound(make: Callable[[str, ir.Model], ir.Model], name: str, model: ir.Model) -> Any:
+    return lambda: make(name, model)

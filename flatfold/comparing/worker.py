@@ -1,0 +1,134 @@
+"""One variant in a process of its own: it builds once, then runs a block whenever it is told to.
+
+    python -m flatfold.comparing.worker JOB
+
+Lines of JSON arrive on stdin and leave on what was stdout; what a library prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flatfold.comparing import arrays
+from flatfold.errors import FlatfoldError, TargetError
+
+MOST_WARMUP = 50  # runs
+FEWEST_WARMUP = 3
+
+
+class Worker:
+    """What a job asks for: an engine of a target, or a module run by PyTorch."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self.job = job
+        self.subject: Any = None
+        self.bound: Callable[[], object] | None = None
+
+    def start(self) -> dict[str, Any]:
+        """Builds, and runs once."""
+        begin = time.perf_counter()
+        self.subject = self._module() if self.job["target"] == "torch" else self._engine()
+        built = time.perf_counter()
+        feeds = arrays.read(self.job["feeds"])
+        called = time.perf_counter()
+        self.subject.run(feeds)
+        first = time.perf_counter() - called
+        self.bound = self.subject.bind(feeds)
+        return {
+            "build_s": built - begin,
+            "first_call_s": first,
+            "precision": self.subject.precision,
+            "layers": self.subject.layers,
+        }
+
+    def warm(self, seconds: float) -> dict[str, Any]:
+        """Runs until the time of a run is steady, or for so long, but three times at least."""
+        from statistics import median
+
+        from flatfold.backends.timing import WINDOW, steady
+
+        samples: list[float] = []
+        until = time.perf_counter() + seconds
+        while len(samples) < FEWEST_WARMUP or (
+            len(samples) < MOST_WARMUP and not steady(samples) and time.perf_counter() < until
+        ):
+            samples.append(self._once())
+        return {"seconds": median(samples[-WINDOW:]), "steady": steady(samples)}
+
+    def block(self, runs: int) -> dict[str, Any]:
+        """The seconds of each run, after one that finds the caches as another process left them."""
+        gc.collect()
+        gc.disable()
+        try:
+            self._once()
+            return {"samples": [self._once() for _ in range(runs)]}
+        finally:
+            gc.enable()
+
+    def run(self, feeds: str, outputs: str) -> dict[str, Any]:
+        """The outputs for other feeds, from one file into another."""
+        arrays.store(outputs, self.subject.run(arrays.read(feeds)))
+        return {}
+
+    def _once(self) -> float:
+        assert self.bound is not None
+        begin = time.perf_counter()
+        self.bound()
+        return time.perf_counter() - begin
+
+    def _engine(self) -> Any:
+        from flatfold.backends import load_backend
+        from flatfold.frontend.onnx_file import read_model
+
+        model = read_model(Path(self.job["model"]))
+        return load_backend(self.job["target"]).build(model, self.job["options"])
+
+    def _module(self) -> Any:
+        from flatfold.frontend.running import RunningModule
+
+        job = self.job
+        return RunningModule(
+            Path(job["model"]),
+            job["inputs"],
+            job["outputs"],
+            precision=job["precision"],
+            compiled=job["compiled"],
+            threads=job["threads"],
+        )
+
+
+def answer(worker: Worker, line: str) -> dict[str, Any]:
+    """What came of one command. Any failure of the variant is an answer, too."""
+    from flatfold.backends.apart import facts_of
+
+    command = json.loads(line)
+    try:
+        found: dict[str, Any] = getattr(worker, command.pop("do"))(**command)
+        return found
+    except FlatfoldError as error:
+        return {"error": facts_of(error)}
+    except Exception as error:
+        text = " ".join(str(error).split())[:400]
+        return {"error": facts_of(TargetError(f"{type(error).__name__}: {text}"))}
+
+
+def main(path: Path) -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    job = json.loads(path.read_text(encoding="utf-8"))
+    if job["affinity"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job["affinity"])
+    worker = Worker(job)
+    for line in sys.stdin:  # it ends when the process that asks is gone
+        print(json.dumps(answer(worker, line)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

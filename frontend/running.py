@@ -1,0 +1,86 @@
+"""A module run as PyTorch runs it, eager or through torch.compile: what an engine is beside."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["RunningModule", "store_module"]
+
+Array = npt.NDArray[Any]
+
+
+def store_module(module: nn.Module, path: Path) -> None:
+    """Writes `module` for another process of this user. Raises InputError where it cannot be."""
+    import torch
+
+    try:
+        torch.save(module, path)
+    except Exception as error:  # whatever a pickle of the caller's own classes raises
+        text = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the module cannot be handed to another process: {text}",
+            hint="define its classes in a module of their own",
+        ) from error
+
+
+class RunningModule:
+    """The module stored at `path` as something that runs on arrays, in inference mode.
+
+    `inputs` and `outputs` are names of the exported graph, in order. With `compiled`, the first run
+    of each size compiles. `precision` is that of the graph, which torch keeps on a CPU unless told
+    otherwise.
+    """
+
+    layers = None
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        precision: str,
+        compiled: bool,
+        threads: int,
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        # Written by `store_module` into a folder that only this user may write.
+        module = torch.load(path, weights_only=False).eval()
+        self.named = set(inputs) <= set(inspect.signature(module.forward).parameters)
+        self.call = torch.compile(module) if compiled else module
+        self.precision = precision
+        self.inputs, self.outputs = list(inputs), list(outputs)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name."""
+        from torch.utils import _pytree
+
+        leaves = _pytree.tree_leaves(self.bind(feeds)())
+        return {name: np.asarray(y) for name, y in zip(self.outputs, leaves, strict=True)}
+
+    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], Any]:
+        """A call that runs on these feeds, as tensors made once."""
+        import torch
+
+        tensors = {n: torch.from_numpy(np.ascontiguousarray(feeds[n])) for n in self.inputs}
+        given: dict[str, Any] = tensors if self.named else {}
+        ordered = () if self.named else tuple(tensors.values())
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return self.call(*ordered, **given)
+
+        return run

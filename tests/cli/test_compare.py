@@ -1,0 +1,158 @@
+"""flatfold compare: what it prints and writes, and its exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flatfold.__main__ import run
+from flatfold.cli.bars import show
+from flatfold.comparing import reporting
+from flatfold.comparing.data import ModelReport, Report
+from tests.cli.running import flatfold, write_onnx
+from tests.comparing import made
+
+Read = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def canned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    """Nothing is measured: the report is made up, and what was asked for is kept."""
+    asked: list[dict[str, Any]] = []
+
+    def report_on(sources: Any, targets: Any, **options: Any) -> Report:
+        asked.append({"count": len(sources), "targets": targets, **options})
+        return made.report()
+
+    monkeypatch.setattr(reporting, "report_on", report_on)
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "net.onnx")
+    return asked
+
+
+def test_the_real_command_measures_and_writes(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "net.onnx", size=24)
+    options = ("--target", "ort-cpu", "--against", "training", "--rounds", "3", "--budget", "0")
+    done = flatfold("compare", "net.onnx", *options, "--json", "-", "--threads", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = Report.from_json(done.stdout)
+    rows = report.models[0].rows
+    assert [row.variant for row in rows] == ["training", "flatfold"]
+    assert all(row.ranked for row in rows)
+    assert "flatfold ort-cpu" in done.stderr, "the table is for people"
+    assert "round 3" in done.stderr, "so is the progress"
+    assert report.environment["command"].endswith("--threads 1")
+
+
+def test_the_table_has_every_row_and_verdict(canned: list[Any], capsys: Read) -> None:
+    assert run(["compare", "net.onnx"]) == 0
+    printed = capsys.readouterr().out
+    lines = {line.split("  ")[0]: line for line in printed.splitlines()}
+    assert "reference" in lines["training ort-cpu"] and "#" * 20 in lines["training ort-cpu"]
+    assert "0.5x [0.5, 0.5] faster" in lines["flatfold ort-cpu"]
+    assert "sampled, graph certified" in lines["flatfold ort-cpu"]
+    assert "WRONG" in lines["onnxsim ort-cpu"] and "the time" not in lines["onnxsim ort-cpu"]
+    assert "not measured" in lines["eager torch"]
+    for told in (
+        "flatfold ort-cpu is faster than onnxslim ort-cpu, 0.5x the time",
+        "onnxsim ort-cpu is WRONG: refuted",
+        "eager torch was not measured to the end: its process was ended by SIGSEGV",
+        "flatfold ort-cpu: 168 nodes became 47",
+        "noise floor",
+        "note: a note",
+        "a processor, 2 threads on cores 0,1",
+    ):
+        assert told in printed
+    assert "\x1b" not in printed and "█" not in printed, "plain where there is no terminal"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_terminal_of_any_width_cuts_nothing_off(width: int) -> None:
+    stream = io.StringIO()
+    options: dict[str, Any] = {"markup": False, "highlight": False, "color_system": None}
+    show(made.report(), Console(file=stream, width=width, force_terminal=True, **options))
+    printed = stream.getvalue()
+    assert "…" not in printed
+    assert ("█" * 20 in printed) == (width >= 120)
+    words = printed.replace("\n", " ").split()
+    assert {"[20.0,", "40.0", "faster", "certified", "WRONG", "fp32"} <= set(words)
+
+
+def test_what_is_asked_for_arrives(canned: list[dict[str, Any]]) -> None:
+    command = "compare net.onnx net.onnx -t ort-cpu -t openvino --against onnxsim,eager"
+    assert run([*command.split(), "--rounds", "7", "--budget", "9", "--threads", "2"]) == 0
+    (asked,) = canned
+    assert (asked["count"], asked["targets"]) == (2, ["ort-cpu", "openvino"])
+    assert asked["against"] == ["onnxsim", "eager"] and asked["threads"] == 2
+    assert (asked["plan"].rounds, asked["plan"].budget_s) == (7, 9)
+
+
+@pytest.mark.parametrize(("then", "code"), [(0.0181, 5), (0.0195, 0), (0.03, 0)])
+def test_a_regression_has_its_exit_code(
+    canned: list[Any], capsys: Read, then: float, code: int
+) -> None:
+    """flatfold takes 20 ms now: 10 % or 3 % slower than it was, or faster."""
+    Path("old.json").write_text(made.report(then).to_json())
+    assert run(["compare", "net.onnx", "--baseline", "old.json", "--fail-above", "5%"]) == code
+    printed = capsys.readouterr()
+    assert ("error[REGRESSION]: 1 of 1 rows" in printed.err) == (code == 5)
+    assert "net, flatfold ort-cpu: " in printed.out
+
+
+def test_how_much_is_allowed_is_asked_for(canned: list[Any]) -> None:
+    Path("old.json").write_text(made.report(0.0181).to_json())
+    assert run(["compare", "net.onnx", "--baseline", "old.json", "--fail-above", "15"]) == 0
+    assert run(["compare", "net.onnx", "--baseline", "old.json", "--fail-above", "-1%"]) == 2
+
+
+def test_the_report_is_written_and_read_again(canned: list[Any]) -> None:
+    assert run(["compare", "net.onnx", "--json", "new.json"]) == 0
+    assert Report.from_json(Path("new.json").read_text()) == made.report()
+    assert sorted(path.name for path in Path().iterdir()) == ["net.onnx", "new.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--json", "nowhere/new.json"], 2),
+        (["--baseline", "nothing.json"], 3),
+        (["--baseline", "net.onnx"], 3),
+        (["--rounds", "1"], 2),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_measured(
+    canned: list[Any], capsys: Read, options: list[str], code: int
+) -> None:
+    assert run(["compare", "net.onnx", *options]) == code
+    assert not canned
+    assert capsys.readouterr().err.startswith("error[")
+
+
+def test_a_model_that_was_not_measured_does_not_lose_the_others(
+    canned: list[Any], capsys: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = ModelReport("gone", {}, reason="no such file")
+    both = dataclasses.replace(made.report(), models=(lost, *made.report().models))
+    monkeypatch.setattr(reporting, "report_on", lambda *_, **__: both)
+    assert run(["compare", "gone.onnx", "net.onnx", "--json", "new.json"]) == 7
+    assert Report.from_json(Path("new.json").read_text()) == both
+    printed = capsys.readouterr()
+    assert "gone was not measured: no such file" in printed.out
+    assert "flatfold ort-cpu is faster" in printed.out
+    assert "error[INCONCLUSIVE]: 1 of 2 models" in printed.err
+
+
+def test_names_from_a_report_cannot_act_on_the_terminal(
+    canned: list[Any], capsys: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = made.report(name="a\x1b[2Jb")
+    monkeypatch.setattr(reporting, "report_on", lambda *_, **__: hostile)
+    Path("old.json").write_text(json.dumps(hostile.to_dict()))
+    assert run(["compare", "net.onnx", "--baseline", "old.json"]) == 0
+    assert "\x1b" not in capsys.readouterr().out

@@ -1,0 +1,97 @@
+"""The order of the blocks, when it ends, and what becomes of a variant that fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from flatfold.comparing.measuring import MOST_RUNS, Plan, Started, measure
+from flatfold.errors import InputError, TargetError
+from tests.comparing.simulated import Machine, Program, contest
+
+
+class Noted(Program):
+    """A program that writes down when it does what, and may fail at some point."""
+
+    def __init__(self, name: str, log: list[str], fails: str = "", seconds: float = 0.05) -> None:
+        super().__init__(Machine(0), seconds)
+        self.name, self.log, self.fails = name, log, fails
+
+    def note(self, what: str) -> None:
+        self.log.append(f"{what} {self.name}")
+        if what == self.fails:
+            raise TargetError(f"{what} went wrong")
+
+    def start(self) -> Started:
+        self.note("start")
+        return super().start()
+
+    def block(self, runs: int) -> list[float]:
+        self.note("block")
+        assert 1 <= runs <= MOST_RUNS
+        return super().block(runs)
+
+    def close(self) -> None:
+        self.note("close")
+
+
+def test_blocks_go_there_and_back_in_an_order_that_turns() -> None:
+    log: list[str] = []
+    launch = {name: (lambda name=name: Noted(name, log)) for name in "abc"}
+    measure(launch, lambda _: True, Plan(rounds=3, blocks=2))
+    rounds = "\n".join(log).split("start ")
+    assert [part[0] for part in rounds[1:]] == list("abcbcacab")
+    blocks = [entry[-1] for entry in log if entry.startswith("block")]
+    assert "".join(blocks) == "abccba" + "bcaacb" + "cabbac"
+    assert sum(entry.startswith("close") for entry in log) == 9
+
+
+def test_it_goes_on_until_decided() -> None:
+    asked = []
+
+    def decided(_: object) -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    launch = {"a": Machine(0).launcher(0.01)}
+    done = measure(launch, decided, Plan(rounds=4, blocks=2))
+    assert (done.rounds, done.decided) == (6, True)
+
+
+def test_it_ends_when_the_budget_is_spent_but_not_before_the_least_rounds() -> None:
+    machine = Machine(0)
+    launch = {"a": machine.launcher(1.0)}
+    plan = Plan(rounds=3, blocks=2, budget_s=1.0)
+    done = measure(launch, lambda _: False, plan, clock=lambda: machine.now)
+    assert (done.rounds, done.decided) == (3, False)
+    done = measure(launch, lambda _: False, Plan(most_rounds=6), clock=lambda: 0.0)
+    assert (done.rounds, done.decided) == (6, False)
+
+
+@pytest.mark.parametrize(("point", "samples"), [("start", [[]]), ("block", [[]])])
+def test_what_fails_is_left_out_and_the_others_go_on(point: str, samples: object) -> None:
+    log: list[str] = []
+    launch = {"good": lambda: Noted("g", log), "bad": lambda: Noted("b", log, point)}
+    done = measure(launch, lambda _: True, Plan(rounds=3, blocks=4))
+    assert done.records["bad"].reason == f"{point} went wrong"
+    assert done.records["bad"].samples == samples
+    assert not done.records["good"].reason
+    assert [len(process) for process in done.records["good"].samples] == [4, 4, 4]
+    assert log.count("start b") == 1
+
+
+def test_nothing_is_left_to_measure() -> None:
+    launch = {"bad": lambda: Noted("b", [], "start")}
+    assert measure(launch, lambda _: False, Plan()).rounds == 1
+
+
+def test_runs_fill_a_block_and_all_rounds_have_all_blocks() -> None:
+    done = contest(0, {"a": 0.02, "b": 1e-6}, Plan(rounds=3, most_rounds=3, blocks=4))
+    for name, runs in (("a", range(4, 7)), ("b", range(MOST_RUNS, MOST_RUNS + 1))):
+        for process in done.records[name].samples:
+            assert [len(block) in runs for block in process] == [True] * 4
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 2}, {"blocks": 3}, {"blocks": 0}])
+def test_a_plan_that_says_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="expected at least"):
+        Plan(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""A module handed to another process gives the outputs that it gives here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flatfold.errors import InputError
+from flatfold.frontend.running import RunningModule, store_module
+
+
+class TwoIn(nn.Module):
+    """Both outputs depend on which input is which."""
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        return left - right, (left + 2 * right).relu()
+
+
+def running(
+    module: nn.Module, folder: Path, inputs: list[str], outputs: list[str]
+) -> RunningModule:
+    store_module(module, folder / "module.pt")
+    options = {"precision": "fp32", "compiled": False, "threads": torch.get_num_threads()}
+    return RunningModule(folder / "module.pt", inputs, outputs, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [["left", "right"], ["x", "y"]])
+def test_inputs_go_where_they_belong(tmp_path: Path, names: list[str]) -> None:
+    found = running(TwoIn(), tmp_path, names, ["a", "b"])
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal((2, 3)).astype(np.float32) for _ in range(2))
+    outputs = found.run(dict(zip(reversed(names), (right, left), strict=True)))
+    assert list(outputs) == ["a", "b"]
+    np.testing.assert_array_equal(outputs["a"], left - right)
+    np.testing.assert_array_equal(outputs["b"], np.maximum(left + 2 * right, 0))
+
+
+def test_it_runs_in_eval_mode_and_keeps_its_precision(tmp_path: Path) -> None:
+    found = running(nn.Sequential(nn.Dropout(0.5)).train(), tmp_path, ["x"], ["y"])
+    x = np.ones((4, 100), np.float32)
+    np.testing.assert_array_equal(found.run({"x": x})["y"], x)
+    assert (found.precision, found.layers) == ("fp32", None)
+
+
+def test_a_module_that_cannot_be_handed_over_says_so(tmp_path: Path) -> None:
+    class Local(nn.Module):
+        pass
+
+    with pytest.raises(InputError, match="another process") as caught:
+        store_module(Local(), tmp_path / "module.pt")
+    assert "module of their own" in caught.value.hint

@@ -38,17 +38,22 @@ def availability_table() -> dict[str, Availability]:
     return {name: load_backend(name).availability() for name in TARGETS}
 
 
-def best_target() -> str:
-    """The most preferred target that is available; what target "auto" means.
+def running_targets() -> list[str]:
+    """The targets that can build and run here, the most preferred one first.
 
-    Raises TargetUnavailable when there is none.
+    Raises TargetUnavailable, with what each of them lacks, when there is none.
     """
     table = availability_table()
-    for name, availability in table.items():
-        if availability.available and availability.runs:
-            return name
+    found = [name for name, state in table.items() if state.available and state.runs]
+    if found:
+        return found
     raise TargetUnavailable(
         "no target is available here",
-        where="; ".join(f"{name}: {entry.reason}" for name, entry in table.items()),
-        hint="; ".join(dict.fromkeys(entry.hint for entry in table.values() if entry.hint)),
+        where="; ".join(f"{name}: {state.reason}" for name, state in table.items()),
+        hint="; ".join(dict.fromkeys(state.hint for state in table.values() if state.hint)),
     )
+
+
+def best_target() -> str:
+    """The most preferred target that runs here. Raises TargetUnavailable when there is none."""
+    return running_targets()[0]

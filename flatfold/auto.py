@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flatfold.errors import FlatfoldError, TargetUnavailable
+from flatfold.errors import FlatfoldError
 
 if TYPE_CHECKING:
     from flatfold.backends.base import Engine
@@ -52,24 +52,6 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         candidates = [candidate.to_dict() for candidate in self.candidates]
         return {"target": self.target, "because": self.because, "candidates": candidates}
-
-
-def running_targets() -> list[str]:
-    """The targets that can build and run here, in order of preference.
-
-    Raises TargetUnavailable, with what each of them lacks, when there is none.
-    """
-    from flatfold.backends import availability_table
-
-    table = availability_table()
-    found = [name for name, state in table.items() if state.available and state.runs]
-    if found:
-        return found
-    raise TargetUnavailable(
-        "no target can run here",
-        where="; ".join(f"{name}: {state.reason}" for name, state in table.items()),
-        hint="; ".join(dict.fromkeys(state.hint for state in table.values() if state.hint)),
-    )
 
 
 def choose(

@@ -82,7 +82,7 @@ def targets_of(target: str) -> list[str]:
 
     Raises TargetUnavailable, with what is missing.
     """
-    from flatfold.auto import running_targets
+    from flatfold.backends import running_targets
 
     return running_targets() if target == AUTO else [backend_for(target).name]
 

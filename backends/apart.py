@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatfold import errors
+from flatfold.backends.messages import tail
 from flatfold.backends.model_file import write_model
 from flatfold.errors import BuildError, FlatfoldError
 
@@ -158,8 +159,8 @@ def _end(place: Path) -> str:
 def log_end(log: Path) -> str:
     """The end of a log, to be put behind a sentence."""
     text = log.read_bytes().decode(errors="replace")
-    tail = " ".join(text.split())[-_TAIL:]
-    return f": {tail}" if tail else ""
+    end = tail(text, _TAIL)
+    return f": {end}" if end else ""
 
 
 def end_with_children(child: subprocess.Popen[bytes]) -> None:

@@ -27,8 +27,9 @@ from flatfold.backends.base import Array, Availability, Backend, Engine, TensorS
 from flatfold.backends.bundle_files import read_verified
 from flatfold.backends.environment import processor
 from flatfold.backends.feeds import specs_of
+from flatfold.backends.messages import tail
 from flatfold.backends.model_file import EXTERNAL_ABOVE, detached
-from flatfold.backends.openvino_maker import ENGINE_FILE, TARGET, OpenvinoOptions, imported, tail
+from flatfold.backends.openvino_maker import ENGINE_FILE, TARGET, OpenvinoOptions, imported
 from flatfold.backends.options import parse_options
 from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
 from flatfold.errors import BuildError, InputError, TargetError

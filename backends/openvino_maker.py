@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from flatfold.backends.messages import tail
 from flatfold.errors import BuildError, InputError
 
 TARGET = "openvino"
 ENGINE_FILE = "engine.blob"
 PRECISIONS = ("f32", "bf16")  # asked for f16, a CPU runs bf16
 PERFORMANCE = ("latency", "throughput")
-_TAIL = 600  # characters of a message worth showing: the cause is at its end
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,6 @@ def imported(content: bytes, options: OpenvinoOptions) -> Any:
             where=f"target {TARGET}",
             hint="build it again",
         ) from error
-
-
-def tail(error: Exception) -> str:
-    """The end of a message of OpenVINO, on one line."""
-    return " ".join(str(error).split())[-_TAIL:]
 
 
 def _run_once(compiled: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from flatfold.backends.base import Array, TensorSpec
+from flatfold.backends.messages import tail
 from flatfold.backends.model_file import serialized
 from flatfold.errors import BuildError, InputError, OutputError, TargetError
 
@@ -23,7 +24,6 @@ NO_PROVIDER = (
 )
 LEVELS = ("disable", "basic", "extended", "all")
 _FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
-_TAIL = 600  # characters of a message of ONNX Runtime worth showing: the cause is at its end
 _DTYPES = {
     "float": "float32",
     "double": "float64",
@@ -97,7 +97,7 @@ def open_session(
         session = onnxruntime.InferenceSession(source, settings, providers=providers)
     except Exception as error:  # its exception types share no base of their own
         raise BuildError(
-            f"onnxruntime {onnxruntime.__version__} refused the model: {_tail(error)}",
+            f"onnxruntime {onnxruntime.__version__} refused the model: {tail(error)}",
             where=f"target {options.target}",
             hint="onnx.checker.check_model tells whether the model itself is valid",
         ) from error
@@ -140,7 +140,7 @@ def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> byte
     except OSError:
         raise
     except Exception as error:  # this model built before, so only writing it can have failed
-        cause = f"cannot write the optimised graph: {_tail(error)}"
+        cause = f"cannot write the optimised graph: {tail(error)}"
         raise OutputError(cause, where=str(scratch.parent)) from error
     finally:
         path.unlink(missing_ok=True)
@@ -232,11 +232,7 @@ def run_errors(session: onnxruntime.InferenceSession) -> Iterator[None]:
         yield
     except Exception as error:
         raise TargetError(
-            f"onnxruntime could not run the model on these inputs: {_tail(error)}",
+            f"onnxruntime could not run the model on these inputs: {tail(error)}",
             where=f"onnxruntime, {session.get_providers()[0]}",
             hint="compile with dynamic_batch=True if only the batch size differs",
         ) from error
-
-
-def _tail(error: Exception) -> str:
-    return " ".join(str(error).split())[-_TAIL:]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from flatfold.backends import order_statistics
 from flatfold.comparing import paired
-from flatfold.comparing.paired import Estimate, Samples
+from flatfold.comparing.explained import Changes, Limit, Move, Profile, Step
+from flatfold.comparing.paired import Estimate
 from flatfold.errors import InputError
 from flatfold.proof.equivalence import Equivalence
 
@@ -27,8 +30,10 @@ class Row:
     `samples_s` are seconds by process, block and run; `build_s`, which includes loading the
     library, and `first_call_s` have one number for each process, and are in no statistic.
     `prepare_s` is what making the graph took, `proof` the verdict on that graph, and `equivalence`
-    what the engine's own outputs are worth against the training graph. `reason` says why there is
-    no time, or no time of the later processes.
+    what the engine's own outputs are worth against the training graph. `bytes` are those of the
+    weights and of every value that a node reads or writes, and `floor_s` the least time that this
+    machine could take for `macs`, the weights and the inputs and outputs. `reason` says why there
+    is no time, or no time of the later processes.
     """
 
     variant: str
@@ -36,7 +41,7 @@ class Row:
     precision: str = ""
     equivalence: Equivalence | None = None
     proof: str = ""
-    samples_s: Samples = ()
+    samples_s: tuple[tuple[tuple[float, ...], ...], ...] = ()
     build_s: tuple[float, ...] = ()
     first_call_s: tuple[float, ...] = ()
     prepare_s: float | None = None
@@ -45,6 +50,8 @@ class Row:
     nodes: int | None = None
     parameters: int | None = None
     macs: int | None = None
+    bytes: int | None = None
+    floor_s: float | None = None
     reason: str = ""
 
     @property
@@ -87,18 +94,6 @@ class Row:
             "ranked": self.ranked,
         }
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Row:
-        """What is worked out from the rest is not read but worked out again."""
-        known = _known(cls, content)
-        if known["equivalence"] is not None:
-            told = {n: math.inf if v is None else v for n, v in known["equivalence"].items()}
-            known["equivalence"] = Equivalence.from_dict(told)
-        known["samples_s"] = tuple(
-            tuple(tuple(block) for block in process) for process in known["samples_s"]
-        )
-        return cls(**known)
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -109,10 +104,6 @@ class Pair:
     ratio: Estimate
     verdict: str
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Pair:
-        return cls(**{**_known(cls, content), "ratio": _estimate(content["ratio"])})
-
 
 @dataclass(frozen=True)
 class ModelReport:
@@ -120,7 +111,8 @@ class ModelReport:
 
     `noise` is the ratio of the row `reference` to itself in another process (an A/A pair); None
     where it could not be measured. `decided`: whether no pair is left inconclusive.
-    `reason` says why there are no rows.
+    `step_rows` are the graphs between the training graph and flatfold's, which are timed like the
+    rest but compared with nothing but the step before. `reason` says why there are no rows.
     """
 
     model: str
@@ -132,6 +124,11 @@ class ModelReport:
     rounds: int = 0
     decided: bool = False
     notes: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    step_rows: tuple[Row, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    moves: tuple[Move, ...] = ()
+    changes: tuple[Changes, ...] = ()
     reason: str = ""
 
     def row(self, name: str) -> Row | None:
@@ -147,16 +144,8 @@ class ModelReport:
         return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> ModelReport:
-        known = _known(cls, content)
-        known["inputs"] = {name: tuple(shape) for name, shape in content["inputs"].items()}
-        known["rows"] = tuple(map(Row.from_dict, content["rows"]))
-        known["pairs"] = tuple(map(Pair.from_dict, content["pairs"]))
-        known["noise"] = _estimate(content["noise"]) if content["noise"] is not None else None
-        return cls(**known)
+        rows = {name: [r.to_dict() for r in getattr(self, name)] for name in ("rows", "step_rows")}
+        return {**asdict(self), **rows}
 
 
 @dataclass(frozen=True)
@@ -166,12 +155,14 @@ class Report:
     models: tuple[ModelReport, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "environment": self.environment,
             "options": self.options,
+            "limits": [asdict(limit) for limit in self.limits],
             "models": [model.to_dict() for model in self.models],
         }
 
@@ -188,10 +179,9 @@ class Report:
                 hint="write one with `flatfold compare --json FILE`",
             )
         try:
-            models = tuple(map(ModelReport.from_dict, content["models"]))
-            return cls(models, dict(content["environment"]), dict(content["options"]))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the report is damaged: {type(error).__name__}: {error}") from error
+            return msgspec.convert(_with_infinities(content), cls)
+        except msgspec.ValidationError as error:
+            raise InputError(f"the report is damaged: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -207,15 +197,19 @@ class Report:
                 yield model, row
 
 
-def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `kind`, lists as tuples; what another version added is left out."""
-    found = {f.name: content[f.name] for f in fields(kind) if f.name in content}
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _estimate(content: Mapping[str, Any]) -> Estimate:
-    return Estimate(**_known(Estimate, content))
+def _with_infinities(content: Any) -> Any:
+    """`content` with the numbers back that JSON does not have: those of an equivalence."""
+    if isinstance(content, Mapping):
+        return {
+            name: {n: math.inf if v is None else v for n, v in value.items()}
+            if name == "equivalence" and isinstance(value, Mapping)
+            else _with_infinities(value)
+            for name, value in content.items()
+        }
+    if isinstance(content, list | tuple):
+        return [_with_infinities(value) for value in content]
+    return content

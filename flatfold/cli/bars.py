@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from flatfold.cli.text import count, duration
 from flatfold.escaping import clean
+from flatfold.units import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Pair, Report, Row
 from flatfold.comparing.paired import INCONCLUSIVE, SAME, Estimate
 from flatfold.units import digits, duration
-
-LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
-FEW = 5  # rounds
-APART = ("versions", "command")  # facts of the environment that are shown in their own way
 
 
 @dataclass(frozen=True)
@@ -165,18 +160,6 @@ def contents(report: Report, model: ModelReport) -> Iterator[tuple[str, str]]:
     yield "trust", "Is it fair?"
 
 
-def date(report: Report) -> str:
-    """2026-08-20T10:00:00+00:00 -> "2026-08-20 10:00 UTC"; else as it is."""
-    told = str(report.environment.get("date") or "")
-    return f"{told[:10]} {told[11:16]} UTC" if told.endswith("+00:00") else told
-
-
-def machine(report: Report) -> str:
-    told = report.environment
-    parts = (told.get("processor") or "unknown processor", f"{told.get('threads', '?')} threads")
-    return " · ".join(map(str, filter(None, (*parts, date(report)))))
-
-
 def batch(model: ModelReport) -> str:
     sizes = dict.fromkeys(str(shape[0]) for shape in model.inputs.values() if shape)
     return "/".join(sizes) or "unknown"
@@ -226,74 +209,3 @@ def error(row: Row) -> str:
     if found is None or not found.inputs:
         return ""
     return f"{found.error:.1e} of {found.bound:.1e}"
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that can make a comparison unfair: fine, not fine, or (None) not known."""
-
-    fine: bool | None
-    text: str
-
-
-def checks(report: Report, model: ModelReport) -> Iterator[Check]:
-    """What would make the comparison unfair, and whether it did."""
-    told = report.environment
-    alike = f"every row had the same inputs, {told.get('threads', 'as many')} threads and cores"
-    yield Check(True, alike)
-    kinds = sorted({row.precision for row in model.rows if row.precision})
-    yield Check(len(kinds) < 2, f"precision of the rows: {', '.join(kinds) or 'unknown'}")
-    doubtful = [row.name for row in model.rows if row.latency and not row.ranked]
-    text = f"not shown to be right: {', '.join(doubtful)}" if doubtful else "every time is of a row"
-    yield Check(not doubtful, text if doubtful else f"{text} that was shown to be right")
-    few = model.rounds < FEW
-    yield Check(not few, f"{model.rounds} rounds of fresh processes{', which is few' * few}")
-    undecided = sum(pair.verdict == INCONCLUSIVE for pair in model.pairs)
-    yield Check(not undecided, f"{undecided} of {len(model.pairs)} pairs are undecided")
-    delta = report.options.get("delta", 0.02)
-    yield Check(
-        None if model.noise is None else model.noise.deviation <= delta,
-        f"noise floor {noise(model)}; times within {percent(delta)} count as the same",
-    )
-    unsteady = [row.name for row in model.rows if not row.steady]
-    yield Check(not unsteady, f"not steady when timed: {', '.join(unsteady) or 'none'}")
-    yield from _machine_checks(told)
-
-
-def _machine_checks(told: Mapping[str, Any]) -> Iterator[Check]:
-    moments = [told.get(when) for when in ("before", "after")]
-    states = [moment if isinstance(moment, Mapping) else {} for moment in moments]
-    busy = [s["busy_cores"] for s in states if isinstance(s.get("busy_cores"), int | float)]
-    kept = f"other work kept {max(busy):.1f} cores busy" if busy else "other work: not known"
-    yield Check(max(busy) <= LOADED if busy else None, kept)
-    hot = [s["throttled"] for s in states if isinstance(s.get("throttled"), int)]
-    more = hot[-1] - hot[0] if len(hot) == len(states) else None
-    text = "not known" if more is None else f"{more} times"
-    yield Check(None if more is None else more <= 0, f"slowed down for its heat: {text}")
-    governor = ", ".join(map(str, told.get("governor") or ()))
-    yield Check(
-        governor == "performance" if governor else None,
-        f"governor of the clocks: {governor or 'not known'}",
-    )
-
-
-def facts(report: Report) -> list[tuple[str, str]]:
-    """The environment and then the options, a line each."""
-    told = {n: v for n, v in report.environment.items() if n not in APART}
-    return [*_flat(told, ""), *_flat(report.options, "")]
-
-
-def versions(report: Report) -> list[tuple[str, str]]:
-    found = report.environment.get("versions")
-    return [*_flat(found, "")] if isinstance(found, Mapping) else []
-
-
-def _flat(content: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
-    for name, value in content.items():
-        title = f"{before}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{title}: ")
-        elif isinstance(value, list | tuple):
-            yield title, ", ".join(map(str, value)) or "none"
-        else:
-            yield title, "unknown" if value is None else str(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flatfold.comparing.data import ModelReport, Report
 from flatfold.comparing.paired import INCONCLUSIVE
+from flatfold.comparing.setting import threads
 from flatfold.comparing.view import noise, percent
 
 LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
@@ -26,7 +27,7 @@ class Check:
 def checks(report: Report, model: ModelReport) -> Iterator[Check]:
     """What would make the comparison unfair, and whether it did."""
     told = report.environment
-    alike = f"every row had the same inputs, {told.get('threads', 'as many')} threads and cores"
+    alike = f"every row had the same inputs, {threads(report)} and the same cores"
     yield Check(True, alike)
     kinds = sorted({row.precision for row in model.rows if row.precision})
     yield Check(len(kinds) < 2, f"precision of the rows: {', '.join(kinds) or 'unknown'}")

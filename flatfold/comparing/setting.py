@@ -20,14 +20,19 @@ def date(report: Report) -> str:
 
 def machine(report: Report) -> str:
     told = report.environment
-    parts = (told.get("processor") or "unknown processor", f"{told.get('threads', '?')} threads")
-    return " · ".join(map(str, filter(None, (*parts, date(report)))))
+    parts = (told.get("processor") or "unknown processor", threads(report), date(report))
+    return " · ".join(str(part) for part in parts if part)
+
+
+def threads(report: Report) -> str:
+    found = report.environment.get("threads")
+    return "1 thread" if found == 1 else f"{found or 'unknown'} threads"
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
     """The environment and then the options, a line each."""
     told = {n: v for n, v in report.environment.items() if n not in APART}
-    return [*_flat(told, ""), *_flat(report.options, "")]
+    return list(dict.fromkeys((*_flat(told, ""), *_flat(report.options, ""))))
 
 
 def command(report: Report) -> str:
@@ -45,10 +50,17 @@ def versions(report: Report) -> list[tuple[str, str]]:
 
 def _flat(content: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
     for name, value in content.items():
-        title = f"{before}{name}".replace("_", " ")
+        unit = " (s)" if name.endswith("_s") else ""
+        title = f"{before}{name.removesuffix('_s')}{unit}".replace("_", " ")
         if isinstance(value, Mapping):
             yield from _flat(value, f"{title}: ")
         elif isinstance(value, list | tuple):
-            yield title, ", ".join(map(str, value)) or "none"
+            yield title, ", ".join(map(_text, value)) or "none"
         else:
-            yield title, UNKNOWN if value is None else str(value)
+            yield title, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return UNKNOWN if value is None else str(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Pair, Report, Row
-from flatfold.comparing.paired import INCONCLUSIVE, SAME, Estimate
+from flatfold.comparing.paired import FASTER, INCONCLUSIVE, SAME, SLOWER, Estimate
 from flatfold.units import digits, duration
 
 
@@ -52,9 +52,8 @@ def _headline(model: ModelReport, row: Row) -> Headline:
         told += f"{terms}, {worth(row)}; no training graph was measured to compare it with."
         return Headline(target, row, "", told, None, best, more)
     told = (
-        f"flatfold takes {times(pair.ratio)} the time of {_title(model, pair, row)}, {terms}, "
-        f"95 % interval {between(pair.ratio)}, noise floor {noise(model)}, {worth(row)}"
-        f"{_word(pair)}."
+        f"{_claim(pair, _title(model, pair, row), terms)}, 95 % interval {between(pair.ratio)}, "
+        f"noise floor {noise(model)}, {worth(row)}."
     )
     return Headline(target, row, pair.verdict, told, pair, best, more)
 
@@ -68,8 +67,15 @@ def _title(model: ModelReport, pair: Pair, row: Row) -> str:
     return f"the training graph{other} on {row.target}"
 
 
-def _word(pair: Pair) -> str:
-    return f": {pair.verdict}" if pair.verdict in (SAME, INCONCLUSIVE) else ""
+def _claim(pair: Pair, base: str, terms: str) -> str:
+    """No more than the verdict allows."""
+    if pair.verdict == INCONCLUSIVE:
+        told = f"Inconclusive is whether flatfold is faster than {base}, {terms}"
+    elif pair.verdict == SAME:
+        told = f"flatfold is as fast as {base}, {terms}"
+    else:
+        return f"flatfold takes {times(pair.ratio)} the time of {base}, {terms}"
+    return f"{told}: {times(pair.ratio)} the time"
 
 
 def _beside_best(model: ModelReport, best: Pair) -> str:
@@ -114,9 +120,16 @@ def beside_others(model: ModelReport) -> list[Pair]:
 
 
 def fastest(model: ModelReport) -> set[str]:
-    """The name of the fastest row of each target."""
-    first = {row.target: row.name for row in reversed(model.ranking())}
-    return set(first.values())
+    """The name of the row of each target that was decided to be faster than its others."""
+    first = {row.target: row for row in reversed(model.ranking())}
+    return {row.name for row in first.values() if _is_ahead(model, row)}
+
+
+def _is_ahead(model: ModelReport, row: Row) -> bool:
+    here = {r.name for r in model.rows if r.target == row.target}
+    words = [p.verdict == FASTER for p in model.pairs if p.row == row.name and p.against in here]
+    words += [p.verdict == SLOWER for p in model.pairs if p.against == row.name and p.row in here]
+    return bool(words) and all(words)
 
 
 def ordered(model: ModelReport) -> list[Row]:

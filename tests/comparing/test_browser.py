@@ -150,6 +150,13 @@ def test_the_page_does_not_scroll_sideways(opened: WebDriver, width: int) -> Non
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
 
 
+def test_a_sheet_of_paper_is_wide_enough(opened: WebDriver) -> None:
+    size(opened, 720)
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= 720
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_it_can_be_read_without_its_script(opened: WebDriver) -> None:
     with_script = opened.execute_script(VISIBLE)
     opened.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})

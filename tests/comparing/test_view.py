@@ -58,10 +58,11 @@ def test_no_speed_of_what_cannot_be_compared(
 def test_undecided_and_equal_times_are_named_so() -> None:
     model = made.report().models[0]
     ratio = Estimate(0.99, (0.97, 1.01), 5, 8)
-    for word in ("same", "inconclusive"):
+    for word, start in (("same", "flatfold is as fast as"), ("inconclusive", "Inconclusive is")):
         pairs = (Pair("flatfold ort-cpu", "training ort-cpu", ratio, word),)
         (found,) = view.headlines(dataclasses.replace(model, pairs=pairs))
-        assert found.sentence.endswith(f"graph certified: {word}.") and not found.more
+        assert found.sentence.startswith(start) and found.verdict == word
+        assert "batch 1: 0.990× the time, 95 % interval 0.970–1.01" in found.sentence
 
 
 def test_without_a_training_graph_the_time_alone_is_told() -> None:
@@ -73,9 +74,13 @@ def test_without_a_training_graph_the_time_alone_is_told() -> None:
 def test_the_order_of_rows_is_by_target_and_time() -> None:
     names = [row.name for row in view.ordered(made.report().models[0])]
     assert names[:4] == [f"{n} ort-cpu" for n in ("flatfold", "training", "onnxslim", "onnxsim")]
-    assert view.fastest(whole().models[0]) == {
-        *("flatfold ort-cpu", "flatfold openvino", "torch.compile torch")
-    }
+
+
+def test_the_fastest_row_is_one_that_was_decided_to_be() -> None:
+    model = whole().models[0]
+    assert view.fastest(model) == {"flatfold ort-cpu"}, "beside onnxsim on openvino it is the same"
+    undecided = [dataclasses.replace(pair, verdict="inconclusive") for pair in model.pairs]
+    assert view.fastest(dataclasses.replace(model, pairs=tuple(undecided))) == set()
 
 
 def doubts(model: ModelReport, **environment: Any) -> list[str]:
@@ -106,9 +111,16 @@ def test_what_would_be_unfair_is_found() -> None:
 
 def test_facts_are_lines_of_text() -> None:
     report = dataclasses.replace(
-        made.report(), environment={"a_b": {"c": [1, 2]}, "d": None, "command": "x", "e": []}
+        made.report(),
+        environment={"a_b": {"c": [1, 2]}, "d": None, "command": "x", "e": [], "x_s": 2},
+        options={"x_s": 2},
     )
-    assert setting.facts(report) == [("a b: c", "1, 2"), ("d", "unknown"), ("e", "none")]
+    assert setting.facts(report) == [
+        ("a b: c", "1, 2"),
+        ("d", "unknown"),
+        ("e", "none"),
+        ("x (s)", "2"),
+    ]
     assert setting.date(whole()) == "2026-08-20 10:00 UTC"
 
 

@@ -66,7 +66,8 @@ def environment() -> Environment:
     def shown(value: Any) -> Any:
         if not isinstance(value, str) or isinstance(value, Markup):
             return value
-        return one_line(value) if "\n" in value or len(value) > LONGEST else clean(value)
+        text = one_line(value) if "\n" in value or len(value) > LONGEST else clean(value)
+        return text.replace(" %", "\u00a0%")  # no line begins with the sign
 
     found = Environment(
         loader=PackageLoader("flatfold.comparing", "page"),

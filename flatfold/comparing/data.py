@@ -21,6 +21,7 @@ from flatfold.proof.equivalence import Equivalence
 SCHEMA = 1
 PERCENTILES = (50, 90, 95, 99)
 FLATFOLD, TRAINING = "flatfold", "training"
+TORCH = "torch"  # the target of eager PyTorch and torch.compile
 
 
 @dataclass(frozen=True)

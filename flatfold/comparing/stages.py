@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """The graph once `rewrite`, which did something `applied` times, is added to those before."""
+    """The graph once `rewrite` is added to those before: `applied` replacements are new.
+
+    It need not have made them itself: what it removes may be what kept another rewrite apart.
+    """
 
     rewrite: str
     applied: int
@@ -41,6 +44,7 @@ def stages(
     names = [rewrite.name for rewrite in PIPELINE]
     found = [Stage("", 0, result.training)]
     last, final = fingerprint(result.training), fingerprint(result.graph)
+    before: set[tuple[str, ...]] = set()
     for count, name in enumerate(names, 1):
         if last == final:
             break
@@ -52,9 +56,9 @@ def stages(
             remarks = tuple(told)
         now = fingerprint(graph)
         if now != last:
-            applied = sum(remark.applied and remark.rewrite == name for remark in remarks)
-            found.append(Stage(name, applied, result.graph if now == final else graph))
-            last = now
+            made = {remark.replaced for remark in remarks if remark.applied}
+            found.append(Stage(name, len(made - before), result.graph if now == final else graph))
+            last, before = now, made
     return found
 
 

@@ -44,7 +44,8 @@ class Backend(ABC):
     `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
     how many threads an engine has, "" where there is none. `beside`: options for an engine
     that is timed in one process with others. `strict`: those under which nothing is rounded to less
-    than the graph's own precision.
+    than the graph's own precision. `dear`: a build takes so long that an engine which is needed
+    again is better saved.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Backend(ABC):
     threads: str = ""
     beside: Mapping[str, object] = MappingProxyType({})
     strict: Mapping[str, object] = MappingProxyType({})
+    dear: bool = False
 
     def device(self) -> str:
         """What an engine is built for besides the target, such as the processor; "" for any."""

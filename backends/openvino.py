@@ -52,6 +52,7 @@ class Openvino(Backend):
     needs = ("openvino",)
     threads = "threads"
     strict = MappingProxyType({"inference_precision": "f32"})
+    dear = True
 
     def device(self) -> str:
         return processor()

@@ -42,6 +42,7 @@ class TensorRT(Backend):
     """The backend of one flavour."""
 
     strict = MappingProxyType({"tf32": False})
+    dear = True
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour

@@ -159,7 +159,11 @@ class Kitchen:
         seconds: float | None,
         proof: str = "",
     ) -> Variant:
-        job = {"model": str(path), "options": dict(self.options[target])}
+        job = {
+            "model": str(path),
+            "options": dict(self.options[target]),
+            "saved": str(path.parent / target),
+        }
         row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph))
         return self._variant(row, graph, job)
 

@@ -56,6 +56,13 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Of every engine; default one per physical core."),
 ]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the intervals' resampling.")]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        help="Time each rewrite by itself, too, and every layer, and what the machine could do."
+    ),
+]
 JsonFile = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the report there as JSON; - is stdout."),
@@ -80,6 +87,8 @@ def compare(
     rounds: Rounds = None,
     budget: Budget = None,
     threads: Threads = None,
+    seed: Seed = 0,
+    explain: Explain = True,
     json: JsonFile = None,
     baseline: Baseline = None,
     fail_above: FailAbove = "5%",
@@ -92,7 +101,7 @@ def compare(
     allowed, old = percent(fail_above), read(baseline) if baseline else None
     _check_writable(json)
     asked = {"rounds": rounds, "budget_s": budget}
-    plan = Plan(**{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
+    plan = Plan(seed=seed, **{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
     with working() as progress:
         report = report_on(
             [_reader(model, batch, size, weights) for model in models],
@@ -103,6 +112,7 @@ def compare(
             verify=verify,
             batch=batch,
             image=given.image_shape(size),
+            explain=explain,
             progress=progress,
         )
     _finish(report, json, old, allowed)

@@ -27,6 +27,7 @@ def report_on(
     verify: str = "certify",
     batch: int | None = None,
     image: tuple[int, ...] | None = None,
+    explain: bool = True,
     progress: Progress = lambda _: None,
 ) -> Report:
     """The report on the models that `sources` read, one after the other; see `flatfold.compare`.
@@ -46,7 +47,7 @@ def report_on(
         chosen(wanted, has_module=True)  # a wrong name is told before anything is measured
     count = machine.physical_cores() if threads is None else threads
     options = _options(targets, count)
-    terms = Terms(options, count, machine.affinity(), plan, verify, batch, image)
+    terms = Terms(options, count, machine.affinity(), plan, verify, batch, image, explain)
     states = [machine.state()]
     models: list[ModelReport] = []
     for number, read in enumerate(sources, 1):
@@ -68,7 +69,11 @@ def report_on(
         models.append(replace(found, notes=(*loud, *found.notes)))
     facts = {"threads": count, "targets": list(options), "seed": plan.seed}
     told = machine.environment(states[0], states[-1], facts)
-    return Report(tuple(models), told, {**asdict(plan), "verify": verify, "against": wanted})
+    return Report(
+        tuple(models),
+        told,
+        {**asdict(plan), "verify": verify, "against": wanted, "explain": explain},
+    )
 
 
 def _options(targets: Sequence[str], threads: int) -> dict[str, Mapping[str, object]]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 import flatfold
-from docs.drawing import Box, Edge, svg
+from flatfold.comparing.drawing import Box, Edge, svg
 from flatfold.comparing.sketches import LAYER, NORM, sketch_of
 from flatfold.models import (
     acnet,

@@ -18,6 +18,7 @@ from flatfold.cli.explain import explain
 from flatfold.cli.inspect import inspect
 from flatfold.cli.process import Escaping, exit_code_of
 from flatfold.cli.reduce import reduce
+from flatfold.cli.report import report
 from flatfold.cli.verify import verify
 
 EPILOG = "Exit codes: 0 ok, 1 internal error, 2 usage, 3 input rejected, 4 not equivalent, "
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-for verb in (compile, compare, verify, reduce, explain, models, targets, inspect):
+for verb in (compile, compare, report, verify, reduce, explain, models, targets, inspect):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 

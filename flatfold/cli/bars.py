@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from flatfold.cli.text import count, duration
 from flatfold.escaping import clean
+from flatfold.units import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,17 +37,16 @@ def show(report: Report, console: Console) -> None:
         for pair in model.pairs:
             if pair.row.startswith(FLATFOLD) and not pair.against.startswith(TRAINING):
                 console.print(
-                    f"  {_sentence(pair)}", style=STYLES.get(pair.verdict), soft_wrap=True
+                    f"  {clean(_sentence(pair))}", style=STYLES.get(pair.verdict), soft_wrap=True
                 )
         for note in _facts(model):
-            console.print(note, soft_wrap=True)
+            console.print(clean(note), soft_wrap=True)
         console.print()
     facts = report.environment
-    console.print(
-        f"{facts['processor']}, {facts['threads']} threads on cores "
-        f"{','.join(map(str, facts['affinity']))}",
-        soft_wrap=True,
-    )
+    cores = ",".join(map(str, facts.get("affinity") or ())) or "that are not known"
+    processor = facts.get("processor", "unknown processor")
+    told = f"{processor}, {facts.get('threads', 'unknown')} threads on cores {cores}"
+    console.print(clean(told), soft_wrap=True)
 
 
 def show_changes(found: Sequence[Change], console: Console) -> None:
@@ -71,7 +70,8 @@ def _table(model: ModelReport, console: Console) -> Table:
     fastest = next(iter(model.ranking()), None)
     for row in model.rows:
         more = [*_more_cells(row, longest, _block(console))]
-        table.add_row(*_cells(model, row), *more[:room], style="bold" if row is fastest else None)
+        cells = map(clean, (*_cells(model, row), *more[:room]))  # a report may come from a file
+        table.add_row(*cells, style="bold" if row is fastest else None)
     return table
 
 
@@ -121,9 +121,10 @@ def _facts(model: ModelReport) -> Iterator[str]:
             yield f"{row.name} is WRONG: {clean(str(row.equivalence))}"
         if row.reason:
             yield f"{row.name} was not measured to the end: {clean(row.reason)}"
-    ours = [row for row in model.rows if row.variant == FLATFOLD and row.nodes is not None]
-    before = next(iter(model.rows))
-    for row in ours:
+    before = model.row(model.reference)
+    for row in model.rows:
+        if before is None or row.variant != FLATFOLD or row.nodes is None:
+            continue
         yield (
             f"{row.name}: {before.nodes} nodes became {row.nodes}, "
             f"{count(before.macs)} multiply-accumulates {count(row.macs)}"

@@ -12,8 +12,9 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out
-from flatfold.cli.text import age, count
+from flatfold.cli.text import age
 from flatfold.escaping import clean
+from flatfold.units import count
 
 if TYPE_CHECKING:
     from flatfold.backends.cache import Cache, Entry

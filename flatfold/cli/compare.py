@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flatfold.cli import options as given
+from flatfold.cli import report_files as files
 from flatfold.cli.streams import err, out, working
-from flatfold.errors import Inconclusive, InputError, OutputError, Regression
+from flatfold.errors import Inconclusive, Regression
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,6 +90,7 @@ def compare(
     threads: Threads = None,
     seed: Seed = 0,
     explain: Explain = True,
+    save: files.Save = None,
     json: JsonFile = None,
     baseline: Baseline = None,
     fail_above: FailAbove = "5%",
@@ -97,9 +99,12 @@ def compare(
     """Time a model as exported, rewritten by other tools, in PyTorch and by flatfold."""
     from flatfold.comparing.measuring import Plan
     from flatfold.comparing.reporting import report_on
+    from flatfold.comparing.saving import check_writable
 
-    allowed, old = percent(fail_above), read(baseline) if baseline else None
-    _check_writable(json)
+    allowed, old = percent(fail_above), files.read(baseline) if baseline else None
+    files.check(save)
+    if json not in (None, STDOUT):
+        check_writable(Path(json))
     asked = {"rounds": rounds, "budget_s": budget}
     plan = Plan(seed=seed, **{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
     with working() as progress:
@@ -115,6 +120,7 @@ def compare(
             explain=explain,
             progress=progress,
         )
+    files.save([report], save)
     _finish(report, json, old, allowed)
 
 
@@ -122,12 +128,13 @@ def _finish(report: Report, json: str | None, old: Report | None, allowed: float
     """Writes and shows the report; what became slower last. Raises Regression."""
     from flatfold.cli.bars import show
     from flatfold.comparing.regression import changes
+    from flatfold.comparing.saving import write
 
     console = err() if json == STDOUT else out()
     if json == STDOUT:
         print(report.to_json())
     elif json is not None:
-        _write(Path(json), report.to_json())
+        write(Path(json), f"{report.to_json()}\n")
     show(report, console)
     if old is not None:
         _judge(changes(old, report, allowed), console, allowed)
@@ -162,17 +169,6 @@ def percent(text: str) -> float:
     return float(found[1]) / 100
 
 
-def read(path: str) -> Report:
-    """The report in a file. Raises InputError."""
-    from flatfold.comparing.data import Report
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"cannot read the baseline: {error}", where=path) from error
-    return Report.from_json(text)
-
-
 def _named(change: Change) -> str:
     told = change.reason if change.ratio is None else f"{change.ratio.value:.3g}x the time"
     return f"{change.model}, {change.row}: {told}"
@@ -186,21 +182,3 @@ def _reader(
 
     shape = given.input_shape(model, batch, size, False)
     return lambda: resolve(graph_of(model), input_shape=shape, weights=weights)
-
-
-def _check_writable(json: str | None) -> None:
-    """Raises OutputError now rather than after minutes of measuring."""
-    if json is None or json == STDOUT:
-        return
-    if not Path(json).resolve().parent.is_dir() or Path(json).is_dir():
-        raise OutputError("no file can be written there", where=json, hint="make its folder first")
-
-
-def _write(path: Path, text: str) -> None:
-    from flatfold.backends.staging import filled, os_errors_as_ours
-
-    with (
-        os_errors_as_ours(path, "file that you may write"),
-        filled(path.resolve().parent) as staging,
-    ):
-        (staging / path.name).write_text(text + "\n", encoding="utf-8")

@@ -14,8 +14,8 @@ from flatfold.cli import options as given
 from flatfold.cli.engine_options import engine_options
 from flatfold.cli.latency import Latency, measure_both
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import change, count, duration
 from flatfold.escaping import clean
+from flatfold.units import change, count, duration
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized

@@ -10,9 +10,10 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import count, duration, listing
+from flatfold.cli.text import listing
 from flatfold.decisions import Group, Places, grouped, of_rule, patterns
 from flatfold.escaping import clean
+from flatfold.units import count, duration
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized

@@ -11,8 +11,8 @@ import typer
 
 from flatfold.cli import options as given
 from flatfold.cli.streams import emit, out
-from flatfold.cli.text import count
 from flatfold.escaping import clean
+from flatfold.units import count
 
 Thing = Annotated[
     str,

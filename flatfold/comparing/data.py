@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import msgspec
@@ -170,6 +171,12 @@ class Report:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes it as .html, .md or .json, by the ending. Raises InputError and OutputError."""
+        from flatfold.comparing.saving import save
+
+        save([self], path)
 
     @classmethod
     def from_dict(cls, content: Any) -> Report:

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from docs.drawing import Box, crossings, ordered, routed, settle, svg
 from docs.pictures import BLOCKS, FOLDER, pictures
+from flatfold.comparing.drawing import Box, crossings, ordered, routed, settle, svg
 from flatfold.models import FAMILIES
 
 QUICK = ("mobilenext", "repvgg")

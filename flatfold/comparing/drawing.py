@@ -2,23 +2,39 @@
 
 Each box stands as far down as its longest path. The order inside the layers is that with the fewest
 crossings among a number of sweeps; the places are as near to those of the neighbours as the widths
-allow. The same graph gives the same bytes.
+allow. The same graph gives the same bytes. A picture is a file of its own, with its colours in it,
+or a part of a page, whose style sheet has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from xml.sax.saxutils import escape
 
-LAYER_GAP, BOX_GAP, MARGIN, TOP = 26, 16, 16, 40
+LAYER_GAP, BOX_GAP, MARGIN = 26, 16, 16
 SWEEPS, SETTLING = 12, 100
 SPINE = 10**6  # how firm those on a longest path are
 STRAIGHT = 3  # pixels by which the ends of a straight line may differ
 
-COLOURS = {"layer": ("#dbe9f6", "#2b5c8a"), "norm": ("#fbe5c8", "#9a6516"), "": ("#ececec", "#666")}
-HEAD = """\
+
+@dataclass(frozen=True)
+class Style:
+    """What a picture begins with, and the attributes of boxes by kind and of lines of text.
+
+    `top` is the space above the first layer, `label` how much a character of the title needs.
+    """
+
+    head: str
+    boxes: Mapping[str, str]
+    lines: tuple[str, str]
+    top: int
+    label: int
+
+
+FILE = Style(
+    """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"\
  font-family="Helvetica, Arial, sans-serif" font-size="13" text-anchor="middle" role="img"\
  aria-labelledby="title">
@@ -27,7 +43,27 @@ HEAD = """\
  orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>
 <rect width="{width}" height="{height}" rx="8" fill="#fff"/>
 <text x="{centre}" y="26" font-weight="bold" fill="#222">{title}</text>
-<g stroke="#444" stroke-width="1.5" fill="none" marker-end="url(#tip)">"""
+<g stroke="#444" stroke-width="1.5" fill="none" marker-end="url(#tip)">""",
+    {
+        "layer": 'fill="#dbe9f6" stroke="#2b5c8a"',
+        "norm": 'fill="#fbe5c8" stroke="#9a6516"',
+        "": 'fill="#ececec" stroke="#666"',
+    },
+    ('fill="#111"', 'fill="#444"'),
+    top=40,
+    label=8,
+)
+# The page has the marker.
+PAGE = Style(
+    """\
+<svg class="sketch" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"\
+ aria-label="{title}">
+<g class="edges" marker-end="url(#tip)">""",
+    {"layer": 'class="layer"', "norm": 'class="norm"', "": 'class="plain"'},
+    ('class="name"', 'class="more"'),
+    top=8,
+    label=0,
+)
 
 
 @dataclass(eq=False)
@@ -57,23 +93,23 @@ Route = list[Box]  # an edge, with a bend in each layer that it passes
 Layers = list[list[Box]]
 
 
-def svg(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str:
+def svg(boxes: Sequence[Box], edges: Sequence[Edge], title: str, style: Style = FILE) -> str:
     """The picture of `boxes`, each behind those that it is joined to by the `edges`."""
     for upper, lower in edges:
         lower.layer = max(lower.layer, upper.layer + 1)
     routes = [routed(upper, lower) for upper, lower in edges]
     layers = ordered(boxes, routes)
     settle(layers)
-    tops = [TOP]
+    tops = [style.top]
     for layer in layers:
         tops.append(tops[-1] + max(box.height for box in layer) + LAYER_GAP)
-    width = centred(layers, 8 * len(title) + 2 * MARGIN)
+    width = centred(layers, style.label * len(title) + 2 * MARGIN)
     size = {"width": width, "height": tops[-1] - LAYER_GAP + MARGIN, "centre": width // 2}
     arriving = {box: [route for route in routes if route[-1] is box] for box in boxes}
-    lines = [HEAD.format(title=escape(title), **size)]
+    lines = [style.head.format(title=escape(title, {'"': "&quot;"}), **size)]
     lines += [f'<path d="{curve(route, arriving[route[-1]], tops)}"/>' for route in routes]
-    lines += ["</g>", *(line for box in boxes for line in drawn(box, tops[box.layer])), "</svg>"]
-    return "\n".join(lines) + "\n"
+    lines += ["</g>", *(line for box in boxes for line in drawn(box, tops[box.layer], style))]
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def routed(upper: Box, lower: Box) -> Route:
@@ -195,13 +231,12 @@ def curve(route: Route, arriving: Sequence[Route], tops: Sequence[int]) -> str:
     return path
 
 
-def drawn(box: Box, top: int) -> Iterator[str]:
+def drawn(box: Box, top: int, style: Style) -> Iterator[str]:
     """The box, if it is a node, and its text: the first line is its name."""
     x = round(box.x)
     if box.kind is not None:
-        fill, stroke = COLOURS[box.kind]
         place = f'x="{x - box.width // 2}" y="{top}" width="{box.width}" height="{box.height}"'
-        yield f'<rect {place} rx="4" fill="{fill}" stroke="{stroke}"/>'
+        yield f'<rect {place} rx="4" {style.boxes[box.kind]}/>'
     for at, line in enumerate(box.lines):
-        colour = "#444" if at else "#111"
-        yield f'<text x="{x}" y="{top + 18 + 17 * at}" fill="{colour}">{escape(line)}</text>'
+        look = style.lines[min(at, 1)]
+        yield f'<text x="{x}" y="{top + 18 + 17 * at}" {look}>{escape(line)}</text>'

@@ -1,0 +1,137 @@
+"""Reports as Markdown, short enough to be kept in a repository: a table and some lines a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from flatfold.comparing import view
+from flatfold.comparing.data import FLATFOLD, ModelReport, Pair, Report, Row
+from flatfold.escaping import one_line
+from flatfold.units import count, duration
+
+HEAD = (
+    *("variant", "target", "precision", "latency [95 %]", "p90", "beside training", "verdict"),
+    *("outputs", "graph", "nodes", "parameters", "MACs", "first call"),
+)
+RIGHT = frozenset({"latency [95 %]", "p90", "beside training", *HEAD[-4:]})
+PLACES = 3
+_MARKS = re.compile(r"([\\`*|\[\]#~!])")
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """One report after the other, with the machine that each was measured on."""
+    parts = ["# Latency comparison"]
+    for report in reports:
+        parts += [text for model in report.models for text in _model(model)]
+        parts += _machine(report)
+    return "\n\n".join(parts) + "\n"
+
+
+def _model(model: ModelReport) -> Iterator[str]:
+    yield f"## {escape(model.model)}"
+    if model.reason:
+        yield f"It was not measured: {escape(model.reason)}"
+        return
+    for found in view.headlines(model):
+        yield escape(f"{found.sentence} {found.more}".strip())
+    yield table(HEAD, (_cells(model, row) for row in view.ordered(model)))
+    inputs = ", ".join(f"{name} {view.shape(sizes)}" for name, sizes in model.inputs.items())
+    yield escape(
+        f"Inputs: {inputs}. Noise floor {view.noise(model)}, {model.rounds} rounds of fresh "
+        f"processes{'' if model.decided else ', not every pair decided'}."
+    )
+    lines = [*_others(model), *_steps(model), *_decisions(model), *_failures(model), *model.notes]
+    if lines:
+        yield "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def _cells(model: ModelReport, row: Row) -> Iterator[str]:
+    pair, p90 = view.beside_training(model, row), row.percentiles[90]
+    first = view.middle(row.first_call_s)
+    yield f"**{FLATFOLD}**" if row.variant == FLATFOLD else escape(row.variant)
+    yield escape(row.target)
+    yield escape(row.precision)
+    yield duration(row.latency.value, row.latency.interval) if row.latency else "not measured"
+    yield duration(p90) if p90 is not None else ("n too small" if row.samples_s else "")
+    yield _ratio(pair) if pair else ""
+    yield escape(view.standing(row) or (pair.verdict if pair else ""))
+    error = view.error(row)
+    yield escape(f"{view.outputs(row)}, {error} allowed" if error else view.outputs(row))
+    yield escape(row.proof)
+    yield "" if row.nodes is None else str(row.nodes)
+    yield "" if row.parameters is None else count(row.parameters)
+    yield "" if row.macs is None else count(row.macs)
+    yield "" if first is None else duration(first)
+
+
+def _others(model: ModelReport) -> Iterator[str]:
+    pairs = view.beside_others(model)
+    for name in dict.fromkeys(pair.row for pair in pairs):
+        here = (pair for pair in pairs if pair.row == name)
+        told = "; ".join(f"{pair.against} {_ratio(pair)} {pair.verdict}" for pair in here)
+        yield f"{name} beside {told}"
+
+
+def _steps(model: ModelReport) -> Iterator[str]:
+    for target in dict.fromkeys(step.target for step in model.steps):
+        told = [
+            f"{step.rewrite} ({step.applied}) "
+            + (f"{view.times(step.ratio)} {step.verdict}" if step.ratio else "not timed")
+            for step in model.steps
+            if step.target == target and step.rewrite and step.applied
+        ]
+        if told:
+            yield f"step by step on {target}, each beside the one before: {'; '.join(told)}"
+
+
+def _decisions(model: ModelReport) -> Iterator[str]:
+    for changes in model.changes:
+        for applied, word in ((True, "applied"), (False, "declined")):
+            told = [
+                f"{found.rewrite} at {_places(found.places)}{'' if applied else f' ({found.code})'}"
+                for found in changes.decisions
+                if found.applied == applied
+            ]
+            if told:
+                yield f"{word} for {changes.target}: {'; '.join(told)}"
+
+
+def _places(places: Sequence[str]) -> str:
+    if len(places) <= PLACES:
+        return ", ".join(places) or "no place"
+    return f"{len(places)} places"
+
+
+def _failures(model: ModelReport) -> Iterator[str]:
+    for row in model.rows:
+        if row.wrong:
+            yield f"{row.name} is WRONG and not ranked: {row.equivalence}"
+        if row.reason:
+            yield f"{row.name} was not measured to the end: {row.reason}"
+
+
+def _machine(report: Report) -> Iterator[str]:
+    yield "## Measured on"
+    told = [f"{name}: {value}" for name, value in view.facts(report)]
+    told += [f"{name} {value}" for name, value in view.versions(report)]
+    yield f"{escape('; '.join(told))}."
+    command = report.environment.get("command")
+    if command:
+        # Inside a fence nothing is escaped: a line that ends it must not begin.
+        yield f"```console\n$ {one_line(str(command)).replace('```', '')}\n```"
+
+
+def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [head, ["--:" if name in RIGHT else "---" for name in head], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def escape(text: str) -> str:
+    """`text` on one line, in which nothing is markup."""
+    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKS.sub(r"\\\1", plain)
+
+
+def _ratio(pair: Pair) -> str:
+    return f"{view.times(pair.ratio)} [{view.between(pair.ratio)}]"

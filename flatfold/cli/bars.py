@@ -131,13 +131,13 @@ def _facts(model: ModelReport) -> Iterator[str]:
         )
     for step in model.steps:
         if step.rewrite:
-            timed = f"{_times(step.ratio)}, {step.verdict}" if step.ratio else "not timed"
+            beside = f"{_times(step.ratio)}, {step.verdict}" if step.ratio else "not timed"
             yield (
                 f"{step.target}, {step.rewrite} added: {step.nodes} nodes, "
-                f"{count(step.macs)} multiply-accumulates, {timed}"
+                f"{count(step.macs)} multiply-accumulates, {beside}"
             )
-    for row in ours:
-        if row.floor_s is not None and row.latency is not None:
+    for row in model.rows:
+        if row.variant == FLATFOLD and row.floor_s is not None and row.latency is not None:
             reached = row.floor_s / row.latency.value
             yield f"{row.name} works at {reached:.0%} of what this machine can do at best"
     if model.noise is not None:

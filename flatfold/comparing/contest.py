@@ -12,7 +12,7 @@ from flatfold.comparing import arrays, paired
 from flatfold.comparing.checking import Checks
 from flatfold.comparing.data import ModelReport, Row
 from flatfold.comparing.explained import Limit
-from flatfold.comparing.explaining import with_steps
+from flatfold.comparing.explaining import with_floors, with_profiles, with_steps
 from flatfold.comparing.judging import AGAIN, judged, noise_of, notes, pairs_of
 from flatfold.comparing.measuring import Measured, Plan, Record, measure
 from flatfold.comparing.process import TIME_LIMIT, Process
@@ -115,9 +115,14 @@ class _Contest:
     def explained(self, report: ModelReport, measured: Measured) -> ModelReport:
         """The same with what each rewrite contributed, and where the time goes."""
         between = [v for way in self.ways for v in way.variants]
-        report = replace(report, step_rows=tuple(self._rows(between, measured.records).values()))
+        steps = tuple(self._rows(between, measured.records).values())
+        limits, batch = self.terms.limits, next(iter(self.shapes.values()), (1,))[0]
+        rows = with_floors(report.rows, self.variants, limits, batch)
+        report = replace(report, rows=rows, step_rows=steps)
         for way in self.ways:
             report = with_steps(report, way, self.terms.plan)
+            self.progress(f"profiling on {way.target}")
+            report = with_profiles(report, way, self.launch, limits, batch)
         return report
 
     def _decided(self, records: Mapping[str, Record]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flatfold.comparing.data import ModelReport, Report
@@ -11,6 +13,8 @@ from flatfold.comparing.measuring import Plan
 from flatfold.errors import FlatfoldError, InputError, TargetUnavailable
 
 if TYPE_CHECKING:
+    from flatfold.comparing.contest import Terms
+    from flatfold.comparing.explained import Limit
     from flatfold.frontend.source import Source
 
 AUTO = "auto"
@@ -48,6 +52,7 @@ def report_on(
     count = machine.physical_cores() if threads is None else threads
     options = _options(targets, count)
     terms = Terms(options, count, machine.affinity(), plan, verify, batch, image, explain)
+    limits: tuple[Limit, ...] | None = None if explain else ()
     states = [machine.state()]
     models: list[ModelReport] = []
     for number, read in enumerate(sources, 1):
@@ -56,6 +61,9 @@ def report_on(
         try:
             source = read()
             name = source.name
+            if limits is None:  # only now, as there may be no such model
+                limits = _limits(terms, progress)
+                terms = replace(terms, limits=limits)
             rivals = chosen(wanted, has_module=True)
             if source.module is None:
                 rivals = [rival for rival in rivals if rival not in MODULES]
@@ -73,7 +81,17 @@ def report_on(
         tuple(models),
         told,
         {**asdict(plan), "verify": verify, "against": wanted, "explain": explain},
+        limits or (),
     )
+
+
+def _limits(terms: Terms, progress: Progress) -> tuple[Limit, ...]:
+    from flatfold.comparing.limits import measured
+
+    with tempfile.TemporaryDirectory(prefix="flatfold-", ignore_cleanup_errors=True) as folder:
+        return measured(
+            terms.options, terms.threads, terms.affinity, Path(folder), progress
+        )
 
 
 def _options(targets: Sequence[str], threads: int) -> dict[str, Mapping[str, object]]:

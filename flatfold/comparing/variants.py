@@ -203,10 +203,16 @@ class Kitchen:
 
 
 def _counts(graph: ir.Model) -> dict[str, Any]:
+    from flatfold.comparing.floors import bytes_of
     from flatfold.summary import summarise
 
     found = summarise(graph)
-    return {"nodes": found.nodes, "parameters": found.parameters, "macs": found.macs}
+    return {
+        "nodes": found.nodes,
+        "parameters": found.parameters,
+        "macs": found.macs,
+        "bytes": bytes_of(graph),
+    }
 
 
 def _bound(make: Callable[[str, ir.Model], ir.Model], name: str, model: ir.Model) -> Any:

@@ -32,8 +32,7 @@ class Backend(ABC):
     `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
     how many threads an engine has, "" where there is none. `beside`: options for an engine that is
     timed in one process with others. `strict`: those under which nothing is rounded to less than
-    the graph's own precision. `dear`: a build takes so long that an engine which is needed again is
-    better saved.
+    the graph's own precision. `dear`: an engine that is needed again is better saved.
     """
 
     name: str

@@ -30,10 +30,9 @@ class Backend(ABC):
     `options`: the frozen dataclass of its options, which all have a default. `packages`: the
     distributions that an engine is built with, in another version of which it may be another one.
     `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
-    how many threads an engine has, "" where there is none. `beside`: options for an engine
-    that is timed in one process with others. `strict`: those under which nothing is rounded to less
-    than the graph's own precision. `dear`: a build takes so long that an engine which is needed
-    again is better saved.
+    how many threads an engine has, "" where there is none. `beside`: options for an engine that is
+    timed in one process with others. `strict`: those under which nothing is rounded to less than
+    the graph's own precision. `dear`: an engine that is needed again is better saved.
     """
 
     name: str
@@ -163,8 +162,7 @@ class Engine(ABC):
     def profile(self, feeds: Mapping[str, Array], runs: int = 20) -> RunProfile | None:
         """How long each layer takes in `runs` runs, by the SDK's own profiler; None if it has none.
 
-        The engine is brought up once more with the profiler on, in this process, and is itself
-        left as it is. Raises InputError for fewer than one run, and what `run` raises.
+        A second engine is brought up for it in this process. Raises InputError as `run` does.
         """
         if runs < 1:
             raise InputError(f"expected at least one run to profile, found {runs}")

@@ -58,9 +58,7 @@ def with_profiles(
         if profile is not None:
             found.append(described(profile, graph, first, limit, batch))
     changed = moves(way.target, *found, first, last) if len(found) == 2 else ()
-    return replace(
-        report, profiles=(*report.profiles, *found), moves=(*report.moves, *changed)
-    )
+    return replace(report, profiles=(*report.profiles, *found), moves=(*report.moves, *changed))
 
 
 def _profile(launch: Launchers, row: Row) -> Profile | None:

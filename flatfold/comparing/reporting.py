@@ -89,9 +89,7 @@ def _limits(terms: Terms, progress: Progress) -> tuple[Limit, ...]:
     from flatfold.comparing.limits import measured
 
     with tempfile.TemporaryDirectory(prefix="flatfold-", ignore_cleanup_errors=True) as folder:
-        return measured(
-            terms.options, terms.threads, terms.affinity, Path(folder), progress
-        )
+        return measured(terms.options, terms.threads, terms.affinity, Path(folder), progress)
 
 
 def _options(targets: Sequence[str], threads: int) -> dict[str, Mapping[str, object]]:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ FEWEST_WARMUP = 3
 
 
 class Worker:
-    """What a job asks for: an engine of a target, or a module run by PyTorch."""
+    """What a job asks for: an engine of a target, a module run by PyTorch, or a copy in memory."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self.job = job
@@ -35,7 +36,8 @@ class Worker:
     def start(self) -> dict[str, Any]:
         """Builds, and runs once."""
         begin = time.perf_counter()
-        self.subject = self._module() if self.job["target"] == "torch" else self._engine()
+        make = {"torch": self._module, "memory": self._copy}.get(self.job["target"], self._engine)
+        self.subject = make()
         built = time.perf_counter()
         feeds = arrays.read(self.job["feeds"])
         called = time.perf_counter()
@@ -78,6 +80,18 @@ class Worker:
         arrays.store(outputs, self.subject.run(arrays.read(feeds)))
         return {}
 
+    def profile(self, runs: int) -> dict[str, Any]:
+        """The `seconds` of a run with the profiler on, and its `layers`; {} without a profiler."""
+        feeds = arrays.read(self.job["feeds"])
+        if self.job["target"] != "torch":
+            found = self.subject.profile(feeds, runs)
+            return {} if found is None else asdict(found)
+        if self.job["compiled"]:
+            return {}
+        seconds, operators = self.subject.operators(feeds, runs)
+        layers = [{"name": n, "kind": "", "seconds": s, "nodes": []} for n, s in operators.items()]
+        return {"seconds": seconds, "layers": layers}
+
     def _once(self) -> float:
         assert self.bound is not None
         begin = time.perf_counter()
@@ -110,6 +124,11 @@ class Worker:
             compiled=job["compiled"],
             threads=job["threads"],
         )
+
+    def _copy(self) -> Any:
+        from flatfold.comparing.copying import Copying
+
+        return Copying(self.job["threads"])
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

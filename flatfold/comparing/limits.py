@@ -1,15 +1,15 @@
 """What this machine does at best on a target, beside which the time of a layer is small or large.
 
-A product of matrices is what engines do fastest, and a copy is the least that can be done with data
-in memory. Both are run like any variant: in a process of their own, with the same options, threads
-and cores.
+A product of matrices is about what engines do fastest, and a copy the least that can be done with
+data in memory. Both are run like any variant: in a process of their own, with the same options,
+threads and cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +18,12 @@ from flatfold.comparing.explained import Limit
 from flatfold.comparing.process import Process
 from flatfold.errors import FlatfoldError
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-SIDE = 1536  # rows and columns of the matrices: 9 MiB each
-BLOCKS, RUNS = 4, 5
-WARM_S = 2.0
+SIDES = (
+    768,
+    1536,
+)  # rows and columns: the smaller stay in the caches, the larger feed more threads
+BLOCKS, RUNS = 4, 10
+WARM_S = 1.0
 
 Progress = Callable[[str], None]
 
@@ -41,27 +41,25 @@ def measured(
     copied in this memory says nothing of that one, and its times include the way there.
     """
     from flatfold.backends import load_backend
-    from flatfold.backends.model_file import write_model
 
     targets = [target for target in options if load_backend(target).threads]
     if not targets:
         return ()
-    product = folder / "product"
-    product.mkdir()
-    write_model(_product(), product / "model.onnx")
-    feeds = product / "feeds.npz"
-    arrays.store(feeds, {"x": _drawn(np.random.default_rng(1))})
-    common = {"threads": threads, "affinity": list(affinity), "feeds": str(feeds)}
+    common = {"threads": threads, "affinity": list(affinity)}
+    products = {side: _stored(folder / f"product {side}", side) for side in SIDES}
     progress("measuring a copy in memory")
-    copy = _best({"variant": "copy", "target": "memory", **common}, folder)
+    copy = _best({**common, "variant": "copy", "target": "memory", **products[SIDES[0]]}, folder)
     found = []
     for target in targets:
         progress(f"measuring a product of matrices on target {target}")
-        files = {"model": str(product / "model.onnx"), "saved": str(product / target)}
-        job = {"variant": "product", "target": target, "options": dict(options[target])}
-        least = _best({**job, **files, **common}, folder)
-        if least is not None and copy is not None:
-            found.append(Limit(target, 2 * SIDE**3 / least, 2 * copying.size() / copy))
+        rates = []
+        for side, files in products.items():
+            saved = {"saved": f"{files['model']}.{target}", "options": dict(options[target])}
+            job = {**common, "variant": "product", "target": target, **files, **saved}
+            least = _best(job, folder)
+            rates += [] if least is None else [2 * side**3 / least]
+        if rates and copy is not None:
+            found.append(Limit(target, max(rates), 2 * copying.size() / copy))
     return tuple(found)
 
 
@@ -81,20 +79,23 @@ def _best(job: Mapping[str, Any], folder: Path) -> float | None:
         process.close()
 
 
-def _product() -> ir.Model:
-    """x @ w, where w is constant like the weights of a layer."""
+def _stored(folder: Path, side: int) -> dict[str, str]:
+    """Files with the model x @ w, where w is constant like the weights of a layer, and with x."""
     import onnx_ir as ir
 
-    kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([SIDE, SIDE])
+    from flatfold.backends.model_file import write_model
+
+    kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([side, side])
     x, y = (ir.Value(name=name, type=kind, shape=shape) for name in "xy")
-    weight = ir.tensor(_drawn(np.random.default_rng(0)), name="w")
-    w = ir.Value(name="w", type=kind, shape=shape, const_value=weight)
+    rng = np.random.default_rng(0)
+    given, weight = (rng.uniform(-1, 1, (side, side)).astype(np.float32) for _ in "xw")
+    constant = ir.tensor(weight, name="w")
+    w = ir.Value(name="w", type=kind, shape=shape, const_value=constant)
     node = ir.node("MatMul", [x, w], outputs=[y], name="product")
     graph = ir.Graph(
         [x], [y], nodes=[node], initializers=[w], opset_imports={"": 20}, name="product"
     )
-    return ir.Model(graph, ir_version=10)
-
-
-def _drawn(rng: np.random.Generator) -> Any:
-    return rng.uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
+    folder.mkdir()
+    write_model(ir.Model(graph, ir_version=10), folder / "model.onnx")
+    arrays.store(folder / "feeds.npz", {"x": given})
+    return {"model": str(folder / "model.onnx"), "feeds": str(folder / "feeds.npz")}

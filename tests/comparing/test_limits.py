@@ -14,7 +14,7 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SIDE", 256)
+    monkeypatch.setattr(limits, "SIDES", (128, 256))
     monkeypatch.setattr(limits, "WARM_S", 0.1)
 
 

@@ -57,7 +57,7 @@ def with_profiles(
         profile = _profile(launch, row) if row is not None else None
         if profile is not None:
             found.append(described(profile, graph, first, limit, batch))
-    changed = moves(way.target, *found, first, last) if len(found) == 2 else ()
+    changed = moves(way.target, found[0], found[1], first, last) if len(found) == 2 else ()
     return replace(report, profiles=(*report.profiles, *found), moves=(*report.moves, *changed))
 
 

@@ -40,7 +40,7 @@ def report_on(
     """
     from flatfold.comparing import machine
     from flatfold.comparing.contest import Terms, contest
-    from flatfold.comparing.variants import MODULES, chosen
+    from flatfold.comparing.variants import chosen, rivals_of
 
     if not sources:
         raise InputError("expected at least one model, found none")
@@ -64,10 +64,7 @@ def report_on(
             if limits is None:  # only now, as there may be no such model
                 limits = _limits(terms, progress)
                 terms = replace(terms, limits=limits)
-            rivals = chosen(wanted, has_module=True)
-            if source.module is None:
-                rivals = [rival for rival in rivals if rival not in MODULES]
-            found = contest(source, rivals, terms, progress)
+            found = contest(source, rivals_of(source, wanted), terms, progress)
         except FlatfoldError as error:
             if len(sources) == 1:
                 raise
@@ -77,12 +74,8 @@ def report_on(
         models.append(replace(found, notes=(*loud, *found.notes)))
     facts = {"threads": count, "targets": list(options), "seed": plan.seed}
     told = machine.environment(states[0], states[-1], facts)
-    return Report(
-        tuple(models),
-        told,
-        {**asdict(plan), "verify": verify, "against": wanted, "explain": explain},
-        limits or (),
-    )
+    asked = {**asdict(plan), "verify": verify, "against": wanted, "explain": explain}
+    return Report(tuple(models), told, asked, limits or ())
 
 
 def _limits(terms: Terms, progress: Progress) -> tuple[Limit, ...]:

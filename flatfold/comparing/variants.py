@@ -63,6 +63,12 @@ def chosen(against: Iterable[str] | None, has_module: bool) -> list[str]:
     return [name for name in wanted if name != TRAINING]
 
 
+def rivals_of(source: Source, against: Iterable[str] | None) -> list[str]:
+    """Those of `chosen` that this source can be compared with."""
+    found = chosen(against, has_module=True)
+    return found if source.module is not None else [n for n in found if n not in MODULES]
+
+
 class Kitchen:
     """Makes the variants of one model; `common` is what every job says."""
 

@@ -10,30 +10,18 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flatfold.backends.apart import Say, silent
+from flatfold.backends.availability import Availability
 from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
-from flatfold.errors import TargetError, TargetUnavailable
+from flatfold.backends.profiling import RunProfile
+from flatfold.errors import InputError, TargetError, TargetUnavailable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether a backend can be used on this machine; if not, why, and what would change that.
-
-    One that is available but does not run here builds engines for other machines.
-    """
-
-    available: bool
-    reason: str
-    hint: str = ""
-    runs: bool = True
 
 
 class Backend(ABC):
@@ -42,9 +30,9 @@ class Backend(ABC):
     `options`: the frozen dataclass of its options, which all have a default. `packages`: the
     distributions that an engine is built with, in another version of which it may be another one.
     `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
-    how many threads an engine has, "" where there is none. `beside`: options for an engine
-    that is timed in one process with others. `strict`: those under which nothing is rounded to less
-    than the graph's own precision.
+    how many threads an engine has, "" where there is none. `beside`: options for an engine that is
+    timed in one process with others. `strict`: those under which nothing is rounded to less than
+    the graph's own precision. `dear`: an engine that is needed again is better saved.
     """
 
     name: str
@@ -54,6 +42,7 @@ class Backend(ABC):
     threads: str = ""
     beside: Mapping[str, object] = MappingProxyType({})
     strict: Mapping[str, object] = MappingProxyType({})
+    dear: bool = False
 
     def device(self) -> str:
         """What an engine is built for besides the target, such as the processor; "" for any."""
@@ -170,6 +159,15 @@ class Engine(ABC):
         checked = self.checked(feeds)
         return lambda: self.execute(checked)
 
+    def profile(self, feeds: Mapping[str, Array], runs: int = 20) -> RunProfile | None:
+        """How long each layer takes in `runs` runs, by the SDK's own profiler; None if it has none.
+
+        A second engine is brought up for it in this process. Raises InputError as `run` does.
+        """
+        if runs < 1:
+            raise InputError(f"expected at least one run to profile, found {runs}")
+        return self.profiled(self.checked(feeds), runs)
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the engine to `folder`, all or nothing; see `bundle.save`."""
         from flatfold.backends import bundle
@@ -208,6 +206,10 @@ class Engine(ABC):
                 f"this {self.target} engine is closed",
                 hint="keep the `with` block open for as long as the engine is used",
             )
+
+    def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
+        """`profile` on feeds that `checked` let through."""
+        return None
 
     @abstractmethod
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:

@@ -23,24 +23,24 @@ import numpy as np
 
 from flatfold.backends import bundle
 from flatfold.backends.apart import Say, made_apart, silent
-from flatfold.backends.base import Array, Availability, Backend, Engine, TensorSpec, precision_of
+from flatfold.backends.base import Array, Availability, Backend, Engine, TensorSpec
 from flatfold.backends.bundle_files import read_verified
 from flatfold.backends.environment import processor
 from flatfold.backends.feeds import specs_of
 from flatfold.backends.messages import tail
 from flatfold.backends.model_file import EXTERNAL_ABOVE, detached
+from flatfold.backends.openvino_facts import output_places, precision_said, step_count
 from flatfold.backends.openvino_maker import ENGINE_FILE, TARGET, OpenvinoOptions, imported
 from flatfold.backends.options import parse_options
+from flatfold.backends.profiling import RunProfile
 from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
-from flatfold.errors import BuildError, InputError, TargetError
+from flatfold.errors import InputError, TargetError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 MAKER = "flatfold.backends.openvino_maker:make"
-_NO_STEPS = ("Input", "Const", "Output")
 _NARROWED = ("int64", "uint64")
-_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
 class Openvino(Backend):
@@ -52,6 +52,7 @@ class Openvino(Backend):
     needs = ("openvino",)
     threads = "threads"
     strict = MappingProxyType({"inference_precision": "f32"})
+    dear = True
 
     def device(self) -> str:
         return processor()
@@ -121,7 +122,7 @@ class OpenvinoEngine(Engine):
         compiled = imported(content, options)
         super().__init__(
             target=TARGET,
-            precision=_precision(compiled, graph),
+            precision=precision_said(compiled, graph),
             inputs=inputs,
             outputs=outputs,
             model=model,
@@ -129,7 +130,7 @@ class OpenvinoEngine(Engine):
         self.options = options
         # OpenVINO drops inputs that nothing reads, and may give a port more names than one.
         self._fed = {name for port in compiled.inputs for name in port.get_names()}
-        self._places = _places(compiled, [spec.name for spec in self.outputs])
+        self._places = output_places(compiled, [spec.name for spec in self.outputs])
         self._content = content
         self._compiled: Any = compiled
         self._idle: list[Any] = []
@@ -137,9 +138,7 @@ class OpenvinoEngine(Engine):
     @property
     def layers(self) -> int | None:
         """The steps that OpenVINO runs: layers with what was fused into them, and reorders."""
-        operators = self._live().get_runtime_model().get_ops()
-        kinds = (operator.get_rt_info()["layerType"].astype(str) for operator in operators)
-        return sum(kind not in _NO_STEPS for kind in kinds)
+        return step_count(self._live())
 
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
         idle, compiled = self._idle, self._live()
@@ -158,13 +157,22 @@ class OpenvinoEngine(Engine):
         For timing. Write into the fed arrays to change the input. Use one bound call from one
         thread at a time, and not after `close`.
         """
+        return self._bound(self._live().create_infer_request(), self.checked(feeds))
+
+    def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
+        from flatfold.backends.openvino_profile import profiled
+
+        compiled = imported(self._content, self.options, PERF_COUNT=True)
+        request = compiled.create_infer_request()
+        return profiled(self.model, compiled, request, self._bound(request, feeds), runs)
+
+    def _bound(self, request: Any, feeds: dict[str, Array]) -> Callable[[], dict[str, Array]]:
         import openvino
 
-        request = self._live().create_infer_request()
         # A read-only array cannot be shared, nor changed by the caller: a copy does.
         taken = {
             name: np.require(array, requirements=["C", "A", "W"])
-            for name, array in self._taken(self.checked(feeds)).items()
+            for name, array in self._taken(feeds).items()
         }
         for name, array in taken.items():
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
@@ -226,22 +234,3 @@ class OpenvinoEngine(Engine):
 def _interface_of(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     fed = (value for value in model.graph.inputs if not value.is_initializer())
     return specs_of(fed), specs_of(model.graph.outputs)
-
-
-def _precision(compiled: Any, model: ir.Model) -> str:
-    """What the compiled model says it runs in, which may not be what was asked for."""
-    said = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-    found = _PRECISIONS.get(said, said)
-    return f"{found}+int8" if "int8" in precision_of(model) else found
-
-
-def _places(compiled: Any, names: list[str]) -> dict[str, int]:
-    """The position of each output of the graph among those of the compiled model."""
-    ports = {name: i for i, port in enumerate(compiled.outputs) for name in port.get_names()}
-    if lost := [name for name in names if name not in ports]:
-        raise BuildError(
-            f"openvino lost the output {lost[0]!r}",
-            where=f"target {TARGET}",
-            hint="please report it with the model to the makers of openvino; ort-cpu may do",
-        )
-    return {name: ports[name] for name in names}

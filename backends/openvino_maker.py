@@ -84,12 +84,12 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Callable[[s
     (folder / ENGINE_FILE).write_bytes(content)
 
 
-def imported(content: bytes, options: OpenvinoOptions) -> Any:
-    """The compiled model in `content`, with the settings it was made with."""
+def imported(content: bytes, options: OpenvinoOptions, **more: object) -> Any:
+    """The compiled model in `content`, with the settings it was made with, and `more`."""
     import openvino
 
     try:
-        return openvino.Core().import_model(content, "CPU", options.settings())
+        return openvino.Core().import_model(content, "CPU", {**options.settings(), **more})
     except RuntimeError as error:
         raise BuildError(
             f"openvino {openvino.__version__} cannot read its own engine: {tail(error)}",

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from flatfold.backends.ort_session import (
     run_session,
     specs,
 )
+from flatfold.backends.profiling import WARMUP, RunProfile, timed
 from flatfold.backends.rebuilding import log_rebuild, rebuild_reason
 
 if TYPE_CHECKING:
@@ -141,6 +143,20 @@ class OrtEngine(Engine):
         """
         return bound_run(self._live(), self._names, self.checked(feeds))
 
+    def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
+        from flatfold.backends.ort_profile import OPTIMIZED, layer_times, recording
+
+        model = self.model
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            session = session_of(
+                model, self.options, save_to=str(folder / OPTIMIZED), adjust=recording(folder)
+            )
+            run = bound_run(session, self._names, feeds)
+            seconds = timed(run, WARMUP + runs)[WARMUP:]
+            events = Path(session.end_profiling())
+            return RunProfile(median(seconds), tuple(layer_times(model, folder, events, runs)))
+
     def describe(self) -> dict[str, Any]:
         return {"options": asdict(self.options), "processor": processor()}
 
@@ -163,10 +179,11 @@ class OrtEngine(Engine):
         return session
 
 
-def session_of(model: ir.Model, options: OrtOptions) -> onnxruntime.InferenceSession:
+def session_of(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:
+    """A session of `model`; `more` is for `open_session`."""
     if weight_bytes(model) <= IN_MEMORY_LIMIT:
-        return open_session(serialized(model), options)
+        return open_session(serialized(model), options, **more)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / bundle.MODEL
         write_model(model, path)
-        return open_session(str(path), options)
+        return open_session(str(path), options, **more)

@@ -77,12 +77,18 @@ class OrtOptions:
 
 
 def open_session(
-    source: bytes | str, options: OrtOptions, *, level: str = "", save_to: str = ""
+    source: bytes | str,
+    options: OrtOptions,
+    *,
+    level: str = "",
+    save_to: str = "",
+    adjust: Callable[[onnxruntime.SessionOptions], None] = lambda _: None,
 ) -> onnxruntime.InferenceSession:
     """A session of the model in `source` (content or path); optimises as `options` says.
 
-    `level` overrides that. With `save_to`, the optimised graph is written there. Raises BuildError
-    with the end of ONNX Runtime's message, and where another provider would run the model.
+    `level` overrides that, and `adjust` may change the rest. With `save_to`, the optimised graph is
+    written there. Raises BuildError with the end of ONNX Runtime's message, and where another
+    provider would run the model.
     """
     import onnxruntime
 
@@ -93,6 +99,7 @@ def open_session(
     settings = _settings(options, level or options.graph_optimization)
     if save_to:
         settings.optimized_model_filepath = save_to
+    adjust(settings)
     try:
         session = onnxruntime.InferenceSession(source, settings, providers=providers)
     except Exception as error:  # its exception types share no base of their own

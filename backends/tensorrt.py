@@ -26,6 +26,7 @@ from flatfold.backends.feeds import specs_of
 from flatfold.backends.gpu import GPU_HINT, NO_GPU, nvidia_gpu
 from flatfold.backends.model_file import detached
 from flatfold.backends.options import parse_options
+from flatfold.backends.profiling import LayerTime, RunProfile
 from flatfold.backends.tensorrt_options import FACTS_FILE, FLAVOURS, PLAN_FILE, Flavour, TrtOptions
 from flatfold.errors import InputError, TargetUnavailable
 from flatfold.escaping import clean
@@ -42,6 +43,7 @@ class TensorRT(Backend):
     """The backend of one flavour."""
 
     strict = MappingProxyType({"tf32": False})
+    dear = True
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour
@@ -170,6 +172,12 @@ class TensorRTEngine(Engine):
 
         return bound
 
+    def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
+        with self._lock:
+            seconds, times = self._live().profile(feeds, runs)
+        built = {layer["name"]: layer for layer in self.facts["layers"]}
+        return RunProfile(seconds, tuple(_layer_time(built.get(n, {}), n, times[n]) for n in times))
+
     def describe(self) -> dict[str, Any]:
         return {"options": asdict(self.options), "facts": self.facts}
 
@@ -206,6 +214,11 @@ def trt() -> TensorRT:
 def trt_rtx() -> TensorRT:
     """The backend of target "trt-rtx"."""
     return TensorRT(FLAVOURS["trt-rtx"])
+
+
+def _layer_time(built: Mapping[str, Any], name: str, seconds: float) -> LayerTime:
+    # An engine that was saved before layers had nodes is without them.
+    return LayerTime(name, built.get("type", ""), seconds, tuple(built.get("nodes", ())))
 
 
 def _obstacle() -> tuple[str, str] | None:

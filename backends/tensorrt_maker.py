@@ -24,7 +24,8 @@ from flatfold.backends.tensorrt_options import (
 from flatfold.errors import BuildError, InputError
 
 LARGEST_BATCH = 32
-_LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*)", re.MULTILINE)
+_LAYER = re.compile(r"^Name: (.*?), LayerType: ([^,\n]*)(.*)", re.MULTILINE)
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 _METADATA = "flatfold."
 
 
@@ -91,9 +92,9 @@ def _log(trt: Any) -> Any:
         def last_error(self) -> str:
             return " ".join(self.errors[-1].split()) if self.errors else ""
 
-        def layers(self) -> list[dict[str, str]]:
+        def layers(self) -> list[dict[str, Any]]:
             """What the build log says the engine consists of."""
-            return [match.groupdict() for match in _LAYER.finditer(self.fused)]
+            return [_layer(*match.groups()) for match in _LAYER.finditer(self.fused)]
 
     return Log()
 
@@ -194,20 +195,24 @@ def _write_timing_cache(config: Any, options: Mapping[str, Any]) -> None:
         os.replace(place, path)
 
 
-def _inspected(trt: Any, log: Any, plan: Any) -> list[dict[str, str]]:
+def _inspected(trt: Any, log: Any, plan: Any) -> list[dict[str, Any]]:
     """What the engine says it consists of: this needs a GPU."""
     engine = trt.Runtime(log).deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildError(f"the engine cannot be read back: {log.last_error()}")
     inspector = engine.create_engine_inspector()
     found = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    layers = found.get("Layers", [])
     return [
-        {"name": one.get("Name", ""), "type": one.get("LayerType", "")}
+        _layer(one.get("Name", ""), one.get("LayerType", ""), one.get("Metadata", ""))
         if isinstance(one, dict)
-        else {"name": str(one), "type": ""}
-        for one in layers
+        else _layer(str(one), "", "")
+        for one in found.get("Layers", [])
     ]
+
+
+def _layer(name: str, kind: str, metadata: str) -> dict[str, Any]:
+    """A layer, and the nodes of the graph that its metadata names, each once."""
+    return {"name": name, "type": kind, "nodes": list(dict.fromkeys(_NODE.findall(metadata)))}
 
 
 def _refused(flavour: Flavour, model: Path, parser: Any, log: Any) -> BuildError:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
 
 from flatfold.backends.cuda import Buffer, Device, Recording
 from flatfold.backends.feeds import Array, TensorSpec
+from flatfold.backends.profiling import WARMUP, timed
 from flatfold.backends.tensorrt_options import Flavour, TrtOptions
 from flatfold.errors import TargetError
 
@@ -20,7 +23,7 @@ class Runner:
         self, flavour: Flavour, plan: bytes, options: TrtOptions, outputs: Sequence[TensorSpec]
     ) -> None:
         trt = importlib.import_module(flavour.module)
-        self._name, self._outputs = flavour.name, outputs
+        self._trt, self._name, self._outputs = trt, flavour.name, outputs
         self._record = options.cuda_graph
         self.device = Device(options.device)
         with self.device.current():
@@ -69,6 +72,20 @@ class Runner:
             return outputs
 
         return run
+
+    def profile(self, feeds: dict[str, Array], runs: int) -> tuple[float, dict[str, float]]:
+        """The seconds of a run, and of each layer of it, by name, in the order they ran in."""
+        with self.device.current():
+            kept, self._context = self._context, self._engine.create_execution_context()
+        try:
+            # A context of its own, because one that has a profiler cannot be without it again.
+            self._context.profiler = profiler = _profiler(self._trt)
+            seconds = timed(lambda: self.run(feeds), WARMUP + runs)[WARMUP:]
+        finally:
+            with self.device.current():
+                self._context = kept
+        layers = {name: median(times[-runs:]) for name, times in profiler.seconds.items()}
+        return median(seconds), layers
 
     def release(self) -> None:
         with self.device.current():
@@ -119,3 +136,17 @@ class Runner:
 def _fill(memory: dict[str, Buffer], feeds: dict[str, Array]) -> None:
     for name, array in feeds.items():
         memory[name].host[...] = array
+
+
+def _profiler(trt: Any) -> Any:
+    """Collects the seconds of each layer, run by run."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds: dict[str, list[float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.seconds.setdefault(layer_name, []).append(ms / 1e3)
+
+    return Profiler()

@@ -7,7 +7,7 @@ Weights do not appear in them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import flatfold
 from flatfold.comparing.drawing import Box, Edge, svg
+from flatfold.comparing.sketches import LAYER, NORM, sketch_of
 from flatfold.models import (
     acnet,
     convnext,
@@ -37,6 +38,7 @@ from flatfold.models import (
 from flatfold.models.initialise import initialise
 from flatfold.models.shuffles import Layout
 
+KINDS = {LAYER: LAYER, NORM: NORM, "": None}  # in the words of `drawing`
 FOLDER = Path(__file__).with_name("families")
 
 
@@ -76,77 +78,12 @@ BLOCKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, int, int]]]] = {
     "yolo": lambda: (yolo.QARepVGGBlock(64, 64, 1), (64, 40, 40)),
 }
 
-KINDS = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), "layer"),
-    **dict.fromkeys(("BatchNormalization", "LayerNormalization"), "norm"),
-}
-SHORT = {"BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm"}
-
-
-def label(node: ir.Node) -> tuple[str, ...]:
-    """The operator, with its kernel if it has one, and what else decides what it does."""
-    title = SHORT.get(node.op_type, node.op_type)
-    kernel = node.attributes.get_ints("kernel_shape", ())
-    if kernel:
-        title += " " + "x".join(map(str, kernel))
-    return tuple(filter(None, (title, ", ".join(filter(None, details(node))))))
-
-
-def details(node: ir.Node) -> Iterator[str]:
-    shapes = [value.shape.numpy() if value and value.shape else () for value in node.inputs]
-    if node.op_type == "Conv":
-        outputs, each = shapes[1][:2]
-        groups = node.attributes.get_int("group", 1)
-        depthwise = each == 1 and groups == outputs > 1
-        yield f"depthwise {outputs}" if depthwise else f"{each * groups} → {outputs}"
-        yield f"{groups} groups" if groups > 1 and not depthwise else ""
-        yield "bias" if len(shapes) > 2 else ""
-    elif node.op_type == "Gemm" or (node.op_type == "MatMul" and is_constant(node.inputs[1])):
-        yield " → ".join(map(str, shapes[1]))
-    elif node.op_type in KINDS and shapes[1:]:
-        yield f"{shapes[1][0]} channels"
-    elif node.op_type in ("Add", "Mul", "Sub", "Div") and any(map(is_constant, node.inputs)):
-        yield "by a constant"
-    elif node.op_type == "LeakyRelu":
-        yield f"slope {node.attributes.get_float('alpha', 0.01):g}"
-    elif node.op_type == "Clip":
-        bounds = (value.const_value for value in node.inputs[1:] if value is not None)
-        yield " to ".join(f"{bound.numpy().item():g}" for bound in bounds if bound is not None)
-    elif node.op_type in ("Slice", "Pad", "Split", "Concat", "Gather", "Reshape", "Transpose"):
-        yield "to " + sizes(node.outputs[0])
-    strides = set(node.attributes.get_ints("strides", ()))
-    yield f"stride {strides.pop()}" if strides - {1} else ""
-
-
-def sizes(value: ir.Value) -> str:
-    """The shape without the batch."""
-    return " x ".join(map(str, list(value.shape or ())[1:]))
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None
-
 
 def picture(graph: ir.Graph, when: str) -> str:
     """A box for each node and each end of the graph, an edge for each use of a value."""
-    made: dict[ir.Value | None, Box] = {}
-    boxes: list[Box] = []
-    edges: list[Edge] = []
-
-    def add(box: Box, read: Iterable[ir.Value | None]) -> Box:
-        boxes.append(box)
-        edges.extend((made[value], box) for value in read if value in made)
-        return box
-
-    for value in graph.inputs:
-        made[value] = add(Box(("input", sizes(value))), ())
-    for node in graph:
-        lines = label(node)
-        kind = "norm" if "by a constant" in lines else KINDS.get(node.op_type, "")
-        box = add(Box(lines, kind), node.inputs)
-        made.update(dict.fromkeys(node.outputs, box))
-    for value in graph.outputs:
-        add(Box(("output", sizes(value))), [value])
+    sketch = sketch_of(list(graph))
+    boxes = [Box(box.lines, KINDS.get(box.kind, "")) for box in sketch.boxes]
+    edges: list[Edge] = [(boxes[upper], boxes[lower]) for upper, lower in sketch.edges]
     count = len(graph)
     return svg(boxes, edges, f"{when}: {count} operator{'s' if count > 1 else ''}")
 

@@ -6,7 +6,7 @@ Where the timings cannot tell it from the fastest, the target that needs the few
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import FlatfoldError
@@ -59,17 +59,17 @@ def choose(
     build: Callable[[str], Engine],
     needs: Mapping[str, int],
     progress: Callable[[str], None] = lambda _: None,
-) -> Choice:
+) -> tuple[Choice, Engine]:
     """Build an engine for each of `targets` with `build`, and time them on the same inputs.
 
-    `needs` counts the packages that a target asks for. A target that refuses the model, or whose
-    engine is not right, is left out with its reason. Raises that of the first if all are.
+    Returns the choice and its engine; the other engines are closed. `needs` counts the packages
+    that a target asks for. A target that refuses the model, or whose engine is not right, is left
+    out with its reason. Raises that of the first if all are.
     """
     engines: dict[str, Engine] = {}
     refused: dict[str, FlatfoldError] = {}
     try:
         for target in targets:
-            progress(f"building for {target}")
             try:
                 engines[target] = build(target)
             except FlatfoldError as error:
@@ -77,21 +77,30 @@ def choose(
         if not engines:
             raise next(iter(refused.values()))
         left_out = tuple(Candidate(t, needs[t], reason=e.cause) for t, e in refused.items())
-        if len(engines) == 1:
-            (only,) = engines
-            others = " and ".join(refused)
-            because = f"{others} cannot run it" if others else "it is the only target here"
-            return Choice(only, because, left_out)
-        progress(f"timing {', '.join(engines)}")
-        try:
-            timed = decided(_timings(engines), needs)
-        except FlatfoldError as error:
-            simplest = min(engines, key=lambda target: needs[target])
-            timed = Choice(simplest, f"it needs the fewest packages; no timing: {error.cause}")
-        return Choice(timed.target, timed.because, (*timed.candidates, *left_out))
+        found = _chosen(engines, list(refused), needs, progress)
+        choice = replace(found, candidates=(*found.candidates, *left_out))
+        return choice, engines.pop(choice.target)
     finally:
         for engine in engines.values():
             engine.close()
+
+
+def _chosen(
+    engines: Mapping[str, Engine],
+    refused: Sequence[str],
+    needs: Mapping[str, int],
+    progress: Callable[[str], None],
+) -> Choice:
+    if len(engines) == 1:
+        (only,) = engines
+        others = " and ".join(refused)
+        return Choice(only, f"{others} cannot run it" if others else "it is the only target here")
+    progress(f"timing {', '.join(engines)}")
+    try:
+        return decided(_timings(engines), needs)
+    except FlatfoldError as error:
+        simplest = min(engines, key=lambda target: needs[target])
+        return Choice(simplest, f"it needs the fewest packages; no timing: {error.cause}")
 
 
 def decided(timings: Mapping[str, Timing], needs: Mapping[str, int]) -> Choice:

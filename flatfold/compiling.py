@@ -149,11 +149,13 @@ class _Making:
 
         targets = list(self.choices)
         if len(targets) == 1:
-            found = Auto(targets[0], "it is the only target that runs here")
+            found, engine = Auto(targets[0], "it is the only target that runs here"), self.only()
         else:
             needs = {name: len(load_backend(name).needs) for name in targets}
-            found = choose(targets, beside, needs, self.progress)
-        settings = self.settings[found.target]
-        engine = build(self.result(found.target), found.target, settings, self.progress)
+            found, engine = choose(targets, beside, needs, self.progress)
+            if load_backend(found.target).beside:  # alone it is better built another way
+                engine.close()
+                settings = self.settings[found.target]
+                engine = build(self.result(found.target), found.target, settings, self.progress)
         engine.manifest[AUTO] = found.to_dict()
         return engine

@@ -37,13 +37,13 @@ def summarise(model: ir.Model) -> Summary:
     seen: set[ir.Value] = set()
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         operators[node.op_type] += 1
-        work = _macs(node)
+        work = macs_of(node)
         known = known and work is not None
         macs += work or 0
         for index, value in enumerate(node.inputs):
             if value is not None and value not in seen and _is_parameter(node, index, value):
                 seen.add(value)
-                parameters += math.prod(_shape(value) or ())
+                parameters += math.prod(shape_of(value) or ())
     ordered = dict(sorted(operators.items(), key=lambda item: (-item[1], item[0])))
     return Summary(sum(operators.values()), ordered, parameters, macs if known else None)
 
@@ -52,21 +52,25 @@ def _is_parameter(node: ir.Node, index: int, value: ir.Value) -> bool:
     if node.op_type == "BatchNormalization" and index in STATISTICS:
         return False
     floating = value.dtype is not None and value.dtype.is_floating_point()
-    return value.is_initializer() and floating and math.prod(_shape(value) or (1,)) > 1
+    return value.is_initializer() and floating and math.prod(shape_of(value) or (1,)) > 1
 
 
-def _macs(node: ir.Node) -> int | None:
-    """For one image: an open batch axis counts as 1, other open axes make it unknown."""
+def macs_of(node: ir.Node, batch: int = 1) -> int | None:
+    """Multiply-accumulates of a Conv or a product of matrices, 0 of other nodes.
+
+    An open batch axis counts as `batch`, for one image; other open axes make it unknown.
+    """
     if node.op_type == "Conv":
-        weight, out = _shape(node.inputs[1]), _shape(node.outputs[0], batch=1)
+        weight, out = shape_of(node.inputs[1]), shape_of(node.outputs[0], batch)
         return None if weight is None or out is None else math.prod(weight[1:]) * math.prod(out)
     if node.op_type in ("Gemm", "MatMul"):
-        left, out = _shape(node.inputs[0], batch=1), _shape(node.outputs[0], batch=1)
+        left, out = shape_of(node.inputs[0], batch), shape_of(node.outputs[0], batch)
         return None if left is None or out is None else left[-1] * math.prod(out)
     return 0
 
 
-def _shape(value: ir.Value | None, batch: int | None = None) -> tuple[int, ...] | None:
+def shape_of(value: ir.Value | None, batch: int | None = None) -> tuple[int, ...] | None:
+    """Its sizes, an open first one as `batch`; None where one is open."""
     if value is None or value.shape is None:
         return None
     dims = list(value.shape.dims)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RunningModule", "store_module"]
 
 Array = npt.NDArray[Any]
+_WARMUP = 5  # runs before those that are profiled
 
 
 def store_module(module: nn.Module, path: Path) -> None:
@@ -70,6 +72,27 @@ class RunningModule:
 
         leaves = _pytree.tree_leaves(self.bind(feeds)())
         return {name: np.asarray(y) for name, y in zip(self.outputs, leaves, strict=True)}
+
+    def operators(self, feeds: Mapping[str, Array], runs: int) -> tuple[float, dict[str, float]]:
+        """The seconds of a run with torch's profiler on, and those inside each operator, by name.
+
+        Means. What operators of one name take is added up.
+        """
+        from torch.profiler import ProfilerActivity, profile
+
+        run = self.bind(feeds)
+        for _ in range(_WARMUP):
+            run()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            begin = time.perf_counter()
+            for _ in range(runs):
+                run()
+            seconds = (time.perf_counter() - begin) / runs
+        found: dict[str, float] = {}
+        for event in sorted(profiler.events(), key=lambda event: event.time_range.start):
+            spent = event.self_cpu_time_total * 1e-6 / runs
+            found[event.name] = found.get(event.name, 0.0) + spent
+        return seconds, found
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], Any]:
         """A call that runs on these feeds, as tensors made once."""

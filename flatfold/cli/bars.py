@@ -130,6 +130,17 @@ def _facts(model: ModelReport) -> Iterator[str]:
             f"{row.name}: {before.nodes} nodes became {row.nodes}, "
             f"{count(before.macs)} multiply-accumulates {count(row.macs)}"
         )
+    for step in model.steps:
+        if step.rewrite:
+            beside = f"{_times(step.ratio)}, {step.verdict}" if step.ratio else "not timed"
+            yield (
+                f"{step.target}, {step.rewrite} added: {step.nodes} nodes, "
+                f"{count(step.macs)} multiply-accumulates, {beside}"
+            )
+    for row in model.rows:
+        if row.variant == FLATFOLD and row.floor_s is not None and row.latency is not None:
+            reached = row.floor_s / row.latency.value
+            yield f"{row.name} works at {reached:.0%} of what this machine can do at best"
     if model.noise is not None:
         yield (
             f"noise floor (the training graph beside itself): {_times(model.noise)}; "

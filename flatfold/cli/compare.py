@@ -57,6 +57,13 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Of every engine; default one per physical core."),
 ]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the intervals' resampling.")]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        help="Time each rewrite by itself, too, and every layer, and what the machine could do."
+    ),
+]
 JsonFile = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the report there as JSON; - is stdout."),
@@ -81,6 +88,8 @@ def compare(
     rounds: Rounds = None,
     budget: Budget = None,
     threads: Threads = None,
+    seed: Seed = 0,
+    explain: Explain = True,
     save: files.Save = None,
     json: JsonFile = None,
     baseline: Baseline = None,
@@ -97,7 +106,7 @@ def compare(
     if json not in (None, STDOUT):
         check_writable(Path(json))
     asked = {"rounds": rounds, "budget_s": budget}
-    plan = Plan(**{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
+    plan = Plan(seed=seed, **{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
     with working() as progress:
         report = report_on(
             [_reader(model, batch, size, weights) for model in models],
@@ -108,6 +117,7 @@ def compare(
             verify=verify,
             batch=batch,
             image=given.image_shape(size),
+            explain=explain,
             progress=progress,
         )
     files.save([report], save)

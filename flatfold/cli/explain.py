@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.story import Group, Places, grouped, of_rule, patterns
 from flatfold.cli.streams import emit, out, working
 from flatfold.cli.text import listing
+from flatfold.decisions import Group, Places, grouped, of_rule, patterns
 from flatfold.escaping import clean
 from flatfold.units import count, duration
 

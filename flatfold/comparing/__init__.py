@@ -21,6 +21,7 @@ def compare(
     threads: int | None = None,
     verify: str = "certify",
     seed: int = 0,
+    explain: bool = True,
     progress: Callable[[str], None] = lambda _: None,
     **reading: Any,
 ) -> Report:
@@ -32,7 +33,9 @@ def compare(
     those that are installed. Each row is checked against the training graph. At least `rounds`
     rounds of fresh processes (5), then more until every pair is decided, but none is begun after
     `budget_s` seconds (300) for a model. `threads` are those of every engine; by default one per
-    physical core that this process may use. What fails is a row with its reason.
+    physical core that this process may use. With `explain`, the graph after each rewrite is timed,
+    too, and every layer of the training graph's engine and of flatfold's. What fails is a row with
+    its reason.
     """
     from flatfold.comparing.measuring import Plan
     from flatfold.comparing.reporting import report_on
@@ -48,6 +51,7 @@ def compare(
         threads=threads,
         plan=plan,
         verify=verify,
+        explain=explain,
         progress=progress,
     )
 

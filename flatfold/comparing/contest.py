@@ -10,26 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.comparing import arrays, paired
 from flatfold.comparing.checking import Checks
-from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Pair, Row
-from flatfold.comparing.measuring import Plan, Record, Runner, measure
-from flatfold.comparing.paired import Estimate
+from flatfold.comparing.data import ModelReport, Row
+from flatfold.comparing.explained import Limit
+from flatfold.comparing.explaining import with_floors, with_profiles, with_steps
+from flatfold.comparing.judging import AGAIN, judged, noise_of, notes, pairs_of
+from flatfold.comparing.measuring import Measured, Plan, Record, measure
 from flatfold.comparing.process import TIME_LIMIT, Process
-from flatfold.comparing.variants import TORCH, Kitchen, Variant
+from flatfold.comparing.variants import Kitchen, Variant
 from flatfold.errors import InputError
 
 if TYPE_CHECKING:
     from flatfold.frontend.source import Source
-
-AGAIN = " again"
-FEW = 5  # rounds, below which a report says that there were few
-DRIFT = 0.05
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is the same for all variants: options by target, threads, cores, sizes, and the plan."""
+    """What is the same for all variants: options by target, threads, cores, sizes, and the plan.
+
+    With `explain`, what each rewrite and each layer takes is measured, too; `limits` are those of
+    this machine.
+    """
 
     options: Mapping[str, Mapping[str, object]]
     threads: int
@@ -38,6 +40,8 @@ class Terms:
     verify: str = "certify"
     batch: int | None = None
     image: tuple[int, ...] | None = None
+    explain: bool = True
+    limits: tuple[Limit, ...] = ()
     time_limit: float = TIME_LIMIT
 
 
@@ -49,159 +53,97 @@ def contest(
     Raises InputError where a size is missing, or where no variant can be measured.
     """
     with tempfile.TemporaryDirectory(prefix="flatfold-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        shapes = _store_feeds(source, terms, folder / "feeds.npz")
-        common = {
-            "threads": terms.threads,
-            "affinity": list(terms.affinity),
-            "feeds": str(folder / "feeds.npz"),
-        }
-        kitchen = Kitchen(source, common, terms.options, folder, progress)
-        variants = kitchen.variants(against, terms.verify)
-        checks = Checks(source, {v.row.name: v for v in variants}, progress)
-        rows = {v.row.name: v.row for v in variants}
-        reference = variants[0].row.name
-
-        def decided(records: Mapping[str, Record]) -> bool:
-            judged = _judged(rows, records, checks)
-            pairs = pairs_of(judged, _noise(records, reference), terms.plan)
-            return paired.INCONCLUSIVE not in [pair.verdict for pair in pairs]
-
-        measured = measure(
-            _launchers(variants, folder, terms.time_limit),
-            decided,
-            terms.plan,
-            inspect=checks.inspect,
-            progress=progress,
-        )
-    judged = _judged(rows, measured.records, checks)
-    noise = _noise(measured.records, reference)
-    report = ModelReport(
-        source.name,
-        shapes,
-        reference,
-        tuple(judged.values()),
-        tuple(pairs_of(judged, noise, terms.plan)),
-        noise,
-        measured.rounds,
-        measured.decided,
-    )
+        found = _Contest(source, against, terms, Path(name), progress)
+        measured = found.measure()
+        report = found.report(measured)
+        if terms.explain:
+            report = found.explained(report, measured)
     return replace(report, notes=tuple(notes(report, terms.plan)))
 
 
-def pairs_of(rows: Mapping[str, Row], noise: Estimate | None, plan: Plan) -> list[Pair]:
-    """Each row beside the training graph, and flatfold beside each other row, on one target.
+class _Contest:
+    """The variants of one model and what is known of them, with their files in `folder`."""
 
-    A row that is wrong, or was not measured to the end, is in no pair.
-    """
-    reach = 0.0 if noise is None else noise.deviation
-    found = []
-    for row, other in _wanted([row for row in rows.values() if not row.wrong and not row.reason]):
-        ratio = paired.ratio(row.samples_s, other.samples_s, seed=plan.seed)
-        if ratio is not None:
-            word = paired.verdict(ratio, noise=reach, delta=plan.delta)
-            found.append(Pair(row.name, other.name, ratio, word))
-    return found
+    def __init__(
+        self,
+        source: Source,
+        against: Sequence[str],
+        terms: Terms,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.source, self.terms, self.folder, self.progress = source, terms, folder, progress
+        feeds = folder / "feeds.npz"
+        self.shapes = _store_feeds(source, terms, feeds)
+        common = {
+            "threads": terms.threads,
+            "affinity": list(terms.affinity),
+            "feeds": str(feeds),
+        }
+        kitchen = Kitchen(source, common, terms.options, folder, progress)
+        self.variants = kitchen.variants(against, terms.verify)
+        self.ways = kitchen.ways() if terms.explain else []
+        self.reference = self.variants[0].row.name
+        every = [*self.variants, *(v for way in self.ways for v in way.variants)]
+        self.checks = Checks(source, {v.row.name: v for v in every}, progress)
+        self.launch = self._launchers(every)
 
-
-def notes(report: ModelReport, plan: Plan) -> list[str]:
-    """What a reader has to know before the times are believed."""
-    found = []
-    open_pairs = [pair for pair in report.pairs if pair.verdict == paired.INCONCLUSIVE]
-    if report.rounds < FEW:
-        found.append(f"{report.rounds} rounds are few: {FEW} are the fewest to be believed")
-    if open_pairs:
-        found.append(
-            f"{len(open_pairs)} of {len(report.pairs)} pairs are undecided after "
-            f"{report.rounds} rounds: give it a larger budget or a quieter machine"
+    def measure(self) -> Measured:
+        return measure(
+            self.launch,
+            self._decided,
+            self.terms.plan,
+            inspect=self.checks.inspect,
+            progress=self.progress,
         )
-    if report.noise is None:
-        found.append("the noise floor could not be measured")
-    elif report.noise.deviation > plan.delta:
-        found.append(
-            f"the same program differs from itself by up to {report.noise.deviation:.1%}, "
-            f"more than the {plan.delta:.0%} below which times are called the same"
+
+    def report(self, measured: Measured) -> ModelReport:
+        """Which is faster, and by how much."""
+        rows = self._rows(self.variants, measured.records)
+        noise = noise_of(measured.records, self.reference)
+        return ModelReport(
+            self.source.name,
+            self.shapes,
+            self.reference,
+            tuple(rows.values()),
+            tuple(pairs_of(rows, noise, self.terms.plan)),
+            noise,
+            measured.rounds,
+            measured.decided,
         )
-    reference = report.row(report.reference)
-    slower = paired.drift(reference.samples_s) if reference is not None else 0.0
-    if abs(slower) > DRIFT:
-        found.append(
-            f"the machine drifted: the time of {report.reference} changed by {slower:+.1%} "
-            "from the earlier rounds to the later ones"
-        )
-    unsteady = [row.name for row in report.rows if not row.steady]
-    if unsteady:
-        found.append(f"not steady after the warm-up: {', '.join(unsteady)}")
-    precisions = {row.precision for row in report.rows if row.precision}
-    if len(precisions) > 1:
-        found.append(f"not all rows ran in one precision: {', '.join(sorted(precisions))}")
-    return found
 
+    def explained(self, report: ModelReport, measured: Measured) -> ModelReport:
+        """The same with what each rewrite contributed, and where the time goes."""
+        between = [v for way in self.ways for v in way.variants]
+        steps = tuple(self._rows(between, measured.records).values())
+        limits, batch = self.terms.limits, next(iter(self.shapes.values()), (1,))[0]
+        rows = with_floors(report.rows, self.variants, limits, batch)
+        report = replace(report, rows=rows, step_rows=steps)
+        for way in self.ways:
+            report = with_steps(report, way, self.terms.plan)
+            self.progress(f"profiling on {way.target}")
+            report = with_profiles(report, way, self.launch, limits, batch)
+        return report
 
-def _wanted(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    trained = {row.target: row for row in rows if row.variant == TRAINING}
-    found = []
-    for row in rows:
-        base = trained.get(row.target) or next(iter(trained.values()), None)
-        if base is not None and row.variant != TRAINING:
-            found.append((row, base))
-    for ours in (row for row in rows if row.variant == FLATFOLD):
-        for row in rows:
-            comparable = row.target in (ours.target, TORCH)
-            if comparable and row.variant not in (FLATFOLD, TRAINING):
-                found.append((ours, row))
-    return found
+    def _decided(self, records: Mapping[str, Record]) -> bool:
+        rows = self._rows(self.variants, records)
+        pairs = pairs_of(rows, noise_of(records, self.reference), self.terms.plan)
+        return paired.INCONCLUSIVE not in [pair.verdict for pair in pairs]
 
+    def _rows(self, variants: Sequence[Variant], records: Mapping[str, Record]) -> dict[str, Row]:
+        return judged({v.row.name: v.row for v in variants}, records, self.checks.found)
 
-def _judged(
-    rows: Mapping[str, Row], records: Mapping[str, Record], checks: Checks
-) -> dict[str, Row]:
-    """The rows with what was measured so far."""
-    found = {}
-    for name, row in rows.items():
-        record = records.get(name)
-        if record is None:
-            found[name] = row
-            continue
-        last = record.started[-1] if record.started else None
-        found[name] = replace(
-            row,
-            precision=last.precision if last else "",
-            layers=last.layers if last else None,
-            equivalence=checks.found.get(name),
-            samples_s=tuple(tuple(map(tuple, process)) for process in record.samples if process),
-            build_s=tuple(started.build_s for started in record.started),
-            first_call_s=tuple(started.first_call_s for started in record.started),
-            steady=record.steady,
-            reason=record.reason,
-        )
-    return found
+    def _launchers(self, variants: Sequence[Variant]) -> dict[str, Callable[[], Process]]:
+        able = {v.row.name: v.job for v in variants if not v.row.reason}
+        if not able:
+            reasons = "; ".join(v.row.reason for v in variants)
+            raise InputError("no variant can be measured", where=reasons)
+        if self.reference in able:
+            able[self.reference + AGAIN] = able[self.reference]
+        return {name: self._launcher(job) for name, job in able.items()}
 
-
-def _noise(records: Mapping[str, Record], reference: str) -> Estimate | None:
-    """The A/A pair: the reference beside itself in another process."""
-    one, other = records.get(reference), records.get(reference + AGAIN)
-    if one is None or other is None:
-        return None
-    return paired.ratio(one.samples, other.samples)
-
-
-def _launchers(
-    variants: Sequence[Variant], folder: Path, time_limit: float
-) -> dict[str, Callable[[], Runner]]:
-    able = {v.row.name: v.job for v in variants if not v.row.reason}
-    if not able:
-        raise InputError(
-            "no variant can be measured", where="; ".join(v.row.reason for v in variants)
-        )
-    reference = variants[0].row.name
-    if reference in able:
-        able[reference + AGAIN] = able[reference]
-    return {name: _launcher(job, folder, time_limit) for name, job in able.items()}
-
-
-def _launcher(job: Mapping[str, Any], folder: Path, limit: float) -> Callable[[], Runner]:
-    return lambda: Process(job, folder, limit)
+    def _launcher(self, job: Mapping[str, Any]) -> Callable[[], Process]:
+        return lambda: Process(job, self.folder, self.terms.time_limit)
 
 
 def _store_feeds(source: Source, terms: Terms, path: Path) -> dict[str, tuple[int, ...]]:

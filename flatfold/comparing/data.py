@@ -22,6 +22,7 @@ from flatfold.proof.equivalence import Equivalence
 SCHEMA = 1
 PERCENTILES = (50, 90, 95, 99)
 FLATFOLD, TRAINING = "flatfold", "training"
+TORCH = "torch"  # the target of eager PyTorch and torch.compile
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Row:
     """One variant on one target: how long it takes, in which precision, and whether it is right.
 
     `samples_s` are seconds by process, block and run; `build_s`, which includes loading the
-    library, and `first_call_s` have one number for each process, and are in no statistic.
+    library, and `first_call_s` have one number for each process that built, and ran, an engine, and
+    are in no statistic.
     `prepare_s` is what making the graph took, `proof` the verdict on that graph, and `equivalence`
     what the engine's own outputs are worth against the training graph. `bytes` are those of the
     weights and of every value that a node reads or writes, and `floor_s` the least time that this

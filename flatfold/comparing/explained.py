@@ -15,17 +15,18 @@ from flatfold.comparing.paired import Estimate
 class Step:
     """The graph once a rewrite is added to those before it, all of them applied from the start.
 
-    The first step of a target has no `rewrite`: it is the training graph. `applied` counts what
-    this rewrite did. `bytes` are those of the weights and of every value that a node reads or
-    writes, for one image. `row` names the row that was timed with this graph; `ratio` is its time
-    beside that of the step before, None where the graph did not change or was not timed.
+    The first step of a target has no `rewrite`: it is the training graph. `applied` counts the
+    replacements that were not made before. `bytes` are those of the weights and of every value that
+    a node reads or writes, for one image. `row` names the row that was timed with this graph;
+    `ratio` is its time beside that of the step before, None for the first and where one of the two
+    was not timed.
     """
 
     target: str
     rewrite: str
     applied: int
-    nodes: int
-    parameters: int
+    nodes: int | None
+    parameters: int | None
     macs: int | None
     bytes: int | None
     row: str = ""

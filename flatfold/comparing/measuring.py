@@ -51,9 +51,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Started:
-    """What a fresh process says once its engine is built and has run for the first time."""
+    """What a fresh process says once its engine is built and has run for the first time.
 
-    build_s: float
+    `build_s` is None where the engine was loaded, as an earlier process had built and saved it.
+    """
+
+    build_s: float | None
     first_call_s: float
     precision: str
     layers: int | None = None

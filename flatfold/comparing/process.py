@@ -21,6 +21,7 @@ from flatfold.backends.apart import (
     log_end,
 )
 from flatfold.comparing import arrays
+from flatfold.comparing.explained import Layer, Profile
 from flatfold.comparing.measuring import Started
 from flatfold.errors import TargetError
 
@@ -42,6 +43,7 @@ class Process:
     ) -> None:
         self.folder, self.time_limit = folder, time_limit
         self.where = f"{job['variant']} on target {job['target']}"
+        self.row = f"{job['variant']} {job['target']}"
         self.precision = ""
         name = secrets.token_hex(8)
         self.log = folder / f"{name}.log"
@@ -78,6 +80,14 @@ class Process:
         arrays.store(given, feeds)
         self._ask("run", feeds=str(given), outputs=str(made))
         return arrays.read(made)
+
+    def profile(self, runs: int) -> Profile | None:
+        """Where the time of a run goes, as the engine tells; None where it has no profiler."""
+        found = self._ask("profile", runs=runs)
+        if not found:
+            return None
+        told = ({**layer, "nodes": tuple(layer["nodes"])} for layer in found["layers"])
+        return Profile(self.row, found["seconds"], tuple(Layer(**layer) for layer in told))
 
     def close(self) -> None:
         end_with_children(self.child)

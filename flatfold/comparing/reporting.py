@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flatfold.comparing.data import ModelReport, Report
@@ -11,6 +13,8 @@ from flatfold.comparing.measuring import Plan
 from flatfold.errors import FlatfoldError, InputError, TargetUnavailable
 
 if TYPE_CHECKING:
+    from flatfold.comparing.contest import Terms
+    from flatfold.comparing.explained import Limit
     from flatfold.frontend.source import Source
 
 AUTO = "auto"
@@ -27,6 +31,7 @@ def report_on(
     verify: str = "certify",
     batch: int | None = None,
     image: tuple[int, ...] | None = None,
+    explain: bool = True,
     progress: Progress = lambda _: None,
 ) -> Report:
     """The report on the models that `sources` read, one after the other; see `flatfold.compare`.
@@ -35,7 +40,7 @@ def report_on(
     """
     from flatfold.comparing import machine
     from flatfold.comparing.contest import Terms, contest
-    from flatfold.comparing.variants import MODULES, chosen
+    from flatfold.comparing.variants import chosen, rivals_of
 
     if not sources:
         raise InputError("expected at least one model, found none")
@@ -46,7 +51,8 @@ def report_on(
         chosen(wanted, has_module=True)  # a wrong name is told before anything is measured
     count = machine.physical_cores() if threads is None else threads
     options = _options(targets, count)
-    terms = Terms(options, count, machine.affinity(), plan, verify, batch, image)
+    terms = Terms(options, count, machine.affinity(), plan, verify, batch, image, explain)
+    limits: tuple[Limit, ...] | None = None if explain else ()
     states = [machine.state()]
     models: list[ModelReport] = []
     for number, read in enumerate(sources, 1):
@@ -55,10 +61,10 @@ def report_on(
         try:
             source = read()
             name = source.name
-            rivals = chosen(wanted, has_module=True)
-            if source.module is None:
-                rivals = [rival for rival in rivals if rival not in MODULES]
-            found = contest(source, rivals, terms, progress)
+            if limits is None:  # only now, as there may be no such model
+                limits = _limits(terms, progress)
+                terms = replace(terms, limits=limits)
+            found = contest(source, rivals_of(source, wanted), terms, progress)
         except FlatfoldError as error:
             if len(sources) == 1:
                 raise
@@ -68,7 +74,15 @@ def report_on(
         models.append(replace(found, notes=(*loud, *found.notes)))
     facts = {"threads": count, "targets": list(options), "seed": plan.seed}
     told = machine.environment(states[0], states[-1], facts)
-    return Report(tuple(models), told, {**asdict(plan), "verify": verify, "against": wanted})
+    asked = {**asdict(plan), "verify": verify, "against": wanted, "explain": explain}
+    return Report(tuple(models), told, asked, limits or ())
+
+
+def _limits(terms: Terms, progress: Progress) -> tuple[Limit, ...]:
+    from flatfold.comparing.limits import measured
+
+    with tempfile.TemporaryDirectory(prefix="flatfold-", ignore_cleanup_errors=True) as folder:
+        return measured(terms.options, terms.threads, terms.affinity, Path(folder), progress)
 
 
 def _options(targets: Sequence[str], threads: int) -> dict[str, Mapping[str, object]]:

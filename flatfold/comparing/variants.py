@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatfold.comparing.data import FLATFOLD, TRAINING, Row
+from flatfold.comparing.data import FLATFOLD, TORCH, TRAINING, Row
 from flatfold.comparing.rivals import installed, rewritten_by
 from flatfold.errors import FlatfoldError, UnknownName
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from flatfold.comparing.stages import Stage
     from flatfold.frontend.source import Source
+    from flatfold.result import Optimized
 
 MODULES = ("eager", "torch.compile")
-TORCH = "torch"
 Progress = Callable[[str], None]
 
 
@@ -33,6 +34,18 @@ class Variant:
     row: Row
     graph: ir.Model | None = None
     job: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How `result` came about on `target`: graphs, the names of their rows, and those to be timed
+    besides the first and the last, which have a row anyway."""
+
+    target: str
+    result: Optimized
+    stages: tuple[Stage, ...]
+    rows: tuple[str, ...]
+    variants: tuple[Variant, ...]
 
 
 def chosen(against: Iterable[str] | None, has_module: bool) -> list[str]:
@@ -48,6 +61,12 @@ def chosen(against: Iterable[str] | None, has_module: bool) -> list[str]:
         if name not in (*possible, TRAINING):
             raise UnknownName("variant", name, (*possible, TRAINING))
     return [name for name in wanted if name != TRAINING]
+
+
+def rivals_of(source: Source, against: Iterable[str] | None) -> list[str]:
+    """Those of `chosen` that this source can be compared with."""
+    found = chosen(against, has_module=True)
+    return found if source.module is not None else [n for n in found if n not in MODULES]
 
 
 class Kitchen:
@@ -66,6 +85,7 @@ class Kitchen:
         self.source, self.common, self.options = source, common, options
         self.folder, self.progress = folder, progress
         self.training = training_form(source.model)
+        self.results: dict[str, Optimized] = {}
 
     def variants(self, against: Sequence[str], verify: str) -> list[Variant]:
         """In the order of the report: the training graph first, flatfold last."""
@@ -93,7 +113,7 @@ class Kitchen:
         from flatfold.optimizing import optimized
         from flatfold.rewriting import Choice, profile_of
 
-        made: dict[str, tuple[ir.Model, Path, float, str]] = {}
+        made: dict[str, tuple[Optimized, Path, float]] = {}
         found = []
         for target in self.options:
             costs = profile_of(target).name
@@ -101,15 +121,39 @@ class Kitchen:
             try:
                 if costs not in made:
                     choice = Choice.of(target, None, verify, False)
-                    done = optimized(self.source, choice, self.progress)
-                    path = self._stored(f"{FLATFOLD} {costs}", done.graph)
-                    seconds = time.perf_counter() - begin
-                    made[costs] = done.graph, path, seconds, done.equivalence.verdict
+                    result = optimized(self.source, choice, self.progress)
+                    path = self._stored(f"{FLATFOLD} {costs}", result.graph)
+                    made[costs] = result, path, time.perf_counter() - begin
             except FlatfoldError as error:
                 found.append(Variant(Row(FLATFOLD, target, reason=error.cause)))
                 continue
-            graph, path, seconds, proof = made[costs]
-            found.append(self._engine(FLATFOLD, target, graph, path, seconds, proof))
+            result, path, seconds = made[costs]
+            self.results[target] = result
+            proof = result.equivalence.verdict
+            found.append(self._engine(FLATFOLD, target, result.graph, path, seconds, proof))
+        return found
+
+    def ways(self) -> list[Way]:
+        """How each graph of flatfold's that `variants` made came about, rewrite by rewrite."""
+        from flatfold.comparing.stages import stages
+        from flatfold.rewriting import profile_of
+
+        known: dict[int, list[Stage]] = {}  # by result: targets with the same costs share it
+        found = []
+        for target, result in self.results.items():
+            if id(result) not in known:
+                known[id(result)] = stages(self.source.model, result, target, self.progress)
+            path = known[id(result)]
+            names = [TRAINING, *(f"+ {stage.rewrite}" for stage in path[1:])]
+            if path[-1].graph is result.graph:
+                names[-1] = FLATFOLD
+            variants = []
+            for name, stage in zip(names, path, strict=True):
+                if name not in (TRAINING, FLATFOLD):
+                    file = self._stored(f"{name} {profile_of(target).name}", stage.graph)
+                    variants.append(self._engine(name, target, stage.graph, file, None))
+            rows = tuple(Row(name, target).name for name in names)
+            found.append(Way(target, result, tuple(path), rows, tuple(variants)))
         return found
 
     def _engine(
@@ -121,7 +165,11 @@ class Kitchen:
         seconds: float | None,
         proof: str = "",
     ) -> Variant:
-        job = {"model": str(path), "options": dict(self.options[target])}
+        job = {
+            "model": str(path),
+            "options": dict(self.options[target]),
+            "saved": str(path.parent / target),
+        }
         row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph))
         return self._variant(row, graph, job)
 
@@ -153,17 +201,24 @@ class Kitchen:
     def _stored(self, name: str, graph: ir.Model) -> Path:
         from flatfold.backends.model_file import write_model
 
-        folder = self.folder / name
-        folder.mkdir()
-        write_model(graph, folder / "model.onnx")
-        return folder / "model.onnx"
+        path = self.folder / name / "model.onnx"
+        if not path.exists():
+            path.parent.mkdir()
+            write_model(graph, path)
+        return path
 
 
 def _counts(graph: ir.Model) -> dict[str, Any]:
+    from flatfold.comparing.floors import bytes_of
     from flatfold.summary import summarise
 
     found = summarise(graph)
-    return {"nodes": found.nodes, "parameters": found.parameters, "macs": found.macs}
+    return {
+        "nodes": found.nodes,
+        "parameters": found.parameters,
+        "macs": found.macs,
+        "bytes": bytes_of(graph),
+    }
 
 
 def _bound(make: Callable[[str, ir.Model], ir.Model], name: str, model: ir.Model) -> Any:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,19 @@ FEWEST_WARMUP = 3
 
 
 class Worker:
-    """What a job asks for: an engine of a target, or a module run by PyTorch."""
+    """What a job asks for: an engine of a target, a module run by PyTorch, or a copy in memory."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self.job = job
         self.subject: Any = None
         self.bound: Callable[[], object] | None = None
+        self.loaded = False
 
     def start(self) -> dict[str, Any]:
         """Builds, and runs once."""
         begin = time.perf_counter()
-        self.subject = self._module() if self.job["target"] == "torch" else self._engine()
+        make = {"torch": self._module, "memory": self._copy}.get(self.job["target"], self._engine)
+        self.subject = make()
         built = time.perf_counter()
         feeds = arrays.read(self.job["feeds"])
         called = time.perf_counter()
@@ -42,7 +45,7 @@ class Worker:
         first = time.perf_counter() - called
         self.bound = self.subject.bind(feeds)
         return {
-            "build_s": built - begin,
+            "build_s": None if self.loaded else built - begin,
             "first_call_s": first,
             "precision": self.subject.precision,
             "layers": self.subject.layers,
@@ -77,6 +80,18 @@ class Worker:
         arrays.store(outputs, self.subject.run(arrays.read(feeds)))
         return {}
 
+    def profile(self, runs: int) -> dict[str, Any]:
+        """The `seconds` of a run with the profiler on, and its `layers`; {} without a profiler."""
+        feeds = arrays.read(self.job["feeds"])
+        if self.job["target"] != "torch":
+            found = self.subject.profile(feeds, runs)
+            return {} if found is None else asdict(found)
+        if self.job["compiled"]:
+            return {}
+        seconds, operators = self.subject.operators(feeds, runs)
+        layers = [{"name": n, "kind": "", "seconds": s, "nodes": []} for n, s in operators.items()]
+        return {"seconds": seconds, "layers": layers}
+
     def _once(self) -> float:
         assert self.bound is not None
         begin = time.perf_counter()
@@ -84,11 +99,18 @@ class Worker:
         return time.perf_counter() - begin
 
     def _engine(self) -> Any:
-        from flatfold.backends import load_backend
+        """Built, or where that is dear, as an earlier process built and saved it."""
+        from flatfold.backends import bundle, load_backend
         from flatfold.frontend.onnx_file import read_model
 
-        model = read_model(Path(self.job["model"]))
-        return load_backend(self.job["target"]).build(model, self.job["options"])
+        backend, saved = load_backend(self.job["target"]), Path(self.job["saved"])
+        if saved.is_dir():
+            self.loaded = True
+            return bundle.load(saved)
+        engine = backend.build(read_model(Path(self.job["model"])), self.job["options"])
+        if backend.dear:
+            engine.save(saved)
+        return engine
 
     def _module(self) -> Any:
         from flatfold.frontend.running import RunningModule
@@ -102,6 +124,11 @@ class Worker:
             compiled=job["compiled"],
             threads=job["threads"],
         )
+
+    def _copy(self) -> Any:
+        from flatfold.comparing.copying import Copying
+
+        return Copying(self.job["threads"])
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

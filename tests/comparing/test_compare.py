@@ -91,6 +91,45 @@ def test_the_pairs_are_those_that_may_be_compared(found: Report) -> None:
     assert "3 rounds are few" in " ".join(model.notes)
 
 
+def test_what_each_rewrite_and_each_layer_takes_is_in_it(found: Report) -> None:
+    (limit,) = found.limits
+    assert limit.target == "ort-cpu" and limit.flops > 1e9 and limit.bytes > 1e8
+    (model,) = found.models
+    training, ours = model.rows[0], model.rows[3]
+    for row in (training, ours):
+        assert row.floor_s is not None and row.floor_s > 0
+        assert row.bytes is not None and row.macs is not None
+        assert row.floor_s >= 2 * row.macs / limit.flops
+    assert ours.bytes is not None and training.bytes is not None and ours.bytes < training.bytes
+    first, *_, last = model.steps
+    assert (first.row, last.row) == (training.name, ours.name)
+    assert (first.nodes, last.nodes) == (training.nodes, ours.nodes)
+    assert last.ratio is not None and last.applied > 0
+    names = {row.name for row in (*model.rows, *model.step_rows)}
+    assert {step.row for step in model.steps} <= names
+    assert not {row.name for row in model.step_rows} & {pair.row for pair in model.pairs}
+    assert [profile.row for profile in model.profiles] == [training.name, ours.name]
+    for profile in model.profiles:
+        total = sum(layer.seconds for layer in profile.layers)
+        assert total > 0 and any(layer.nodes for layer in profile.layers)
+        assert all(layer.floor_s is None or layer.floor_s > 0 for layer in profile.layers)
+    for side, profile in zip(("before_s", "after_s"), model.profiles, strict=True):
+        moved = sum(getattr(move, side) for move in model.moves)
+        assert moved == pytest.approx(sum(layer.seconds for layer in profile.layers))
+    (changes,) = model.changes
+    assert sum(changes.operators_before.values()) == training.nodes
+    assert sum(changes.operators_after.values()) == ours.nodes
+    assert changes.blocks and any(decision.applied for decision in changes.decisions)
+
+
+def test_without_explaining_only_the_rows_are_measured(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "net.onnx", size=24)
+    (model,) = report(path, explain=False, against=[]).models
+    assert [row.variant for row in model.rows] == ["training", "flatfold"]
+    assert not (model.steps or model.step_rows or model.profiles or model.moves or model.changes)
+    assert all(row.floor_s is None for row in model.rows)
+
+
 def test_the_environment_is_enough_to_measure_again(found: Report) -> None:
     facts = found.environment
     assert facts["threads"] == 1 and facts["targets"] == ["ort-cpu"] and facts["seed"] == 0

@@ -54,10 +54,15 @@ class Places:
 
     def of(self, remark: Remark) -> str:
         """The innermost module around all that it is about, or else the node."""
-        nodes = dict.fromkeys((*remark.replaced, remark.node))
-        around = [_with_parents(self.scopes[node]) for node in nodes if self.scopes.get(node)]
-        shared: list[str] = [same[0] for same in zip(*around, strict=False) if len(set(same)) == 1]
-        return (shared or [remark.node or "an unnamed node"])[-1]
+        around = self.around((*remark.replaced, remark.node))
+        return around or remark.node or "an unnamed node"
+
+    def around(self, nodes: Iterable[str]) -> str:
+        """The innermost module around the nodes of these names; "" where there is none."""
+        known = (self.scopes[node] for node in dict.fromkeys(nodes) if self.scopes.get(node))
+        paths = [_with_parents(scope) for scope in known]
+        shared: list[str] = [same[0] for same in zip(*paths, strict=False) if len(set(same)) == 1]
+        return shared[-1] if shared else ""
 
     def in_order(self, remarks: Iterable[Remark]) -> list[Remark]:
         """From the inputs of the model to its outputs."""

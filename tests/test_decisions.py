@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatfold.cli.story import patterns
+from flatfold.decisions import patterns
 
 
 def test_places_that_differ_in_numbers_are_one_pattern_with_a_count() -> None:

@@ -1,0 +1,89 @@
+"""How often `flatfold compare` is right where the answer is known, with real engines here.
+
+    python -m bench.verdicts [--repeats 20] [--model repvgg_a0] [--size 64]
+
+Each repeat measures one graph three times on ort-cpu: as it is, once more, and slowed down by a
+tenth. The first two should be the same, the third slower; both are told apart from "inconclusive",
+which is no wrong answer, but no answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from flatfold.backends.feeds import specs_of
+from flatfold.backends.model_file import write_model
+from flatfold.backends.sizes import drawn, shapes_of
+from flatfold.comparing import arrays, machine, paired, process
+from flatfold.comparing.judging import AGAIN
+from flatfold.comparing.measuring import Plan, Record, measure
+from flatfold.comparing.process import Process
+from flatfold.resolve import resolve
+
+process.MODULE = "bench.slow_worker"
+BASE, SAME, SLOWED = "training", "identical", "slowed"
+WANTED = {SAME: "same", SLOWED: "slower"}
+
+
+def verdicts(records: Mapping[str, Record], plan: Plan) -> dict[str, str]:
+    """What is said of each variant beside the graph as it is."""
+    noise = paired.ratio(records[BASE].samples, records[BASE + AGAIN].samples)
+    reach = 0.0 if noise is None else noise.deviation
+    found = {}
+    for name in WANTED:
+        ratio = paired.ratio(records[name].samples, records[BASE].samples)
+        known = ratio is not None
+        found[name] = paired.verdict(ratio, noise=reach, delta=plan.delta) if known else "none"
+    return found
+
+
+def decided(records: Mapping[str, Record], plan: Plan) -> bool:
+    """As in `flatfold compare`, which stops at any answer and not at the right one."""
+    return paired.INCONCLUSIVE not in verdicts(records, plan).values()
+
+
+def launchers(folder: Path, model: str, size: int) -> dict[str, Callable[[], Process]]:
+    """The same engine under each name."""
+    source = resolve(model, input_shape=(1, 3, size, size))
+    write_model(source.model, folder / "model.onnx")
+    specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
+    arrays.store(folder / "feeds.npz", drawn(specs, shapes_of(specs, None, None)))
+    threads = machine.physical_cores()
+    job = {
+        "target": "ort-cpu",
+        "model": str(folder / "model.onnx"),
+        "saved": str(folder / "saved"),
+        "options": {"intra_threads": threads},
+        "threads": threads,
+        "affinity": machine.affinity(),
+        "feeds": str(folder / "feeds.npz"),
+    }
+    names = (BASE, SAME, SLOWED, BASE + AGAIN)
+    return {name: lambda name=name: Process({**job, "variant": name}, folder) for name in names}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--model", default="repvgg_a0")
+    parser.add_argument("--size", type=int, default=64)
+    asked = parser.parse_args()
+    plan = Plan(budget_s=60)
+    told: dict[str, Counter[str]] = {name: Counter() for name in WANTED}
+    with tempfile.TemporaryDirectory() as name:
+        launch = launchers(Path(name), asked.model, asked.size)
+        for repeat in range(1, asked.repeats + 1):
+            done = measure(launch, partial(decided, plan=plan), plan)
+            for variant, word in verdicts(done.records, plan).items():
+                told[variant][word] += 1
+            counts = "; ".join(f"{variant}: {dict(words)}" for variant, words in told.items())
+            print(f"{repeat} of {asked.repeats}: {counts}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A piece of a graph as boxes with labels, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+
+from flatfold.comparing.explained import Box, Sketch
+
+LAYER, NORM, OTHER = "layer", "norm", "other"
+KINDS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), LAYER),
+    **dict.fromkeys(("BatchNormalization", "LayerNormalization"), NORM),
+}
+SHORT = {"BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm"}
+
+
+def sketch_of(nodes: Sequence[ir.Node]) -> Sketch:
+    """A box for each node, each value that comes from outside and each that is used there."""
+    boxes: list[Box] = []
+    edges: list[tuple[int, int]] = []
+    made: dict[ir.Value, int] = {}
+    inside = {value for node in nodes for value in node.outputs}
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and not is_constant(value) and value not in inside | made.keys():
+                made[value] = len(boxes)
+                boxes.append(Box(("input", sizes(value))))
+    for node in nodes:
+        made.update(dict.fromkeys(node.outputs, len(boxes)))
+        boxes.append(box_of(node))
+    for node in nodes:
+        read = (made[value] for value in node.inputs if value is not None and value in made)
+        edges += [(source, made[node.outputs[0]]) for source in read]
+    within = set(nodes)
+    for node in nodes:
+        for value in node.outputs:
+            if value.is_graph_output() or any(user not in within for user in value.consumers()):
+                edges.append((made[value], len(boxes)))
+                boxes.append(Box(("output", sizes(value))))
+    return Sketch(tuple(boxes), tuple(edges))
+
+
+def box_of(node: ir.Node) -> Box:
+    lines = label(node)
+    kind = NORM if "by a constant" in lines else KINDS.get(node.op_type, OTHER)
+    return Box(lines, kind)
+
+
+def label(node: ir.Node) -> tuple[str, ...]:
+    """The operator, with its kernel if it has one, and what else decides what it does."""
+    title = SHORT.get(node.op_type, node.op_type)
+    kernel = node.attributes.get_ints("kernel_shape", ())
+    if kernel:
+        title += " " + "x".join(map(str, kernel))
+    return tuple(filter(None, (title, ", ".join(filter(None, _details(node))))))
+
+
+def sizes(value: ir.Value) -> str:
+    """The shape without the batch."""
+    return " x ".join(map(str, list(value.shape or ())[1:]))
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
+
+
+def _details(node: ir.Node) -> Iterator[str]:
+    shapes = [_fixed(value) for value in node.inputs]
+    if node.op_type == "Conv" and shapes[1]:
+        outputs, each = shapes[1][:2]
+        groups = node.attributes.get_int("group", 1)
+        depthwise = each == 1 and groups == outputs > 1
+        yield f"depthwise {outputs}" if depthwise else f"{each * groups} → {outputs}"
+        yield f"{groups} groups" if groups > 1 and not depthwise else ""
+        yield "bias" if len(shapes) > 2 else ""
+    elif node.op_type == "Gemm" or (node.op_type == "MatMul" and is_constant(node.inputs[1])):
+        yield " → ".join(map(str, shapes[1]))
+    elif node.op_type in KINDS and shapes[1:] and shapes[1]:
+        yield f"{shapes[1][0]} channels"
+    elif node.op_type in ("Add", "Mul", "Sub", "Div") and any(map(is_constant, node.inputs)):
+        yield "by a constant"
+    elif node.op_type == "LeakyRelu":
+        yield f"slope {node.attributes.get_float('alpha', 0.01):g}"
+    elif node.op_type == "Clip":
+        bounds = (value.const_value for value in node.inputs[1:] if value is not None)
+        yield " to ".join(f"{bound.numpy().item():g}" for bound in bounds if bound is not None)
+    elif node.op_type in ("Slice", "Pad", "Split", "Concat", "Gather", "Reshape", "Transpose"):
+        yield "to " + sizes(node.outputs[0])
+    strides = set(node.attributes.get_ints("strides", ()))
+    yield f"stride {strides.pop()}" if strides - {1} else ""
+
+
+def _fixed(value: ir.Value | None) -> tuple[int, ...]:
+    """The shape; () where a size is open."""
+    shape = None if value is None else value.shape
+    return shape.numpy() if shape is not None and shape.is_static() else ()

@@ -88,15 +88,15 @@ def _steps(model: ModelReport) -> Iterator[str]:
 
 
 def _decisions(model: ModelReport) -> Iterator[str]:
-    for changes in model.changes:
+    for targets, changes in view.changes(model):
+        places: dict[tuple[bool, str], list[str]] = {}
+        for found in changes.decisions:
+            name = found.rewrite if found.applied else f"{found.rewrite} ({found.code})"
+            places.setdefault((found.applied, name), []).extend(found.places)
         for applied, word in ((True, "applied"), (False, "declined")):
-            told = [
-                f"{found.rewrite} at {_places(found.places)}{'' if applied else f' ({found.code})'}"
-                for found in changes.decisions
-                if found.applied == applied
-            ]
+            told = [f"{n} at {_places(p)}" for (kind, n), p in places.items() if kind == applied]
             if told:
-                yield f"{word} for {changes.target}: {'; '.join(told)}"
+                yield f"{word} for {targets}: {'; '.join(told)}"
 
 
 def _places(places: Sequence[str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Pair, Report, Row
+from flatfold.comparing.explained import Changes
 from flatfold.comparing.paired import FASTER, INCONCLUSIVE, SAME, SLOWER, Estimate
 from flatfold.units import digits, duration
 
@@ -145,6 +146,20 @@ def ordered(model: ModelReport) -> list[Row]:
 
 def targets(model: ModelReport) -> list[str]:
     return list(dict.fromkeys(row.target for row in model.rows))
+
+
+def changes(model: ModelReport) -> list[tuple[str, Changes]]:
+    """Each change of the graph, and the names of all targets that it is the same for."""
+    found: list[Changes] = []
+    names: list[list[str]] = []
+    for one in model.changes:
+        alike = [replace(other, target=one.target) == one for other in found]
+        if any(alike):
+            names[alike.index(True)].append(one.target)
+        else:
+            found.append(one)
+            names.append([one.target])
+    return [(" and ".join(each), one) for each, one in zip(names, found, strict=True)]
 
 
 def is_timed(model: ModelReport) -> bool:

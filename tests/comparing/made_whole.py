@@ -52,7 +52,7 @@ def whole(name: str = "repvgg_a0", seed: int = 0) -> Report:
         tuple(row(f"step {n}", "ort-cpu", s, seed) for n, s in enumerate((0.0286, 0.0253, 0.0217))),
         (profile("training ort-cpu", 0.0286), profile("flatfold ort-cpu", 0.0217)),
         moves(),
-        (changes("ort-cpu"),),
+        (changes("ort-cpu"), changes("openvino")),
     )
     limits = (Limit("ort-cpu", 186e9, 21.4e9), Limit("openvino", 186e9, 21.4e9))
     return Report((model,), environment(), {"rounds": 5, "delta": 0.02, "against": None}, limits)

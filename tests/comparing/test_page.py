@@ -129,6 +129,7 @@ def test_blocks_are_drawn_or_counted(tree: Element) -> None:
     drawn, counted, strange = tree.all("details", class_="block")
     assert len(drawn.all("svg", class_="sketch")) == 2
     assert "merge-branches at 21 places" in drawn.text
+    assert "ort-cpu and openvino" in {e.text for e in tree.all("h4")}, "it is the same for both"
     assert "before: 8 operators" in drawn.text and "after: 2 operators" in drawn.text
     assert "Too large to be drawn: 80 Conv." in counted.text
     assert "Too large to be drawn: 2 Relu." in strange.text, "a circle is drawn by nobody"

@@ -109,7 +109,7 @@ def _linear_ticks(axis: Axis, most: int) -> list[float]:
 
 def _log_ticks(axis: Axis, most: int) -> list[float]:
     decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
-    for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
+    for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         found = [n * 10.0**power for power in decades for n in digits]
         inside = [value for value in found if axis.low <= value <= axis.high]
         if len(inside) <= most:

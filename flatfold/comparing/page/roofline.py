@@ -65,8 +65,10 @@ def roofline(report: Report, model: ModelReport, target: str) -> Markup:
         at = x.at(mark.intensity), y.at(mark.rate)
         dot = canvas.add("circle", f"dot {look(model, mark.row)}", cx=at[0], cy=at[1], r=5.5)
         canvas.note(dot, f"{mark.row.name}: {quantity(mark.rate, 'FLOP/s')}")
-        if mark.row.variant in (FLATFOLD, TRAINING):
-            canvas.text("value", (at[0] + 11, at[1] + 4), mark.row.variant)
+        if mark.row.variant == FLATFOLD:
+            canvas.text("value", (at[0] + 11, at[1] + 4), FLATFOLD)
+        if mark.row.variant == TRAINING:  # on its other side: the two are often near each other
+            canvas.text("value end", (at[0] - 11, at[1] + 4), TRAINING)
     return canvas.markup()
 
 

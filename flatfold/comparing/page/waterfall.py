@@ -13,7 +13,6 @@ from flatfold.comparing.page.canvas import Axis, Canvas
 from flatfold.units import digits
 
 WIDTH, LEFT, RIGHT, STEP = 780, 210, 190, 30
-UNDECIDED = ("", "same", "inconclusive")
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _title(model: ModelReport, pair: Pair, row: Row) -> str:
 def _claim(pair: Pair, base: str, terms: str) -> str:
     """No more than the verdict allows."""
     if pair.verdict == INCONCLUSIVE:
-        told = f"Inconclusive is whether flatfold is faster than {base}, {terms}"
+        told = f"Whether flatfold is faster than {base}, {terms}, is inconclusive"
     elif pair.verdict == SAME:
         told = f"flatfold is as fast as {base}, {terms}"
     else:

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine digits test test-slow test-gpu fuzz conformance lint bench pictures venv clean
+.PHONY: help engine report digits test test-slow test-gpu fuzz conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -23,6 +23,14 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	[ -z "$$OPTION" ] || set -- "$$@" --option "$$OPTION"; \
 	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
+
+# The names in MODEL are words here, each a model; set -f lets none of them stand for files.
+report: $(STAMP)  ## time models beside other tools, as a page: MODEL="repvgg_a0 ..." [TARGET= BATCH= SIZE= OUT=report.html]
+	@set -f; set -- $${MODEL:-repvgg_a0}; set -- -- "$$@"; \
+	[ -z "$$SIZE" ] || set -- --size "$$SIZE" "$$@"; \
+	[ -z "$$BATCH" ] || set -- --batch "$$BATCH" "$$@"; \
+	[ -z "$$TARGET" ] || set -- --target "$$TARGET" "$$@"; \
+	$(BIN)/python -m flatfold compare --save "$${OUT:-report.html}" "$$@"
 
 digits: $(STAMP)  ## train five small networks on handwritten digits, compile and compare them: [STORED=1] without training
 	@$(BIN)/python -m examples.digits $${STORED:+--stored}

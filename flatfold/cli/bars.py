@@ -43,7 +43,8 @@ def show(report: Report, console: Console) -> None:
             console.print(clean(note), soft_wrap=True)
         console.print()
     facts = report.environment
-    cores = ",".join(map(str, facts.get("affinity") or ())) or "that are not known"
+    affinity = facts.get("affinity")
+    cores = ",".join(map(str, affinity)) if isinstance(affinity, list) else "unknown"
     processor = facts.get("processor", "unknown processor")
     told = f"{processor}, {facts.get('threads', 'unknown')} threads on cores {cores}"
     console.print(clean(told), soft_wrap=True)

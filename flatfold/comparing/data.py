@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from flatfold.backends import order_statistics
 from flatfold.comparing import paired
 from flatfold.comparing.explained import Changes, Limit, Move, Profile, Step
 from flatfold.comparing.paired import Estimate
+from flatfold.comparing.plain import finite, is_sound, with_infinities
 from flatfold.errors import InputError
 from flatfold.proof.equivalence import Equivalence
 
@@ -87,7 +87,7 @@ class Row:
         latency = self.latency
         told = asdict(self)
         if told["equivalence"] is not None:  # an error may be infinite, which JSON does not have
-            told["equivalence"] = {n: _finite(v) for n, v in told["equivalence"].items()}
+            told["equivalence"] = {n: finite(v) for n, v in told["equivalence"].items()}
         return {
             **told,
             "median_s": None if latency is None else latency.value,
@@ -188,9 +188,14 @@ class Report:
                 hint="write one with `flatfold compare --json FILE`",
             )
         try:
-            return msgspec.convert(_with_infinities(content), cls)
+            if not is_sound(content):
+                raise InputError("the report is damaged: a number in it is too large, or is none")
+            found = msgspec.convert(with_infinities(content), cls)
         except msgspec.ValidationError as error:
             raise InputError(f"the report is damaged: {error}") from error
+        if not all(number > 0 for number in _times(found)):
+            raise InputError("the report is damaged: a time in it is not positive")
+        return found
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -206,19 +211,11 @@ class Report:
                 yield model, row
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _with_infinities(content: Any) -> Any:
-    """`content` with the numbers back that JSON does not have: those of an equivalence."""
-    if isinstance(content, Mapping):
-        return {
-            name: {n: math.inf if v is None else v for n, v in value.items()}
-            if name == "equivalence" and isinstance(value, Mapping)
-            else _with_infinities(value)
-            for name, value in content.items()
-        }
-    if isinstance(content, list | tuple):
-        return [_with_infinities(value) for value in content]
-    return content
+def _times(report: Report) -> Iterator[float]:
+    """What no time can be 0 or less of: the runs, and the ratios."""
+    for model in report.models:
+        for row in (*model.rows, *model.step_rows):
+            yield from (run for process in row.samples_s for block in process for run in block)
+        ratios = (*(pair.ratio for pair in model.pairs), *(step.ratio for step in model.steps))
+        for ratio in filter(None, (*ratios, model.noise)):
+            yield from (ratio.value, *ratio.interval)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
-from flatfold.comparing import view
+from flatfold.comparing import setting, view
 from flatfold.comparing.data import FLATFOLD, ModelReport, Pair, Report, Row
 from flatfold.escaping import one_line
 from flatfold.units import count, duration
@@ -22,9 +23,10 @@ _MARKS = re.compile(r"([\\`*|\[\]#~!])")
 def markdown(reports: Sequence[Report]) -> str:
     """One report after the other, with the machine that each was measured on."""
     parts = ["# Latency comparison"]
-    for report in reports:
-        parts += [text for model in report.models for text in _model(model)]
-        parts += _machine(report)
+    for _, alike in groupby(reports, _setting):
+        together = list(alike)
+        parts += [text for report in together for m in report.models for text in _model(m)]
+        parts += _machine(together)
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,15 +113,22 @@ def _failures(model: ModelReport) -> Iterator[str]:
             yield f"{row.name} was not measured to the end: {row.reason}"
 
 
-def _machine(report: Report) -> Iterator[str]:
+def _setting(report: Report) -> list[str]:
+    """What reports share that were measured on one machine in one way."""
+    told = [(name, value) for name, value in setting.facts(report) if value != setting.UNKNOWN]
+    fixed = [f"{n} {v}" for n, v in told if n.partition(":")[0] not in ("date", "before", "after")]
+    return [*fixed, *(f"{name} {version}" for name, version in setting.versions(report))]
+
+
+def _machine(reports: Sequence[Report]) -> Iterator[str]:
     yield "## Measured on"
-    told = [f"{name}: {value}" for name, value in view.facts(report)]
-    told += [f"{name} {value}" for name, value in view.versions(report)]
-    yield f"{escape('; '.join(told))}."
-    command = report.environment.get("command")
-    if command:
-        # Inside a fence nothing is escaped: a line that ends it must not begin.
-        yield f"```console\n$ {one_line(str(command)).replace('```', '')}\n```"
+    dates = dict.fromkeys(filter(None, map(setting.date, reports)))
+    yield f"{escape('; '.join((*_setting(reports[0]), *dates)))}."
+    # Inside a fence nothing is escaped: a line that ends it must not begin.
+    commands = [one_line(setting.command(report)).replace("```", "") for report in reports]
+    lines = [f"$ {command}" for command in commands if command]
+    if lines:
+        yield "\n".join(("```console", *lines, "```"))
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:

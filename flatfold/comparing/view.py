@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from flatfold.comparing.data import FLATFOLD, TRAINING, ModelReport, Pair, Report, Row
-from flatfold.comparing.paired import INCONCLUSIVE, SAME, Estimate
+from flatfold.comparing.paired import FASTER, INCONCLUSIVE, SAME, SLOWER, Estimate
 from flatfold.units import digits, duration
-
-LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
-FEW = 5  # rounds
-APART = ("versions", "command")  # facts of the environment that are shown in their own way
 
 
 @dataclass(frozen=True)
@@ -57,9 +52,8 @@ def _headline(model: ModelReport, row: Row) -> Headline:
         told += f"{terms}, {worth(row)}; no training graph was measured to compare it with."
         return Headline(target, row, "", told, None, best, more)
     told = (
-        f"flatfold takes {times(pair.ratio)} the time of {_title(model, pair, row)}, {terms}, "
-        f"95 % interval {between(pair.ratio)}, noise floor {noise(model)}, {worth(row)}"
-        f"{_word(pair)}."
+        f"{_claim(pair, _title(model, pair, row), terms)}, 95 % interval {between(pair.ratio)}, "
+        f"noise floor {noise(model)}, {worth(row)}."
     )
     return Headline(target, row, pair.verdict, told, pair, best, more)
 
@@ -73,8 +67,15 @@ def _title(model: ModelReport, pair: Pair, row: Row) -> str:
     return f"the training graph{other} on {row.target}"
 
 
-def _word(pair: Pair) -> str:
-    return f": {pair.verdict}" if pair.verdict in (SAME, INCONCLUSIVE) else ""
+def _claim(pair: Pair, base: str, terms: str) -> str:
+    """No more than the verdict allows."""
+    if pair.verdict == INCONCLUSIVE:
+        told = f"Inconclusive is whether flatfold is faster than {base}, {terms}"
+    elif pair.verdict == SAME:
+        told = f"flatfold is as fast as {base}, {terms}"
+    else:
+        return f"flatfold takes {times(pair.ratio)} the time of {base}, {terms}"
+    return f"{told}: {times(pair.ratio)} the time"
 
 
 def _beside_best(model: ModelReport, best: Pair) -> str:
@@ -119,9 +120,16 @@ def beside_others(model: ModelReport) -> list[Pair]:
 
 
 def fastest(model: ModelReport) -> set[str]:
-    """The name of the fastest row of each target."""
-    first = {row.target: row.name for row in reversed(model.ranking())}
-    return set(first.values())
+    """The name of the row of each target that was decided to be faster than its others."""
+    first = {row.target: row for row in reversed(model.ranking())}
+    return {row.name for row in first.values() if _is_ahead(model, row)}
+
+
+def _is_ahead(model: ModelReport, row: Row) -> bool:
+    here = {r.name for r in model.rows if r.target == row.target}
+    words = [p.verdict == FASTER for p in model.pairs if p.row == row.name and p.against in here]
+    words += [p.verdict == SLOWER for p in model.pairs if p.against == row.name and p.row in here]
+    return bool(words) and all(words)
 
 
 def ordered(model: ModelReport) -> list[Row]:
@@ -163,18 +171,6 @@ def contents(report: Report, model: ModelReport) -> Iterator[tuple[str, str]]:
     if model.changes:
         yield "graph", "Before and after"
     yield "trust", "Is it fair?"
-
-
-def date(report: Report) -> str:
-    """2026-08-20T10:00:00+00:00 -> "2026-08-20 10:00 UTC"; else as it is."""
-    told = str(report.environment.get("date") or "")
-    return f"{told[:10]} {told[11:16]} UTC" if told.endswith("+00:00") else told
-
-
-def machine(report: Report) -> str:
-    told = report.environment
-    parts = (told.get("processor") or "unknown processor", f"{told.get('threads', '?')} threads")
-    return " · ".join(map(str, filter(None, (*parts, date(report)))))
 
 
 def batch(model: ModelReport) -> str:
@@ -226,74 +222,3 @@ def error(row: Row) -> str:
     if found is None or not found.inputs:
         return ""
     return f"{found.error:.1e} of {found.bound:.1e}"
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that can make a comparison unfair: fine, not fine, or (None) not known."""
-
-    fine: bool | None
-    text: str
-
-
-def checks(report: Report, model: ModelReport) -> Iterator[Check]:
-    """What would make the comparison unfair, and whether it did."""
-    told = report.environment
-    alike = f"every row had the same inputs, {told.get('threads', 'as many')} threads and cores"
-    yield Check(True, alike)
-    kinds = sorted({row.precision for row in model.rows if row.precision})
-    yield Check(len(kinds) < 2, f"precision of the rows: {', '.join(kinds) or 'unknown'}")
-    doubtful = [row.name for row in model.rows if row.latency and not row.ranked]
-    text = f"not shown to be right: {', '.join(doubtful)}" if doubtful else "every time is of a row"
-    yield Check(not doubtful, text if doubtful else f"{text} that was shown to be right")
-    few = model.rounds < FEW
-    yield Check(not few, f"{model.rounds} rounds of fresh processes{', which is few' * few}")
-    undecided = sum(pair.verdict == INCONCLUSIVE for pair in model.pairs)
-    yield Check(not undecided, f"{undecided} of {len(model.pairs)} pairs are undecided")
-    delta = report.options.get("delta", 0.02)
-    yield Check(
-        None if model.noise is None else model.noise.deviation <= delta,
-        f"noise floor {noise(model)}; times within {percent(delta)} count as the same",
-    )
-    unsteady = [row.name for row in model.rows if not row.steady]
-    yield Check(not unsteady, f"not steady when timed: {', '.join(unsteady) or 'none'}")
-    yield from _machine_checks(told)
-
-
-def _machine_checks(told: Mapping[str, Any]) -> Iterator[Check]:
-    moments = [told.get(when) for when in ("before", "after")]
-    states = [moment if isinstance(moment, Mapping) else {} for moment in moments]
-    busy = [s["busy_cores"] for s in states if isinstance(s.get("busy_cores"), int | float)]
-    kept = f"other work kept {max(busy):.1f} cores busy" if busy else "other work: not known"
-    yield Check(max(busy) <= LOADED if busy else None, kept)
-    hot = [s["throttled"] for s in states if isinstance(s.get("throttled"), int)]
-    more = hot[-1] - hot[0] if len(hot) == len(states) else None
-    text = "not known" if more is None else f"{more} times"
-    yield Check(None if more is None else more <= 0, f"slowed down for its heat: {text}")
-    governor = ", ".join(map(str, told.get("governor") or ()))
-    yield Check(
-        governor == "performance" if governor else None,
-        f"governor of the clocks: {governor or 'not known'}",
-    )
-
-
-def facts(report: Report) -> list[tuple[str, str]]:
-    """The environment and then the options, a line each."""
-    told = {n: v for n, v in report.environment.items() if n not in APART}
-    return [*_flat(told, ""), *_flat(report.options, "")]
-
-
-def versions(report: Report) -> list[tuple[str, str]]:
-    found = report.environment.get("versions")
-    return [*_flat(found, "")] if isinstance(found, Mapping) else []
-
-
-def _flat(content: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
-    for name, value in content.items():
-        title = f"{before}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{title}: ")
-        elif isinstance(value, list | tuple):
-            yield title, ", ".join(map(str, value)) or "none"
-        else:
-            yield title, "unknown" if value is None else str(value)

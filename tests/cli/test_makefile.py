@@ -87,6 +87,20 @@ def test_engine_passes_on_what_it_is_given(installed: Path) -> None:
     assert "x" not in below(installed)
 
 
+def test_report_passes_on_several_models(installed: Path) -> None:
+    start = ["-m", "flatfold", "compare", "--save"]
+    given = make("report", cwd=installed).stdout.splitlines()
+    assert given == [*start, "report.html", "--", "repvgg_a0"]
+    models = "MODEL=repvgg_a0 *  mobileone_s0; $$(touch x) `touch x`"
+    variables = ("TARGET=ort-cpu", "BATCH=2", "SIZE=64", "OUT=a b.md")
+    given = make("report", models, *variables, cwd=installed).stdout.splitlines()
+    assert given == [
+        *(*start, "a b.md", "--target", "ort-cpu", "--batch", "2", "--size", "64", "--"),
+        *("repvgg_a0", "*", "mobileone_s0;", "$(touch", "x)", "`touch", "x`"),
+    ]
+    assert "x" not in below(installed)
+
+
 def test_a_changed_requirement_installs_again(installed: Path) -> None:
     later = (installed / ".venv/.installed").stat().st_mtime + 10
     for name in ("pyproject.toml", "constraints.txt"):

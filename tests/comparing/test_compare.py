@@ -97,7 +97,7 @@ def test_what_each_rewrite_and_each_layer_takes_is_in_it(found: Report) -> None:
     (model,) = found.models
     training, ours = model.rows[0], model.rows[3]
     for row in (training, ours):
-        assert row.floor_s is not None and 0 < row.floor_s
+        assert row.floor_s is not None and row.floor_s > 0
         assert row.bytes is not None and row.macs is not None
         assert row.floor_s >= 2 * row.macs / limit.flops
     assert ours.bytes is not None and training.bytes is not None and ours.bytes < training.bytes
@@ -111,7 +111,7 @@ def test_what_each_rewrite_and_each_layer_takes_is_in_it(found: Report) -> None:
     assert [profile.row for profile in model.profiles] == [training.name, ours.name]
     for profile in model.profiles:
         total = sum(layer.seconds for layer in profile.layers)
-        assert 0 < total and any(layer.nodes for layer in profile.layers)
+        assert total > 0 and any(layer.nodes for layer in profile.layers)
         assert all(layer.floor_s is None or layer.floor_s > 0 for layer in profile.layers)
     for side, profile in zip(("before_s", "after_s"), model.profiles, strict=True):
         moved = sum(getattr(move, side) for move in model.moves)

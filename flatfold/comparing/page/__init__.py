@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from flatfold.comparing import view
+from flatfold.comparing import fairness, setting, view
 from flatfold.comparing.data import Report
 from flatfold.escaping import clean, one_line
 
@@ -66,7 +66,8 @@ def environment() -> Environment:
     def shown(value: Any) -> Any:
         if not isinstance(value, str) or isinstance(value, Markup):
             return value
-        return one_line(value) if "\n" in value or len(value) > LONGEST else clean(value)
+        text = one_line(value) if "\n" in value or len(value) > LONGEST else clean(value)
+        return text.replace(" %", "\u00a0%")  # no line begins with the sign
 
     found = Environment(
         loader=PackageLoader("flatfold.comparing", "page"),
@@ -78,7 +79,8 @@ def environment() -> Environment:
     )
     charts = (distributions, intervals, layers, roofline, series, sketches, waterfall)
     found.globals.update({module.__name__.rpartition(".")[2]: module for module in charts})
-    found.globals.update(view=view, units=units, shown_rows=SHOWN)
+    words = {"fairness": fairness, "setting": setting, "units": units, "view": view}
+    found.globals.update(words, shown_rows=SHOWN)
     return found
 
 

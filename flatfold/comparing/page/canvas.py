@@ -49,6 +49,11 @@ class Canvas:
         text = "L".join(f"{_number(x)},{_number(y)}" for x, y in points)
         self.add("path", look).set("d", f"M{text}")
 
+    def specks(self, look: str, points: Iterable[Point]) -> None:
+        """A round dot at each point, as wide as the line: hundreds of them in one element."""
+        text = "".join(f"M{_number(x)},{_number(y)}h0" for x, y in points)
+        self.add("path", look).set("d", text)
+
     def note(self, element: ElementTree.Element, text: str) -> None:
         """What shows on hovering over it."""
         ElementTree.SubElement(element, "title").text = one_line(text)

@@ -104,8 +104,7 @@ def _trace(canvas: Canvas, axis: Axis, places: Axis, name: str, found: list[list
             points.append((places.at(at), axis.at(value)))
             at += 1
         canvas.path(f"trace {name}", points)
-        for x, y in points:
-            canvas.add("circle", f"speck {name}", cx=x, cy=y, r=1.7)
+        canvas.specks(f"speck {name}", points)
 
 
 def _time_axis(canvas: Canvas, axis: Axis, floor: float) -> None:

@@ -77,8 +77,8 @@ def _dot(canvas: Canvas, axis: Axis, model: ModelReport, row: Row, y: float) -> 
     canvas.text("label end", (LEFT - 14, y + 4), row.variant, 17)
     canvas.line(f"span {name}", (low, y), (high, y))
     for x in (low, high):
-        canvas.line(f"span {name}", (x, y - 5), (x, y + 5))
-    dot = canvas.add("circle", f"dot {name}", cx=axis.at(row.latency.value), cy=y, r=5.5)
+        canvas.line(f"span {name}", (x, y - 6), (x, y + 6))
+    dot = canvas.add("circle", f"dot {name}", cx=axis.at(row.latency.value), cy=y, r=4.5)
     told = duration(row.latency.value, row.latency.interval)
     canvas.note(dot, f"{row.name}: {told}")
     canvas.text("value", (WIDTH - RIGHT + 16, y + 4), told)
@@ -88,7 +88,7 @@ def bar(model: ModelReport, row: Row) -> Markup:
     """The time of a row as a share of the longest one, from 0."""
     if row.latency is None:
         return Markup()
-    longest = max(r.latency.interval[1] for r in model.rows if r.latency)
+    longest = max(r.latency.value for r in model.rows if r.latency)
     canvas = Canvas(BAR, 10, f"{duration(row.latency.value)}", f"beside {duration(longest)}")
     canvas.root.set("class", "bar")
     canvas.root.set("preserveAspectRatio", "none")

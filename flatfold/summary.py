@@ -30,14 +30,14 @@ class Summary:
         return asdict(self)
 
 
-def summarise(model: ir.Model) -> Summary:
-    """Counts over the main graph and every subgraph."""
+def summarise(model: ir.Model, batch: int = 1) -> Summary:
+    """Counts over the main graph and every subgraph; an open batch axis counts as `batch`."""
     operators: Counter[str] = Counter()
     parameters, macs, known = 0, 0, True
     seen: set[ir.Value] = set()
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         operators[node.op_type] += 1
-        work = macs_of(node)
+        work = macs_of(node, batch)
         known = known and work is not None
         macs += work or 0
         for index, value in enumerate(node.inputs):

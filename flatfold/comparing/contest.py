@@ -80,7 +80,8 @@ class _Contest:
             "affinity": list(terms.affinity),
             "feeds": str(feeds),
         }
-        kitchen = Kitchen(source, common, terms.options, folder, progress)
+        self.batch = next((shape[0] for shape in self.shapes.values() if shape), 1)
+        kitchen = Kitchen(source, common, terms.options, folder, progress, self.batch)
         self.variants = kitchen.variants(against, terms.verify)
         self.ways = kitchen.ways() if terms.explain else []
         self.reference = self.variants[0].row.name
@@ -116,7 +117,7 @@ class _Contest:
         """The same with what each rewrite contributed, and where the time goes."""
         between = [v for way in self.ways for v in way.variants]
         steps = tuple(self._rows(between, measured.records).values())
-        limits, batch = self.terms.limits, next(iter(self.shapes.values()), (1,))[0]
+        limits, batch = self.terms.limits, self.batch
         rows = with_floors(report.rows, self.variants, limits, batch)
         report = replace(report, rows=rows, step_rows=steps)
         for way in self.ways:

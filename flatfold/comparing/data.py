@@ -141,10 +141,24 @@ class ModelReport:
         wanted = (pair for pair in self.pairs if (pair.row, pair.against) == (row, against))
         return next(wanted, None)
 
+    def seconds(self, row: Row) -> float | None:
+        """What a row is ranked by: its ratio beside the training graph, times the latency of that.
+
+        Blocks that ran side by side tell two rows apart where their medians, each over all rounds
+        of a machine that drifts, do not. The row's own median where it is beside no training graph.
+        """
+        pairs = (pair for pair in self.pairs if pair.row == row.name)
+        for pair in pairs:
+            base = self.row(pair.against)
+            if base is not None and base.variant == TRAINING and base.latency is not None:
+                return pair.ratio.value * base.latency.value
+        return row.latency.value if row.latency is not None else None
+
     def ranking(self) -> list[Row]:
         """The rows that may be compared, the fastest first."""
-        rows = [(row.latency.value, row) for row in self.rows if row.ranked and row.latency]
-        return [row for _, row in sorted(rows, key=lambda item: item[0])]
+        rows = [(self.seconds(row), row) for row in self.rows if row.ranked]
+        known = [(seconds, row) for seconds, row in rows if seconds is not None]
+        return [row for _, row in sorted(known, key=lambda item: item[0])]
 
     def to_dict(self) -> dict[str, Any]:
         rows = {name: [r.to_dict() for r in getattr(self, name)] for name in ("rows", "step_rows")}

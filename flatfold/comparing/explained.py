@@ -17,7 +17,7 @@ class Step:
 
     The first step of a target has no `rewrite`: it is the training graph. `applied` counts the
     replacements that were not made before. `bytes` are those of the weights and of every value that
-    a node reads or writes, for one image. `row` names the row that was timed with this graph;
+    a node reads or writes, for one run. `row` names the row that was timed with this graph;
     `ratio` is its time beside that of the step before, None for the first and where one of the two
     was not timed.
     """

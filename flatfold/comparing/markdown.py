@@ -15,7 +15,11 @@ HEAD = (
     *("variant", "target", "precision", "latency [95 %]", "p90", "beside training", "verdict"),
     *("outputs", "graph", "nodes", "parameters", "MACs", "first call"),
 )
-RIGHT = frozenset({"latency [95 %]", "p90", "beside training", *HEAD[-4:]})
+SUMMARY = (
+    *("model", "target", "training graph", "flatfold", "beside training"),
+    *("verdict", "fastest other", "beside it", "verdict "),
+)
+RIGHT = frozenset({"latency [95 %]", "p90", *SUMMARY[2:5], "beside it", *HEAD[-4:]})
 PLACES = 3
 _MARKS = re.compile(r"([\\`*|\[\]#~!])")
 
@@ -23,11 +27,31 @@ _MARKS = re.compile(r"([\\`*|\[\]#~!])")
 def markdown(reports: Sequence[Report]) -> str:
     """One report after the other, with the machine that each was measured on."""
     parts = ["# Latency comparison"]
+    if sum(len(report.models) for report in reports) > 1:
+        parts.append(table(SUMMARY, (row for report in reports for row in _summary(report))))
     for _, alike in groupby(reports, _setting):
         together = list(alike)
         parts += [text for report in together for m in report.models for text in _model(m)]
         parts += _machine(together)
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(report: Report) -> Iterator[list[str]]:
+    """A line for each model and target."""
+    for model in report.models:
+        for found in view.headlines(model):
+            base = model.row(found.pair.against) if found.pair else None
+            yield [
+                escape(model.model),
+                escape(found.target),
+                duration(base.latency.value) if base and base.latency else "",
+                duration(found.row.latency.value) if found.row.latency else "",
+                _ratio(found.pair) if found.pair else "",
+                escape(found.verdict),
+                escape(found.best.against) if found.best else "",
+                _ratio(found.best) if found.best else "",
+                escape(found.best.verdict) if found.best else "",
+            ]
 
 
 def _model(model: ModelReport) -> Iterator[str]:

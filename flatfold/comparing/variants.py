@@ -70,7 +70,8 @@ def rivals_of(source: Source, against: Iterable[str] | None) -> list[str]:
 
 
 class Kitchen:
-    """Makes the variants of one model; `common` is what every job says."""
+    """Makes the variants of one model; `common` is what every job says, `batch` how many images
+    there are in a run."""
 
     def __init__(
         self,
@@ -79,11 +80,12 @@ class Kitchen:
         options: Mapping[str, Mapping[str, object]],
         folder: Path,
         progress: Progress,
+        batch: int = 1,
     ) -> None:
         from flatfold.rewriting import training_form
 
         self.source, self.common, self.options = source, common, options
-        self.folder, self.progress = folder, progress
+        self.folder, self.progress, self.batch = folder, progress, batch
         self.training = training_form(source.model)
         self.results: dict[str, Optimized] = {}
 
@@ -170,7 +172,7 @@ class Kitchen:
             "options": dict(self.options[target]),
             "saved": str(path.parent / target),
         }
-        row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph))
+        row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph, self.batch))
         return self._variant(row, graph, job)
 
     def _module(self, name: str) -> Variant:
@@ -208,16 +210,16 @@ class Kitchen:
         return path
 
 
-def _counts(graph: ir.Model) -> dict[str, Any]:
+def _counts(graph: ir.Model, batch: int) -> dict[str, Any]:
     from flatfold.comparing.floors import bytes_of
     from flatfold.summary import summarise
 
-    found = summarise(graph)
+    found = summarise(graph, batch)
     return {
         "nodes": found.nodes,
         "parameters": found.parameters,
         "macs": found.macs,
-        "bytes": bytes_of(graph),
+        "bytes": bytes_of(graph, batch),
     }
 
 

@@ -138,8 +138,8 @@ def ordered(model: ModelReport) -> list[Row]:
     targets = {row.target: at for at, row in enumerate(reversed(model.rows))}
 
     def key(row: Row) -> tuple[int, bool, bool, float]:
-        seconds = row.latency.value if row.latency else 0.0
-        return -targets[row.target], not row.ranked, row.latency is None, seconds
+        seconds = model.seconds(row)
+        return -targets[row.target], not row.ranked, seconds is None, seconds or 0.0
 
     return sorted(model.rows, key=key)
 

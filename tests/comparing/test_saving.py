@@ -125,3 +125,15 @@ def test_reports_of_one_machine_share_its_lines(tmp_path: Path) -> None:
         *("## repvgg_a0", "## other", "## Measured on", "## third", "## Measured on")
     ]
     assert "2026-08-20 10:00 UTC; 2026-08-21 10:00 UTC." in text
+
+
+def test_several_models_have_a_table_of_them_all(tmp_path: Path) -> None:
+    saving.save([made.report(0.02, "one"), made.report(0.05, "two")], tmp_path / "r.md")
+    lines = (tmp_path / "r.md").read_text("utf-8").splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("| model |"))
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[head : head + 4]]
+    assert len({len(row) for row in cells}) == 1
+    assert [row[0] for row in cells[2:]] == ["one", "two"]
+    assert [row[5] for row in cells[2:]] == ["faster", "slower"]
+    saving.save([made.report()], tmp_path / "one.md")
+    assert "| model |" not in (tmp_path / "one.md").read_text("utf-8")

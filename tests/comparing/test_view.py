@@ -140,3 +140,18 @@ def test_facts_are_lines_of_text() -> None:
 def test_the_command_is_that_of_any_machine(typed: str, told: str) -> None:
     report = dataclasses.replace(made.report(), environment={"command": typed})
     assert setting.command(report) == told
+
+
+def test_rows_are_ranked_by_what_ran_side_by_side() -> None:
+    """On a machine that drifts the medians of two rows may say the opposite of their ratio."""
+    (model,) = made.report().models
+    rows = tuple(
+        dataclasses.replace(r, samples_s=made.row("", 0.05).samples_s)
+        if r.variant == "flatfold"
+        else r
+        for r in model.rows
+    )
+    drifted = dataclasses.replace(model, rows=rows)
+    assert [row.variant for row in drifted.ranking()] == ["flatfold", "training", "onnxslim"]
+    alone = dataclasses.replace(drifted, pairs=())
+    assert [row.variant for row in alone.ranking()] == ["training", "onnxslim", "flatfold"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from flatfold.comparing.data import ModelReport, Row
+from flatfold.comparing.data import ModelReport
 from flatfold.comparing.explained import Step
 from flatfold.comparing.page.canvas import Axis, Canvas
 from flatfold.units import digits
@@ -25,24 +25,14 @@ class Level:
 
 
 def levels(model: ModelReport, target: str) -> list[Level]:
-    """From the medians where all were timed, else from the ratios one after the other."""
-    steps = [step for step in model.steps if step.target == target]
-    rows = {row.name: row for row in (*model.rows, *model.step_rows)}
-    first = _seconds(rows.get(steps[0].row)) if steps else None
+    """From the ratios one after the other, which are of blocks that ran side by side."""
     found: list[Level] = []
     now = 1.0
-    for step in steps:
-        then, seconds = now, _seconds(rows.get(step.row))
-        if step.ratio is not None and seconds is not None and first is not None:
-            now = seconds / first
-        elif step.ratio is not None:
-            now = then * step.ratio.value
-        found.append(Level(step, then, now))
+    for step in model.steps:
+        if step.target == target:
+            then, now = now, now * (step.ratio.value if step.ratio is not None else 1.0)
+            found.append(Level(step, then, now))
     return found
-
-
-def _seconds(row: Row | None) -> float | None:
-    return row.latency.value if row is not None and row.latency is not None else None
 
 
 def waterfall(model: ModelReport, target: str) -> Markup:

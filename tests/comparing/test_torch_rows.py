@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import flatfold
-from flatfold.comparing.contest import FEW
+from flatfold.comparing.judging import FEW
 from flatfold.comparing.reporting import report_on
 from flatfold.resolve import resolve
 from tests.comparing import made

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flatfold.comparing.judging import notes, pairs_of
 from flatfold.comparing.data import ModelReport, Row
+from flatfold.comparing.judging import notes, pairs_of
 from flatfold.comparing.measuring import Plan
 from flatfold.comparing.paired import Estimate
 from tests.comparing import made

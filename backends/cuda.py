@@ -45,6 +45,10 @@ class Device:
     def stream(self) -> Any:
         return self.cuda.Stream()
 
+    def event(self) -> Any:
+        """A moment in a stream, told by the device's own clock."""
+        return self.cuda.Event()
+
 
 class Buffer:
     """An array in page-locked memory and as many bytes on the device; both go with it."""

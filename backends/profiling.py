@@ -33,11 +33,14 @@ class RunProfile:
     """The layers in the order in which they run, and the seconds of a whole run.
 
     Both were taken while the profiler was on, with which a run takes longer. Medians, but means
-    where the SDK adds up what it measures.
+    where the SDK adds up what it measures. `device_s`: the seconds of a run without the profiler,
+    copies to and from the device included, by the events of the device's own stream; None for the
+    processor, where the clock of the host is all there is.
     """
 
     seconds: float
     layers: tuple[LayerTime, ...]
+    device_s: float | None = None
 
 
 def timed(run: Callable[[], object], runs: int) -> list[float]:

@@ -174,9 +174,11 @@ class TensorRTEngine(Engine):
 
     def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
         with self._lock:
+            device_s = self._live().device_seconds(feeds, runs)
             seconds, times = self._live().profile(feeds, runs)
         built = {layer["name"]: layer for layer in self.facts["layers"]}
-        return RunProfile(seconds, tuple(_layer_time(built.get(n, {}), n, times[n]) for n in times))
+        layers = tuple(_layer_time(built.get(n, {}), n, times[n]) for n in times)
+        return RunProfile(seconds, layers, device_s)
 
     def describe(self) -> dict[str, Any]:
         return {"options": asdict(self.options), "facts": self.facts}

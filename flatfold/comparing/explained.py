@@ -56,12 +56,15 @@ class Layer:
 class Profile:
     """The layers of the row `row`, from the engine's own profiler, in the order in which they run.
 
-    `run_s` is the time of a whole run while it was profiled, which is more than without.
+    `run_s` is the time of a whole run while it was profiled, which is more than without, by the
+    clock of the host; `device_s` that of a run without the profiler by the events of the device,
+    None for the processor.
     """
 
     row: str
     run_s: float
     layers: tuple[Layer, ...]
+    device_s: float | None = None
 
 
 @dataclass(frozen=True)

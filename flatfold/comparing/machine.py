@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flatfold.backends.environment import cores, load_average, processor, versions
+from flatfold.comparing import clocks
 
 PACKAGES = (
     "flatfold",
@@ -37,12 +38,16 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class State:
-    """A moment: cores kept busy by others, load averages, throttlings so far, clocks in kHz."""
+    """A moment: cores kept busy by others, load averages, throttlings so far, clocks in kHz.
+
+    `gpus` are the facts of `clocks.gpus`.
+    """
 
     busy: float | None
     load: tuple[float, float, float] | None
     throttled: int | None
     clocks_khz: tuple[int, ...]
+    gpus: tuple[dict[str, str], ...] = ()
 
 
 def state(sleep: Callable[[float], None] = time.sleep) -> State:
@@ -52,8 +57,9 @@ def state(sleep: Callable[[float], None] = time.sleep) -> State:
     after, seconds = busy_seconds(_text(_STAT)), time.monotonic() - begin
     busy = round((after - before) / max(seconds, WATCHED_S), 2) if before and after else None
     counts = [int(text) for text in _each("cpu[0-9]*/thermal_throttle/core_throttle_count")]
-    clocks = tuple(int(text) for text in _each("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-    return State(busy, load_average(), sum(counts) if counts else None, clocks)
+    khz = tuple(int(text) for text in _each("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    throttled = sum(counts) if counts else None
+    return State(busy, load_average(), throttled, khz, clocks.gpus())
 
 
 def busy_seconds(stat: str) -> float | None:
@@ -77,6 +83,8 @@ def warnings(before: State, after: State) -> list[str]:
     if before.throttled is not None and (after.throttled or 0) > before.throttled:
         count = (after.throttled or 0) - before.throttled
         found.append(f"the processor was slowed down for its heat {count} times")
+    if any(map(clocks.slowed_down, (*before.gpus, *after.gpus))):
+        found.append("the GPU was slowed down, for its heat or for want of power")
     return found
 
 
@@ -115,6 +123,7 @@ def _plain(moment: State) -> dict[str, Any]:
         "load_average": None if moment.load is None else list(moment.load),
         "throttled": moment.throttled,
         "clocks_khz": list(moment.clocks_khz),
+        "gpus": list(moment.gpus),
     }
 
 

@@ -87,7 +87,8 @@ class Process:
         if not found:
             return None
         told = ({**layer, "nodes": tuple(layer["nodes"])} for layer in found["layers"])
-        return Profile(self.row, found["seconds"], tuple(Layer(**layer) for layer in told))
+        layers = tuple(Layer(**layer) for layer in told)
+        return Profile(self.row, found["seconds"], layers, found.get("device_s"))
 
     def close(self) -> None:
         end_with_children(self.child)

@@ -54,6 +54,9 @@ def _flat(content: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
         title = f"{before}{name.removesuffix('_s')}{unit}".replace("_", " ")
         if isinstance(value, Mapping):
             yield from _flat(value, f"{title}: ")
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            for number, one in enumerate(value, 1):
+                yield from _flat({f"{name} {number}": one}, before)
         elif isinstance(value, list | tuple):
             yield title, ", ".join(map(_text, value)) or "none"
         else:

@@ -64,6 +64,13 @@ def test_layers_take_time_and_together_no_more_than_a_run(profile: RunProfile) -
     assert 0 < sum(layer.seconds for layer in profile.layers) < 1.5 * profile.seconds
 
 
+def test_on_a_device_its_own_events_tell_the_time(engine: Engine, profile: RunProfile) -> None:
+    if engine.target.startswith("trt"):
+        assert profile.device_s is not None and 0 < profile.device_s < profile.seconds
+    else:
+        assert profile.device_s is None
+
+
 def test_every_conv_is_in_one_layer_which_takes_its_time(
     engine: Engine, profile: RunProfile
 ) -> None:

@@ -11,6 +11,7 @@ from flatfold.comparing.data import Row
 from flatfold.comparing.explained import Step
 from flatfold.comparing.measuring import Plan
 from flatfold.comparing.paired import Estimate
+from flatfold.errors import FlatfoldError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,7 +53,10 @@ def stages(
         graph, remarks = result.graph, result.remarks
         if count < len(names):  # with all of them it is flatfold's, which was proved
             pipeline = Pipeline(rewrites_of(names[:count]), profile_of(target))
-            graph, _, told = rewritten(original, pipeline)
+            try:
+                graph, _, told = rewritten(original, pipeline)
+            except FlatfoldError:
+                continue  # what it does is in the next step then
             remarks = tuple(told)
         now = fingerprint(graph)
         if now != last:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 from torch import nn
 
 import flatfold
+from flatfold import rewriting
 from flatfold.comparing.changes import changes_of
 from flatfold.comparing.data import Row
 from flatfold.comparing.measuring import Plan
 from flatfold.comparing.stages import Stage, stages, steps_of
+from flatfold.errors import PassError
 from flatfold.models.initialise import initialise
 from flatfold.models.repvgg import RepVGGBlock
 from flatfold.models.vanillanet import VanillaBlock
+from flatfold.passes import Pipeline
 from flatfold.proof.execute import compare
 from flatfold.result import Optimized
 from tests.cli.running import write_onnx
@@ -64,6 +68,20 @@ def test_a_rewrite_that_only_opens_the_way_has_the_replacements_that_became_poss
     found = stages(result.original, result, "ort-cpu", lambda _: None)
     (collapse,) = [stage for stage in found if stage.rewrite == "collapse-activations"]
     assert collapse.applied == 1
+
+
+def test_a_step_that_fails_is_left_out(small: Optimized, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rewriting.rewritten
+
+    def failing(original: ir.Model, pipeline: Pipeline) -> Any:
+        if len(pipeline.rewrites) == 1:
+            raise PassError("it cannot be alone")
+        return whole(original, pipeline)
+
+    monkeypatch.setattr(rewriting, "rewritten", failing)
+    found = stages(small.original, small, "ort-cpu", lambda _: None)
+    assert [stage.rewrite for stage in found] == ["", "merge-branches"]
+    assert found[-1].graph is small.graph
 
 
 def test_where_nothing_is_rewritten_there_is_the_training_graph_alone() -> None:

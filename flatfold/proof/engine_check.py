@@ -53,16 +53,19 @@ def check_engine(
     rewritten: ir.Model,
     *,
     reference: Reference | None = None,
+    before: Reference | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Equivalence:
     """Verdict `sampled`, `refuted`, or `unknown` where the engine cannot be run or compared.
 
     `run` gives the outputs of the engine built from `rewritten` by name, and `precision` is in the
     words of `Engine.precision`. What is off by no more than rounding may be is `sampled`, and its
-    reason says that the target is less accurate.
+    reason says that the target is less accurate. `before` runs the original, where somebody has it
+    at hand; without it `original_session` makes it.
     """
     try:
-        comparison = _comparison(run, precision, original, rewritten, reference)
+        before = before or original_session(original)
+        comparison = _comparison(run, precision, original, rewritten, before, reference)
         _try_inputs(comparison, original, progress)
     except (InputError, TargetUnavailable) as why:
         return Equivalence("unknown", reason=why.cause)
@@ -80,6 +83,12 @@ def check_engine(
     return found
 
 
+def original_session(original: ir.Model) -> Reference:
+    """The original as it is, with no optimisation. Raises InputError where it cannot be run."""
+    require_runnable(original)
+    return plain_session(original, "the graph")
+
+
 def roundoff_of(precision: str) -> float:
     """The largest rounding of a precision such as "fp16+fp32"."""
     return max(ENGINE_ROUNDOFF.get(part, ROUNDOFF["FLOAT"]) for part in precision.split("+"))
@@ -90,10 +99,9 @@ def _comparison(
     precision: str,
     original: ir.Model,
     rewritten: ir.Model,
+    before: Reference,
     reference: Reference | None,
 ) -> Comparison:
-    require_runnable(original)
-    before = plain_session(original, "the graph")
     dtype = original.graph.outputs[0].dtype
     graph = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
     coarser = max(roundoff_of(precision) / (roundoff_of(precision_of(original)) or graph), 1.0)
@@ -102,7 +110,8 @@ def _comparison(
         judge, name = judge_of(original, before, reference)
         # A graph that judges itself is allowed roundings which nothing tells. A coarser engine's
         # are so much larger that an allowance for them, too, would let anything pass.
-        return (before.__call__ if judge is before and coarser > 1 else judge), name
+        unsure = judge is before and coarser > 1
+        return (lambda feeds: before(feeds)) if unsure else judge, name
 
     names = [value.name or "" for value in original.graph.outputs]
 

@@ -106,7 +106,7 @@ def outputs_of(session: Reference, feeds: Feeds) -> Outputs | None:
 
 
 def judge_of(
-    original: ir.Model, before: PlainSession, reference: Reference | None
+    original: ir.Model, before: Reference, reference: Reference | None
 ) -> tuple[Reference, str]:
     """What the outputs are measured against, and its name: `reference` if there is one."""
     if reference is before:

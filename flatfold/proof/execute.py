@@ -18,7 +18,7 @@ from flatfold.proof.inputs import Feeds, InputSpec, draw, settings
 from flatfold.proof.lengths import rounding_growth
 from flatfold.proof.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.roundoff import ROUNDOFF
-from flatfold.proof.runtime import PlainSession, plain_session, require_runnable
+from flatfold.proof.runtime import plain_session, require_runnable
 
 # Above this many values the reference, which keeps them all, is not asked: 2 GiB in float64.
 MOST_REFERENCED = 1 << 28

@@ -27,14 +27,17 @@ class Plan:
 
     At least `rounds` rounds, then more until every pair is decided, but none is begun after
     `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s` seconds of
-    each variant, after a warm-up of `warm_s` at most. Times within a factor of 1 + `delta` are the
-    same.
+    each variant, and up to `MORE` times as many while they all take less than `round_s` together,
+    after a warm-up of `warm_s` at most. Blocks are short because machines change their speed for a
+    second or two: what is compared has to be over before that. Times within a factor of 1 + `delta`
+    are the same.
     """
 
     rounds: int = 5
     most_rounds: int = 15
     blocks: int = 8
-    block_s: float = 0.1
+    block_s: float = 0.02
+    round_s: float = 20.0
     warm_s: float = 2.0
     budget_s: float = 300.0
     delta: float = 0.02
@@ -98,6 +101,7 @@ class Measured:
 
 
 MOST_RUNS = 100  # in a block: more would only make the report larger
+MORE = 8
 
 
 def measure(
@@ -146,6 +150,7 @@ class _Round:
         self.launch, self.records, self.plan, self.stack = launch, records, plan, stack
         self.runners: dict[str, Runner] = {}
         self.runs: dict[str, int] = {}
+        self.cycle_s = 0.0  # of a block of each
 
     def start(self, inspect: Callable[[str, Runner], None], progress: Progress, label: str) -> None:
         """Builds and warms up each, one after the other."""
@@ -166,11 +171,13 @@ class _Round:
             self.runners[name] = runner
             wanted = round(self.plan.block_s / max(seconds, 1e-9))
             self.runs[name] = min(max(wanted, 1), MOST_RUNS)
+            self.cycle_s += (self.runs[name] + 1) * seconds  # one is not counted
 
     def run(self) -> None:
         """The blocks, there and back."""
         order = list(self.runners)
-        for number in range(self.plan.blocks):
+        wanted = round(self.plan.round_s / max(self.cycle_s, 1e-9) / 2) * 2
+        for number in range(min(max(wanted, self.plan.blocks), MORE * self.plan.blocks)):
             for name in _direction(order, number):
                 record = self.records[name]
                 if record.reason:

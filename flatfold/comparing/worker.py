@@ -59,6 +59,8 @@ class Worker:
 
         from flatfold.backends.timing import WINDOW, steady
 
+        gc.collect()
+        gc.disable()  # for good: what follows leaves nothing that has to be looked for
         samples: list[float] = []
         until = time.perf_counter() + seconds
         while len(samples) < FEWEST_WARMUP or (
@@ -73,14 +75,9 @@ class Worker:
 
         Beside a run of more than `LONG` seconds it is nothing to fill the caches again.
         """
-        gc.collect()
-        gc.disable()
-        try:
-            if self.seconds < LONG:
-                self._once()
-            return {"samples": [self._once() for _ in range(runs)]}
-        finally:
-            gc.enable()
+        if self.seconds < LONG:
+            self._once()
+        return {"samples": [self._once() for _ in range(runs)]}
 
     def run(self, feeds: str, outputs: str) -> dict[str, Any]:
         """The outputs for other feeds, from one file into another."""

@@ -7,7 +7,7 @@ from flatfold.comparing.data import ModelReport, Pair, Report, Row
 from flatfold.comparing.measuring import Plan
 from flatfold.proof.equivalence import Equivalence
 
-QUICK = Plan(rounds=3, most_rounds=3, blocks=2, block_s=0.005, warm_s=0.1)
+QUICK = Plan(rounds=3, most_rounds=3, blocks=2, block_s=0.005, round_s=0, warm_s=0.1)
 RIGHT = Equivalence("sampled", 1e-7, 1e-7, 1e-6, inputs=("normal",), reference="the module")
 WRONG = Equivalence("refuted", 0.5, 1e-7, 1e-6, "normal", ("normal",), "the module")
 

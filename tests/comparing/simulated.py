@@ -1,8 +1,8 @@
 """Programs that take simulated time on a machine with everything that makes timing hard.
 
 Processes of one program differ by 1 % for as long as they live, the machine slows down by 5 % over
-the measurement, one run in fifty is hit by a hiccup of up to ten times its length, and every run
-has a noise of 1 %.
+the measurement, for about every third second it is slower by half, one run in fifty is hit by a
+hiccup of up to ten times its length, and every run has a noise of 1 %.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from flatfold.comparing import paired
 from flatfold.comparing.measuring import Measured, Plan, Record, Started, measure
 
 OFFSET, DRIFT, HICCUPS, NOISE = 0.01, 0.05, 0.02, 0.01
+FAST_S, SLOW_S, SLOWER = 2.0, 1.0, 1.5  # how long a speed lasts, on average, and what it costs
 
 
 class Machine:
@@ -23,11 +24,16 @@ class Machine:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.now = 0.0
+        self.slow, self.until = False, 0.0
 
     def launcher(self, seconds: float) -> Callable[[], Program]:
         return lambda: Program(self, seconds)
 
     def run(self, seconds: float) -> float:
+        while self.now >= self.until:
+            self.slow = not self.slow
+            self.until += self.rng.exponential(SLOW_S if self.slow else FAST_S)
+        seconds *= SLOWER if self.slow else 1.0
         taken = seconds * (1 + DRIFT * self.now / 60) * np.exp(NOISE * self.rng.standard_normal())
         if self.rng.random() < HICCUPS:
             taken *= self.rng.uniform(1, 10)

@@ -37,7 +37,7 @@ class Noted(Program):
 def test_blocks_go_there_and_back_in_an_order_that_turns() -> None:
     log: list[str] = []
     launch = {name: (lambda name=name: Noted(name, log)) for name in "abc"}
-    measure(launch, lambda _: True, Plan(rounds=3, blocks=2))
+    measure(launch, lambda _: True, Plan(rounds=3, blocks=2, round_s=0))
     rounds = "\n".join(log).split("start ")
     assert [part[0] for part in rounds[1:]] == list("abcbcacab")
     blocks = [entry[-1] for entry in log if entry.startswith("block")]
@@ -53,7 +53,7 @@ def test_it_goes_on_until_decided() -> None:
         return len(asked) == 3
 
     launch = {"a": Machine(0).launcher(0.01)}
-    done = measure(launch, decided, Plan(rounds=4, blocks=2))
+    done = measure(launch, decided, Plan(rounds=4, blocks=2, round_s=0))
     assert (done.rounds, done.decided) == (6, True)
 
 
@@ -71,7 +71,7 @@ def test_it_ends_when_the_budget_is_spent_but_not_before_the_least_rounds() -> N
 def test_what_fails_is_left_out_and_the_others_go_on(point: str, samples: object) -> None:
     log: list[str] = []
     launch = {"good": lambda: Noted("g", log), "bad": lambda: Noted("b", log, point)}
-    done = measure(launch, lambda _: True, Plan(rounds=3, blocks=4))
+    done = measure(launch, lambda _: True, Plan(rounds=3, blocks=4, round_s=0))
     assert done.records["bad"].reason == f"{point} went wrong"
     assert done.records["bad"].samples == samples
     assert not done.records["good"].reason
@@ -85,10 +85,20 @@ def test_nothing_is_left_to_measure() -> None:
 
 
 def test_runs_fill_a_block_and_all_rounds_have_all_blocks() -> None:
-    done = contest(0, {"a": 0.02, "b": 1e-6}, Plan(rounds=3, most_rounds=3, blocks=4))
-    for name, runs in (("a", range(4, 7)), ("b", range(MOST_RUNS, MOST_RUNS + 1))):
+    done = contest(
+        0, {"a": 0.02, "b": 1e-6}, Plan(rounds=3, most_rounds=3, blocks=4, block_s=0.1, round_s=0)
+    )
+    for name, runs in (("a", range(3, 7)), ("b", range(MOST_RUNS, MOST_RUNS + 1))):
         for process in done.records[name].samples:
             assert [len(block) in runs for block in process] == [True] * 4
+
+
+def test_short_programs_have_more_blocks() -> None:
+    for seconds, blocks in ((0.1, 20), (0.001, 64), (5.0, 8)):
+        done = contest(0, {"a": seconds, "b": seconds}, Plan(rounds=3, most_rounds=3, round_s=8))
+        for one, other in zip(*(done.records[name].samples for name in "ab"), strict=True):
+            assert len(one) == len(other) and len(one) % 2 == 0
+            assert blocks / 2 <= len(one) <= blocks
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 2}, {"blocks": 3}, {"blocks": 0}])

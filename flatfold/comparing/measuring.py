@@ -29,14 +29,14 @@ class Plan:
     `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s` seconds of
     each variant, and up to `MORE` times as many while they all take less than `round_s` together,
     after a warm-up of `warm_s` at most. Blocks are short because machines change their speed for a
-    second or two: what is compared has to be over before that. Times within a factor of 1 + `delta`
+    second or two: what is compared should be over before that. Times within a factor of 1 + `delta`
     are the same.
     """
 
     rounds: int = 5
     most_rounds: int = 15
     blocks: int = 8
-    block_s: float = 0.02
+    block_s: float = 0.05
     round_s: float = 20.0
     warm_s: float = 2.0
     budget_s: float = 300.0
@@ -102,6 +102,7 @@ class Measured:
 
 MOST_RUNS = 100  # in a block: more would only make the report larger
 MORE = 8
+SETTLING_S = 0.05  # until the threads of a process rest behind a block, about
 
 
 def measure(
@@ -171,7 +172,8 @@ class _Round:
             self.runners[name] = runner
             wanted = round(self.plan.block_s / max(seconds, 1e-9))
             self.runs[name] = min(max(wanted, 1), MOST_RUNS)
-            self.cycle_s += (self.runs[name] + 1) * seconds  # one is not counted
+            # One run is not counted.
+            self.cycle_s += (self.runs[name] + 1) * seconds + SETTLING_S
 
     def run(self) -> None:
         """The blocks, there and back."""

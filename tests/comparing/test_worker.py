@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import pytest
 
-from flatfold.comparing.worker import SETTLED_S, Worker
-
-
-def spinning(seconds: float) -> threading.Thread:
-    """A thread that waits actively for so long."""
-
-    def spin() -> None:
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            pass
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    return thread
+from flatfold.comparing import worker
+from flatfold.comparing.worker import LOOK_S, SETTLED_S, Worker
 
 
-def test_it_waits_until_its_threads_rest() -> None:
-    thread = spinning(0.15)
+class Clock:
+    """The time of a process whose other threads wait actively until `rest`."""
+
+    def __init__(self, rest: float) -> None:
+        self.rest, self.now = rest, 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return min(self.now, self.rest)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.048, 0.3])
+def test_it_waits_until_its_threads_rest(rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(rest)
+    monkeypatch.setattr(worker, "time", clock)
     Worker({}).settle()
-    # It sleeps as the thread spins: what is left of it is less than a look.
-    thread.join(0.1)
-    assert not thread.is_alive()
+    assert rest <= clock.now <= rest + 2 * LOOK_S
 
 
-def test_it_does_not_wait_for_ever() -> None:
-    thread = spinning(4 * SETTLED_S)
+def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(60.0)
+    monkeypatch.setattr(worker, "time", clock)
     Worker({}).settle()
-    assert thread.is_alive()
-    thread.join()
+    assert SETTLED_S <= clock.now <= SETTLED_S + LOOK_S + 1e-9

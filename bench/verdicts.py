@@ -1,6 +1,6 @@
 """How often `flatfold compare` is right where the answer is known, with real engines here.
 
-    python -m bench.verdicts [--repeats 20] [--model repvgg_a0] [--size 64]
+    python -m bench.verdicts [--repeats 20] [--model repvgg_a0] [--size 64] [--budget 300]
 
 Each repeat measures one graph three times on ort-cpu: as it is, once more, and slowed down by a
 tenth. The first two should be the same, the third slower; both are told apart from "inconclusive",
@@ -72,8 +72,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--model", default="repvgg_a0")
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--budget", type=float, default=Plan.budget_s, help="seconds for each")
     asked = parser.parse_args()
-    plan = Plan(budget_s=60)
+    plan = Plan(budget_s=asked.budget)
     told: dict[str, Counter[str]] = {name: Counter() for name in WANTED}
     with tempfile.TemporaryDirectory() as name:
         launch = launchers(Path(name), asked.model, asked.size)

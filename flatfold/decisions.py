@@ -46,7 +46,7 @@ class Places:
 
     def __init__(self, result: Optimized) -> None:
         graphs = (result.training, result.graph)
-        nodes = [node for model in graphs for node in _nodes(model)]
+        nodes = [node for model in graphs for node in nodes_of(model)]
         self.order = {node.name or "": index for index, node in enumerate(nodes)}
         self.scopes = {n.name or "": n.metadata_props.get(SCOPE_KEY, "") for n in nodes}
         self.names = {v.name for n in nodes for v in (*n.inputs, *n.outputs) if v is not None}
@@ -135,7 +135,7 @@ def of_rule(remarks: Iterable[Remark], rule: str) -> list[Remark]:
     return [r for r in remarks if rule.lower() in (r.rewrite.lower(), r.code.lower())]
 
 
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+def nodes_of(model: ir.Model) -> Iterator[ir.Node]:
     for graph in model.graphs():
         yield from graph
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flatfold.comparing.explained import Block, Changes, Decision, Sketch
 from flatfold.comparing.sketches import sketch_of
-from flatfold.decisions import Places, grouped
-from flatfold.passes.remark import REPLACED_KEY, REWRITE_KEY
+from flatfold.decisions import Places, grouped, nodes_of
+from flatfold.passes.remark import REPLACED_KEY, REWRITE_KEY, origins
 from flatfold.summary import summarise
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def changes_of(target: str, result: Optimized) -> Changes:
 
 def _blocks(result: Optimized, places: Places) -> Iterable[Block]:
     """Those of one shape as one, drawn as the first of them; the most frequent ones first."""
-    training = list(_nodes(result.training))
+    training = list(nodes_of(result.training))
     by_name: dict[str, list[ir.Node]] = {}
     for node in training:
         by_name.setdefault(node.name or "", []).append(node)
@@ -69,10 +68,9 @@ def _replacements(result: Optimized) -> dict[Replaced, list[ir.Node]]:
     """What stands in the rewritten graph for which nodes; nothing, where they just went away."""
     found: dict[Replaced, list[ir.Node]] = {}
     covered: set[str] = set()
-    for node in _nodes(result.graph):
-        text = node.metadata_props.get(REPLACED_KEY)
-        if text:
-            names = tuple(map(str, json.loads(text)))
+    for node in nodes_of(result.graph):
+        if REPLACED_KEY in node.metadata_props:
+            names = origins([node])
             covered.update(names)
             found.setdefault((node.metadata_props.get(REWRITE_KEY, ""), names), []).append(node)
     for remark in result.remarks:
@@ -84,8 +82,3 @@ def _replacements(result: Optimized) -> dict[Replaced, list[ir.Node]]:
 def _shape(sketch: Sketch) -> tuple[Sequence[str], Sequence[tuple[int, int]]]:
     """What two blocks of the same kind have in common: operators and edges, no sizes."""
     return tuple(box.lines[0] for box in sketch.boxes), sketch.edges
-
-
-def _nodes(model: ir.Model) -> Iterable[ir.Node]:
-    for graph in model.graphs():
-        yield from graph

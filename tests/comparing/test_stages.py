@@ -20,6 +20,7 @@ from flatfold.models.initialise import initialise
 from flatfold.models.repvgg import RepVGGBlock
 from flatfold.models.vanillanet import VanillaBlock
 from flatfold.passes import Pipeline
+from flatfold.passes.remark import REPLACED_KEY
 from flatfold.proof.execute import compare
 from flatfold.result import Optimized
 from tests.cli.running import write_onnx
@@ -159,3 +160,12 @@ def test_a_graph_of_others_has_blocks_too(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "net.onnx", size=24)
     found = changes_of("ort-cpu", flatfold.optimize(path, verify="off"))
     assert found.blocks and all(block.places[0] for block in found.blocks)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", "7"])
+def test_what_a_file_says_of_its_own_nodes_is_not_believed(text: str) -> None:
+    result = flatfold.optimize(nn.Conv2d(3, 4, 3), input_shape=(1, 3, 9, 9), verify="off")
+    (node,) = result.graph.graph
+    node.metadata_props[REPLACED_KEY] = text
+    (block,) = changes_of("ort-cpu", result).blocks
+    assert [box.lines[0] for box in block.after.boxes] == ["input", "Conv 3x3", "output"]

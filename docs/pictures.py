@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import flatfold
 from flatfold.comparing.drawing import Box, Edge, svg
-from flatfold.comparing.sketches import LAYER, NORM, sketch_of
+from flatfold.comparing.page.sketches import KINDS
+from flatfold.comparing.sketches import sketch_of
 from flatfold.models import (
     acnet,
     convnext,
@@ -38,7 +39,6 @@ from flatfold.models import (
 from flatfold.models.initialise import initialise
 from flatfold.models.shuffles import Layout
 
-KINDS = {LAYER: LAYER, NORM: NORM, "": None}  # in the words of `drawing`
 FOLDER = Path(__file__).with_name("families")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from flatfold.comparing import view
+from flatfold.comparing.data import FLATFOLD, TRAINING
 from flatfold.escaping import clean
 from flatfold.units import count, duration
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from flatfold.comparing.regression import Change
 
 WIDTH = 20
-FLATFOLD, TRAINING = "flatfold", "training"  # in `comparing.data`, which loads NumPy
 STYLES = {"faster": "green", "slower": "red"}
 COLUMNS = ("", "latency [95 %]", "time beside training", "outputs", "runs in")
 MORE = ("", "p90", "first call")  # where there is room; the first is the bar
@@ -34,11 +35,10 @@ def show(report: Report, console: Console) -> None:
         console.print(f"{clean(model.model)} on {inputs}\n", style="bold")
         console.print(_table(model, console))
         console.print()
-        for pair in model.pairs:
-            if pair.row.startswith(FLATFOLD) and not pair.against.startswith(TRAINING):
-                console.print(
-                    f"  {clean(_sentence(pair))}", style=STYLES.get(pair.verdict), soft_wrap=True
-                )
+        for pair in view.beside_others(model):
+            console.print(
+                f"  {clean(_sentence(pair))}", style=STYLES.get(pair.verdict), soft_wrap=True
+            )
         for note in _facts(model):
             console.print(clean(note), soft_wrap=True)
         console.print()
@@ -95,8 +95,7 @@ def _more_cells(row: Row, longest: float, block: str) -> Iterator[str]:
 
 
 def _beside_training(model: ModelReport, row: Row) -> str:
-    found = (p for p in model.pairs if p.row == row.name and p.against.startswith(TRAINING))
-    pair = next(found, None)
+    pair = view.beside_training(model, row)
     if pair is None:
         return ""
     low, high = pair.ratio.interval
@@ -104,10 +103,8 @@ def _beside_training(model: ModelReport, row: Row) -> str:
 
 
 def _outputs(row: Row) -> str:
-    if row.wrong:
-        return "WRONG"
-    checked = "not checked" if row.equivalence is None else row.equivalence.verdict
-    return f"{checked}, graph {row.proof}" if row.proof else checked
+    checked = view.outputs(row)
+    return f"{checked}, graph {row.proof}" if row.proof and not row.wrong else checked
 
 
 def _sentence(pair: Pair) -> str:

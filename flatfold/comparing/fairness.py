@@ -12,7 +12,7 @@ from flatfold.comparing.setting import threads
 from flatfold.comparing.view import noise, percent
 
 LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
-FEW = 5  # rounds
+FEW = 5  # rounds, below which a report says that there were few
 DELTA = 0.02  # within which times are the same, unless the report says otherwise
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from flatfold.comparing import paired
 from flatfold.comparing.data import FLATFOLD, TORCH, TRAINING, ModelReport, Pair, Row
+from flatfold.comparing.fairness import FEW
 from flatfold.comparing.measuring import Plan, Record
 from flatfold.comparing.paired import Estimate
 from flatfold.proof.equivalence import Equivalence
 
 AGAIN = " again"  # behind the name of the reference, which is measured twice
-FEW = 5  # rounds, below which a report says that there were few
 DRIFT = 0.05
 
 

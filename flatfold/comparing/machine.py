@@ -15,6 +15,7 @@ from typing import Any
 
 from flatfold.backends.environment import cores, load_average, processor, versions
 from flatfold.comparing import clocks
+from flatfold.comparing.fairness import LOADED
 
 PACKAGES = (
     "flatfold",
@@ -30,7 +31,6 @@ PACKAGES = (
     "torch",
 )
 WATCHED_S = 0.5  # how long is looked for other work
-LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
 
 _STAT = Path("/proc/stat")
 _CPUS = Path("/sys/devices/system/cpu")

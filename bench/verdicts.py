@@ -42,9 +42,11 @@ def verdicts(records: Mapping[str, Record], plan: Plan) -> dict[str, str]:
     return found
 
 
-def decided(records: Mapping[str, Record], plan: Plan) -> bool:
+def undecided(records: Mapping[str, Record], plan: Plan) -> set[str]:
     """As in `flatfold compare`, which stops at any answer and not at the right one."""
-    return paired.INCONCLUSIVE not in verdicts(records, plan).values()
+    words = verdicts(records, plan)
+    still = {name for name, word in words.items() if word == paired.INCONCLUSIVE}
+    return still | {BASE, BASE + AGAIN} if still else still
 
 
 def launchers(folder: Path, model: str, size: int) -> dict[str, Callable[[], Process]]:
@@ -79,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         launch = launchers(Path(name), asked.model, asked.size)
         for repeat in range(1, asked.repeats + 1):
-            done = measure(launch, partial(decided, plan=plan), plan)
+            done = measure(launch, partial(undecided, plan=plan), plan)
             for variant, word in verdicts(done.records, plan).items():
                 told[variant][word] += 1
             counts = "; ".join(f"{variant}: {dict(words)}" for variant, words in told.items())

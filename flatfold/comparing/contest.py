@@ -92,7 +92,7 @@ class _Contest:
     def measure(self) -> Measured:
         return measure(
             self.launch,
-            self._decided,
+            self._undecided,
             self.terms.plan,
             inspect=self.checks.inspect,
             progress=self.progress,
@@ -126,10 +126,13 @@ class _Contest:
             report = with_profiles(report, way, self.launch, limits, batch)
         return report
 
-    def _decided(self, records: Mapping[str, Record]) -> bool:
+    def _undecided(self, records: Mapping[str, Record]) -> set[str]:
+        """The rows of all pairs that are, and both of the A/A pair, which limits each verdict."""
         rows = self._rows(self.variants, records)
         pairs = pairs_of(rows, noise_of(records, self.reference), self.terms.plan)
-        return paired.INCONCLUSIVE not in [pair.verdict for pair in pairs]
+        still = [pair for pair in pairs if pair.verdict == paired.INCONCLUSIVE]
+        both = {self.reference, self.reference + AGAIN} if still else set()
+        return both.union(*((pair.row, pair.against) for pair in still))
 
     def _rows(self, variants: Sequence[Variant], records: Mapping[str, Record]) -> dict[str, Row]:
         return judged({v.row.name: v.row for v in variants}, records, self.checks.found)

@@ -29,9 +29,9 @@ TORCH = "torch"  # the target of eager PyTorch and torch.compile
 class Row:
     """One variant on one target: how long it takes, in which precision, and whether it is right.
 
-    `samples_s` are seconds by process, block and run; `build_s`, which includes loading the
-    library, and `first_call_s` have one number for each process that built, and ran, an engine, and
-    are in no statistic.
+    `samples_s` are seconds by process, block and run, with no block of a round in which the row
+    rested; `build_s`, which includes loading the library, and `first_call_s` have one number for
+    each process that built, and ran, an engine, and are in no statistic.
     `prepare_s` is what making the graph took, `proof` the verdict on that graph, and `equivalence`
     what the engine's own outputs are worth against the training graph. `bytes` are those of the
     weights and of every value that a node reads or writes, and `floor_s` the least time that this

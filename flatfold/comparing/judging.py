@@ -98,7 +98,7 @@ def judged(
             precision=last.precision if last else "",
             layers=last.layers if last else None,
             equivalence=checked.get(name),
-            samples_s=tuple(tuple(map(tuple, process)) for process in record.samples if process),
+            samples_s=tuple(tuple(map(tuple, process)) for process in record.samples),
             build_s=tuple(s.build_s for s in record.started if s.build_s is not None),
             first_call_s=tuple(started.first_call_s for started in record.started),
             steady=record.steady,

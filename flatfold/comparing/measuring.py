@@ -3,13 +3,14 @@
 A round starts every variant in a process of its own, in an order rotated from round to round, and
 warms each up until it is steady. Then the blocks: all variants in that order, then all in reverse,
 and so on, so that of any two each goes first as often as the other. Only one process works at a
-time. Rounds go on until every pair is decided or the budget is spent.
+time. Rounds go on until every pair is decided or the budget is spent; a variant that is in no pair
+left undecided rests meanwhile, so that the time goes where it is needed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -34,10 +35,10 @@ class Plan:
     """
 
     rounds: int = 5
-    most_rounds: int = 15
+    most_rounds: int = 25
     blocks: int = 8
     block_s: float = 0.05
-    round_s: float = 20.0
+    round_s: float = 10.0
     warm_s: float = 2.0
     budget_s: float = 300.0
     delta: float = 0.02
@@ -83,7 +84,10 @@ class Runner(Protocol):
 
 @dataclass
 class Record:
-    """What was measured of one variant. A process that failed says why, and none follows it."""
+    """What was measured of one variant. A process that failed says why, and none follows it.
+
+    `samples` has an entry for each round until then, an empty one for a round in which it rested.
+    """
 
     samples: Blocks = field(default_factory=list)
     started: list[Started] = field(default_factory=list)
@@ -107,7 +111,7 @@ SETTLING_S = 0.05  # until the threads of a process rest behind a block, about
 
 def measure(
     launch: Mapping[str, Callable[[], Runner]],
-    decided: Callable[[Mapping[str, Record]], bool],
+    undecided: Callable[[Mapping[str, Record]], Collection[str]],
     plan: Plan,
     *,
     inspect: Callable[[str, Runner], None] = lambda name, runner: None,
@@ -116,17 +120,22 @@ def measure(
 ) -> Measured:
     """Measures each of `launch`. `inspect` sees every runner of the first round, built, not timed.
 
-    A variant that fails is left out of the rounds that follow; its record has the reason.
+    `undecided` names the variants that must not rest. One that fails is left out of the rounds that
+    follow; its record has the reason.
     """
     records = {name: Record() for name in launch}
-    names, start, done, sure = list(launch), clock(), 0, False
+    start, done, left = clock(), 0, set(launch)
     while done < plan.rounds or (
-        not sure and done < plan.most_rounds and clock() - start < plan.budget_s
+        left and done < plan.most_rounds and clock() - start < plan.budget_s
     ):
-        turn = done % len(names)
-        alive = [n for n in (*names[turn:], *names[:turn]) if not records[n].reason]
+        alive = [name for name in launch if name in left and not records[name].reason]
         if not alive:
             break
+        turn = done % len(alive)
+        alive = [*alive[turn:], *alive[:turn]]
+        for record in records.values():
+            if not record.reason:
+                record.samples.append([])
         label = f"round {done + 1}"
         with ExitStack() as stack:
             contest = _Round({n: launch[n] for n in alive}, records, plan, stack)
@@ -134,8 +143,9 @@ def measure(
             progress(f"{label} on blocks of each in turn")
             contest.run()
         done += 1
-        sure = done >= plan.rounds and decided(records)
-    return Measured(records, done, sure)
+        if done >= plan.rounds:
+            left = set(undecided(records))
+    return Measured(records, done, not left)
 
 
 class _Round:
@@ -158,7 +168,6 @@ class _Round:
         for name, launch in self.launch.items():
             progress(f"{label} on {name}")
             record = self.records[name]
-            record.samples.append([])
             try:
                 runner = launch()
                 self.stack.callback(runner.close)

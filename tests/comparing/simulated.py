@@ -67,10 +67,12 @@ def contest(seed: int, times: Mapping[str, float], plan: Plan) -> Measured:
     launch = {name: machine.launcher(seconds) for name, seconds in times.items()}
     first, *others = times
 
-    def decided(records: Mapping[str, Record]) -> bool:
-        return paired.INCONCLUSIVE not in [word(records, first, name) for name in others]
+    def undecided(records: Mapping[str, Record]) -> set[str]:
+        words = {name: word(records, first, name) for name in others}
+        still = {name for name, found in words.items() if found == paired.INCONCLUSIVE}
+        return still | {first} if still else still
 
-    return measure(launch, decided, plan, clock=lambda: machine.now)
+    return measure(launch, undecided, plan, clock=lambda: machine.now)
 
 
 def word(records: Mapping[str, Record], a: str, b: str, noise: float = 0.0) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flatfold.comparing import paired
 from flatfold.comparing.measuring import MOST_RUNS, Plan, Started, measure
 from flatfold.errors import InputError, TargetError
 from tests.comparing.simulated import Machine, Program, contest
@@ -37,7 +38,7 @@ class Noted(Program):
 def test_blocks_go_there_and_back_in_an_order_that_turns() -> None:
     log: list[str] = []
     launch = {name: (lambda name=name: Noted(name, log)) for name in "abc"}
-    measure(launch, lambda _: True, Plan(rounds=3, blocks=2, round_s=0))
+    measure(launch, lambda _: (), Plan(rounds=3, blocks=2, round_s=0))
     rounds = "\n".join(log).split("start ")
     assert [part[0] for part in rounds[1:]] == list("abcbcacab")
     blocks = [entry[-1] for entry in log if entry.startswith("block")]
@@ -48,12 +49,12 @@ def test_blocks_go_there_and_back_in_an_order_that_turns() -> None:
 def test_it_goes_on_until_decided() -> None:
     asked = []
 
-    def decided(_: object) -> bool:
+    def undecided(_: object) -> set[str]:
         asked.append(1)
-        return len(asked) == 3
+        return {"a"} if len(asked) < 3 else set()
 
     launch = {"a": Machine(0).launcher(0.01)}
-    done = measure(launch, decided, Plan(rounds=4, blocks=2, round_s=0))
+    done = measure(launch, undecided, Plan(rounds=4, blocks=2, round_s=0))
     assert (done.rounds, done.decided) == (6, True)
 
 
@@ -61,17 +62,31 @@ def test_it_ends_when_the_budget_is_spent_but_not_before_the_least_rounds() -> N
     machine = Machine(0)
     launch = {"a": machine.launcher(1.0)}
     plan = Plan(rounds=3, blocks=2, budget_s=1.0)
-    done = measure(launch, lambda _: False, plan, clock=lambda: machine.now)
+    done = measure(launch, lambda _: {"a"}, plan, clock=lambda: machine.now)
     assert (done.rounds, done.decided) == (3, False)
-    done = measure(launch, lambda _: False, Plan(most_rounds=6), clock=lambda: 0.0)
+    done = measure(launch, lambda _: {"a"}, Plan(most_rounds=6), clock=lambda: 0.0)
     assert (done.rounds, done.decided) == (6, False)
+
+
+def test_what_is_decided_rests_and_may_come_back() -> None:
+    log: list[str] = []
+    launch = {name: (lambda name=name: Noted(name, log)) for name in "abc"}
+    answers = iter([{"a", "b"}, {"c", "a"}, set()])
+    plan = Plan(rounds=3, blocks=2, round_s=0)
+    done = measure(launch, lambda _: next(answers), plan)
+    assert (done.rounds, done.decided) == (5, True)
+    for name, blocks in (("a", [2] * 5), ("b", [2, 2, 2, 2, 0]), ("c", [2, 2, 2, 0, 2])):
+        assert [len(process) for process in done.records[name].samples] == blocks
+        assert log.count(f"start {name}") == sum(map(bool, blocks))
+    together = paired.ratio(done.records["b"].samples, done.records["c"].samples)
+    assert together is not None and together.processes == 3, "only what ran side by side"
 
 
 @pytest.mark.parametrize(("point", "samples"), [("start", [[]]), ("block", [[]])])
 def test_what_fails_is_left_out_and_the_others_go_on(point: str, samples: object) -> None:
     log: list[str] = []
     launch = {"good": lambda: Noted("g", log), "bad": lambda: Noted("b", log, point)}
-    done = measure(launch, lambda _: True, Plan(rounds=3, blocks=4, round_s=0))
+    done = measure(launch, lambda _: (), Plan(rounds=3, blocks=4, round_s=0))
     assert done.records["bad"].reason == f"{point} went wrong"
     assert done.records["bad"].samples == samples
     assert not done.records["good"].reason
@@ -81,7 +96,7 @@ def test_what_fails_is_left_out_and_the_others_go_on(point: str, samples: object
 
 def test_nothing_is_left_to_measure() -> None:
     launch = {"bad": lambda: Noted("b", [], "start")}
-    assert measure(launch, lambda _: False, Plan()).rounds == 1
+    assert measure(launch, lambda _: {"bad"}, Plan()).rounds == 1
 
 
 def test_runs_fill_a_block_and_all_rounds_have_all_blocks() -> None:

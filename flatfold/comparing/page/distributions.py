@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import zip_longest
+
 import numpy as np
 from markupsafe import Markup
 
 from flatfold.comparing.data import ModelReport, Row
-from flatfold.comparing.page.canvas import Axis, Canvas, Point
+from flatfold.comparing.page.canvas import Axis, Canvas
 from flatfold.comparing.page.series import look
 from flatfold.units import duration, time_unit
 
@@ -53,7 +56,9 @@ def cumulative(model: ModelReport, target: str) -> Markup:
 def strip(model: ModelReport, target: str) -> Markup:
     """The median of each block, in the order in which they ran, process by process."""
     rows = {row: medians(row) for row in shown(model, target)}
-    count = max((sum(map(len, found)) for found in rows.values()), default=0)
+    rounds = zip_longest(*rows.values(), fillvalue=[])
+    sizes = [max(map(len, processes)) for processes in rounds]  # a row may rest in some
+    begins, count = [sum(sizes[:number]) for number in range(len(sizes))], sum(sizes)
     if count < 2:
         return Markup()
     values = [value for found in rows.values() for process in found for value in process]
@@ -67,19 +72,18 @@ def strip(model: ModelReport, target: str) -> Markup:
         canvas.line("grid", (LEFT, y), (WIDTH - RIGHT, y))
         canvas.text("tick end", (LEFT - 6, y + 4), f"{tick / size:.4g}")
     canvas.text("tick", (0, TOP - 2), unit)
-    longest = max(rows.values(), key=lambda found: sum(map(len, found)))
-    begin = 0
-    for number, process in enumerate(longest, 1):
-        if number > 1:
+    for number, (begin, size) in enumerate(zip(begins, sizes, strict=True), 1):
+        if size == 0:
+            continue  # nothing of this target was left undecided
+        if begin:
             x = places.at(begin - 0.5)
             canvas.line("border", (x, TOP), (x, HEIGHT - BOTTOM))
-        middle = places.at(begin + (len(process) - 1) / 2)
-        canvas.text("tick middle", (middle, HEIGHT - BOTTOM + 18), str(number))
-        begin += len(process)
+        centre = places.at(begin + (size - 1) / 2)
+        canvas.text("tick middle", (centre, HEIGHT - BOTTOM + 18), str(number))
     middle = (LEFT + WIDTH - RIGHT) / 2
     canvas.text("axis middle", (middle, HEIGHT - 6), "rounds of fresh processes, blocks inside")
     for row, found in rows.items():
-        _trace(canvas, axis, places, look(model, row), found)
+        _trace(canvas, axis, places, look(model, row), dict(zip(begins, found, strict=False)))
     return canvas.markup()
 
 
@@ -96,13 +100,14 @@ def medians(row: Row) -> list[list[float]]:
     return [[float(np.median(block)) for block in process] for process in row.samples_s]
 
 
-def _trace(canvas: Canvas, axis: Axis, places: Axis, name: str, found: list[list[float]]) -> None:
-    at = 0
-    for process in found:
-        points: list[Point] = []
-        for value in process:
-            points.append((places.at(at), axis.at(value)))
-            at += 1
+def _trace(
+    canvas: Canvas, axis: Axis, places: Axis, name: str, found: Mapping[int, list[float]]
+) -> None:
+    """`found` has the medians of each process by the place of the first."""
+    for begin, process in found.items():
+        if not process:
+            continue
+        points = [(places.at(at), axis.at(value)) for at, value in enumerate(process, begin)]
         canvas.path(f"trace {name}", points)
         canvas.specks(f"speck {name}", points)
 

@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/operator_costs.py                       every figure beside the profile's
     .venv/bin/python bench/operator_costs.py --class depthwise     one class only
+    .venv/bin/python bench/operator_costs.py --target openvino     those of another target
     .venv/bin/python bench/operator_costs.py --json                for a program
 
 A rate is what is left after the profile's time for the node and its bytes: the figure with which
@@ -25,7 +26,6 @@ from rich.table import Table
 from flatfold.passes import cost
 from flatfold.passes.geometry import Geometry
 
-PROFILE = cost.PROFILES["ort-cpu"]
 MAPS = ((64, 56), (128, 28), (512, 14), (1024, 7))
 MOST_WEIGHTS = 3_000_000  # of one layer; chains of larger ones would no longer fit the cache
 LEAST = 0.25  # a rate is told where multiplying takes at least this share of the time
@@ -69,32 +69,31 @@ class Case:
     def is_layer(self) -> bool:
         return self.kind in ("Conv", "ConvTranspose", "MatMul")
 
-    @property
-    def estimate(self) -> cost.Cost:
+    def estimate(self, profile: cost.Profile) -> cost.Cost:
         """What the cost model says."""
         c, pixels = self.channels, self.size**2
         if self.figure == "copies":
-            once = cost.of_copy(c, pixels, PROFILE)
+            once = cost.of_copy(c, pixels, profile)
             return once if self.kind == "Gather" else once + once
         if not self.is_layer:
-            return cost.of_elementwise(c, pixels, PROFILE, reads=2 if self.kind == "Add" else 1)
+            return cost.of_elementwise(c, pixels, profile, reads=2 if self.kind == "Add" else 1)
         out = pixels * (4 if self.kind == "ConvTranspose" else 1)
-        return cost.of_stencil(self.geometry, True, False, out, PROFILE)
+        return cost.of_stencil(self.geometry, True, False, out, profile)
 
-    def found(self, seconds: float) -> float | None:
+    def found(self, seconds: float, profile: cost.Profile) -> float | None:
         """The profile's figure that would give this time; None where the time does not say."""
         if self.figure == "node":
             return seconds
-        estimate = self.estimate
+        estimate = self.estimate(profile)
         if not self.is_layer:
-            overhead = estimate.nodes * PROFILE.node
-            moved = (estimate.seconds - overhead) * getattr(PROFILE, self.figure)
+            overhead = estimate.nodes * profile.node
+            moved = (estimate.seconds - overhead) * getattr(profile, self.figure)
             return moved / max(seconds - overhead, 1e-9)
-        rate = cost.rate(self.geometry, PROFILE)
+        rate = cost.rate(self.geometry, profile)
         left = seconds - (estimate.seconds - estimate.macs / rate)
         if left < LEAST * seconds:
             return None
-        share = getattr(PROFILE, self.figure) if self.figure.startswith("dilated") else rate
+        share = getattr(profile, self.figure) if self.figure.startswith("dilated") else rate
         return estimate.macs / left / rate * share
 
     def add(self, chain: Chain, x: str) -> str:
@@ -121,8 +120,8 @@ class Case:
 def layers(channels: int, size: int) -> list[Case]:
     """Every class of layer on one map, but for what would take minutes."""
     c, conv, spread = channels, "Conv", "ConvTranspose"
-    kernels = [(11, 1), (31, 1), (3, 3), (5, 5), (51, 5), (7, 7), (9, 9), (1, 11), (13, 13)]
-    kernels += [(17, 17), (1, 31), (31, 31), (5, 51), (51, 51)]
+    kernels = [(11, 1), (31, 1), (3, 3), (5, 5), (51, 5), (7, 7), (9, 9), (1, 11), (12, 12)]
+    kernels += [(13, 13), (14, 14), (17, 17), (1, 31), (31, 31), (5, 51), (51, 51)]
     made = [
         Case("pointwise", conv, c, size),
         Case("product", "MatMul", c, size),
@@ -137,7 +136,7 @@ def layers(channels: int, size: int) -> list[Case]:
     return [
         case
         for case in made
-        if case.estimate.parameters < MOST_WEIGHTS and max(case.kernel) <= 2 * size
+        if case.estimate(cost.ORT_CPU).parameters < MOST_WEIGHTS and max(case.kernel) <= 2 * size
     ]
 
 
@@ -149,7 +148,7 @@ CASES = [
 ]
 
 
-def measured(cases: Sequence[Case], rounds: int) -> dict[Case, tuple[float, float]]:
+def measured(cases: Sequence[Case], rounds: int, target: str) -> dict[Case, tuple[float, float]]:
     """(least, median) in seconds. Copies are timed between layers, where they stand."""
     steps = {}
     for case in cases:
@@ -157,7 +156,7 @@ def measured(cases: Sequence[Case], rounds: int) -> dict[Case, tuple[float, floa
         steps[str(case)] = case.shape, between_layers(case.add) if inside else case.add
         if inside:
             steps[str(case.shape)] = case.shape, between_layers(lambda _, x: x)
-    took = Timer().seconds(steps, rounds)
+    took = Timer(target).seconds(steps, rounds)
     none = (0.0, 0.0)  # what stands around every other case
     rest = {case: took[str(case.shape)] if case.figure == "copies" else none for case in cases}
     return {
@@ -166,18 +165,20 @@ def measured(cases: Sequence[Case], rounds: int) -> dict[Case, tuple[float, floa
     }
 
 
-def figures(found: Mapping[Case, tuple[float, float]]) -> dict[str, tuple[float, float | None]]:
+def figures(
+    found: Mapping[Case, tuple[float, float]], profile: cost.Profile
+) -> dict[str, tuple[float, float | None]]:
     """By name of the figure: (what the profile says, the median of what the cases say)."""
     said: dict[str, list[float]] = {}
-    profile: dict[str, float] = {}
+    stated: dict[str, float] = {}
     for case, (least, _) in found.items():
         name, wide = case.figure, case.figure == "depthwise"
         name = f"depthwise, {case.kernel[1]} wide" if wide else name
-        profile[name] = cost.rate(case.geometry, PROFILE) if wide else getattr(PROFILE, name)
-        figure = case.found(least)
+        stated[name] = cost.rate(case.geometry, profile) if wide else getattr(profile, name)
+        figure = case.found(least, profile)
         said.setdefault(name, []).extend([] if figure is None else [figure])
     return {
-        name: (profile[name], statistics.median(values) if values else None)
+        name: (stated[name], statistics.median(values) if values else None)
         for name, values in said.items()
     }
 
@@ -192,39 +193,41 @@ def told(name: str, figure: float | None) -> str:
     return f"{figure / 1e9:.1f} {'GB/s' if name in ('bandwidth', 'copies') else 'GMAC/s'}"
 
 
-def tables(found: Mapping[Case, tuple[float, float]]) -> list[Table]:
+def tables(found: Mapping[Case, tuple[float, float]], profile: cost.Profile) -> list[Table]:
     cases = Table(title="Cases", title_justify="left")
     for column in ("operator", "least", "median", "cost model", "figure"):
         cases.add_column(column, justify="left" if column == "operator" else "right")
     for case, times in found.items():
-        shown = [f"{t * 1e6:.1f} us" for t in (*times, case.estimate.seconds)]
-        cases.add_row(str(case), *shown, told(case.figure, case.found(times[0])))
-    profile = Table(title=f"Profile {PROFILE.name}", title_justify="left")
+        shown = [f"{t * 1e6:.1f} us" for t in (*times, case.estimate(profile).seconds)]
+        cases.add_row(str(case), *shown, told(case.figure, case.found(times[0], profile)))
+    figured = Table(title=f"Profile {profile.name}", title_justify="left")
     for column in ("figure", "in the profile", "measured", "ratio"):
-        profile.add_column(column, justify="left" if column == "figure" else "right")
-    for name, (said, here) in figures(found).items():
+        figured.add_column(column, justify="left" if column == "figure" else "right")
+    for name, (said, here) in figures(found, profile).items():
         ratio = "-" if here is None else f"{here / said:.2f}"
-        profile.add_row(name, told(name, said), told(name, here), ratio)
-    return [cases, profile]
+        figured.add_row(name, told(name, said), told(name, here), ratio)
+    return [cases, figured]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     names = sorted({case.figure for case in CASES})
     parser.add_argument("--class", dest="figure", choices=names, help="measure only this one")
+    parser.add_argument("--target", default="ort-cpu", choices=("ort-cpu", "openvino"))
     parser.add_argument("--rounds", type=int, default=15, help="times that each chain runs")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     cases = [case for case in CASES if given.figure in (None, case.figure)]
-    found = measured(cases, given.rounds)
+    profile = cost.PROFILES[given.target]
+    found = measured(cases, given.rounds, given.target)
     if given.json:
         rows = [
             {"operator": str(case), **asdict(case), "least": least, "median": median}
             for case, (least, median) in found.items()
         ]
-        print(json.dumps({"cases": rows, "figures": figures(found)}, indent=1))
+        print(json.dumps({"cases": rows, "figures": figures(found, profile)}, indent=1))
     else:
-        Console(width=110).print(*tables(found), sep="\n")
+        Console(width=110).print(*tables(found, profile), sep="\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Chains of equal operators, and what one operator of a chain takes in ONNX Runtime on one core."""
+"""Chains of equal operators, and what one operator of a chain takes in an engine on one core."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
+
+from flatfold.backends import load_backend
 
 LONG, SHORT = 5, 1
 
@@ -53,12 +55,13 @@ class Chain:
         }
         return self.op("Conv", x, weight, self.weight(channels), **attributes)
 
-    def model(self, value: str) -> bytes:
+    def model(self, value: str) -> ir.Model:
         start = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
         end = helper.make_tensor_value_info(value, TensorProto.FLOAT, None)
         graph = helper.make_graph(self.nodes, "chain", [start], [end], self.constants)
         opset = [helper.make_opsetid("", 18)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+        proto = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        return ir.from_proto(shape_inference.infer_shapes(proto))
 
 
 Step = Callable[[Chain, str], str]
@@ -77,21 +80,20 @@ def pass_on(chain: Chain, x: str) -> str:
 
 
 def between_layers(step: Step) -> Step:
-    """`step` where ONNX Runtime has a layout of its own, which a step may not know."""
+    """`step` where an engine has a layout of its own, which a step may not know."""
     return lambda chain, x: pass_on(chain, step(chain, layer(chain, x)))
 
 
 class Timer:
-    """Sessions on one thread, timed by the time of the processor that the thread used.
+    """Engines of `target` on one thread, timed by the processor time that the process used.
 
     So other work on the machine counts for little, and the figures are those of one core. On more
     cores all layers get faster alike and the overhead of a node does not.
     """
 
-    def __init__(self) -> None:
-        self.settings = ort.SessionOptions()
-        self.settings.intra_op_num_threads = 1
-        self.settings.log_severity_level = 3
+    def __init__(self, target: str = "ort-cpu") -> None:
+        self.backend = load_backend(target)
+        self.options = {**self.backend.beside, self.backend.threads: 1}
 
     def seconds(
         self, steps: Mapping[str, tuple[Sequence[int], Step]], rounds: int
@@ -110,9 +112,9 @@ class Timer:
         for _ in range(rounds):
             for key, run in runs.items():
                 run()  # brings its weights back into the cache
-                start = time.thread_time()
+                start = time.process_time()
                 run()
-                times[key].append(time.thread_time() - start)
+                times[key].append(time.process_time() - start)
 
         def of(name: str, reduce: Callable[[list[float]], float]) -> float:
             long, short = (reduce(times[name, length]) for length in (LONG, SHORT))
@@ -124,8 +126,5 @@ class Timer:
         chain, value = Chain(shape), "x"
         for _ in range(length):
             value = step(chain, value)
-        session = ort.InferenceSession(
-            chain.model(value), self.settings, providers=["CPUExecutionProvider"]
-        )
-        feeds = {"x": chain.random.standard_normal(chain.shape, dtype=np.float32)}
-        return lambda: session.run(None, feeds)
+        engine = self.backend.build(chain.model(value), self.options)
+        return engine.bind({"x": chain.random.standard_normal(chain.shape, dtype=np.float32)})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.building import backend_for, build
 from flatfold.errors import InputError
-from flatfold.optimizing import Progress, optimized, silent
+from flatfold.optimizing import Progress, Results, silent
 from flatfold.result import Optimized
 from flatfold.rewriting import Choice
 
@@ -99,7 +99,7 @@ def _settings(
 
 
 class _Making:
-    """An engine for one of some targets; what is cheap for two of them is worked out once."""
+    """An engine for one of some targets."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _Making:
     ) -> None:
         self.source, self.choices, self.settings = source, choices, settings
         self.progress = progress
-        self._results: dict[str, Optimized] = {}
+        self._results = Results(source, progress)
 
     def key(self) -> str:
         """What identifies the engine: every target that could have been it has a part in that."""
@@ -123,14 +123,7 @@ class _Making:
         return keys[0] if len(keys) == 1 else hashlib.sha256("".join(keys).encode()).hexdigest()
 
     def result(self, target: str) -> Optimized:
-        """The graph for `target`: one for all that have the same costs."""
-        from flatfold.rewriting import profile_of
-
-        choice = self.choices[target]
-        costs = profile_of(target).name
-        if costs not in self._results:
-            self._results[costs] = optimized(self.source, choice, self.progress)
-        return self._results[costs]
+        return self._results.of(self.choices[target])
 
     def only(self) -> Engine:
         """The engine of the one target there is."""

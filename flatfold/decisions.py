@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import UnknownName
@@ -59,10 +60,7 @@ class Places:
 
     def around(self, nodes: Iterable[str]) -> str:
         """The innermost module around the nodes of these names; "" where there is none."""
-        known = (self.scopes[node] for node in dict.fromkeys(nodes) if self.scopes.get(node))
-        paths = [_with_parents(scope) for scope in known]
-        shared: list[str] = [same[0] for same in zip(*paths, strict=False) if len(set(same)) == 1]
-        return shared[-1] if shared else ""
+        return innermost(self.scopes.get(node, "") for node in dict.fromkeys(nodes))
 
     def in_order(self, remarks: Iterable[Remark]) -> list[Remark]:
         """From the inputs of the model to its outputs."""
@@ -133,6 +131,13 @@ def of_rule(remarks: Iterable[Remark], rule: str) -> list[Remark]:
     if rule.lower() not in {name.lower() for name in known}:
         raise UnknownName("rule", rule, known)
     return [r for r in remarks if rule.lower() in (r.rewrite.lower(), r.code.lower())]
+
+
+def innermost(scopes: Iterable[str]) -> str:
+    """The innermost module around all of these; "" is one that is not known, and is left out."""
+    paths = [scope.split(".") for scope in scopes if scope]
+    shared = takewhile(lambda same: len(set(same)) == 1, zip(*paths, strict=False))
+    return ".".join(part for part, *_ in shared)
 
 
 def nodes_of(model: ir.Model) -> Iterator[ir.Node]:

@@ -54,3 +54,36 @@ def optimized(source: Source, choice: Choice, progress: Progress) -> Optimized:
     if not any(remark.applied for remark in remarks) and is_same(source.model, graph):
         return replace(result, equivalence=identical())
     return proved(result, checks, progress)
+
+
+class Results:
+    """What `optimized` makes of one graph for several targets, proved once where that is the same.
+
+    The choices may differ in their target, and in nothing else.
+    """
+
+    def __init__(self, source: Source, progress: Progress) -> None:
+        self.source, self.progress = source, progress
+        self._by_costs: dict[str, Optimized] = {}
+
+    def of(self, choice: Choice) -> Optimized:
+        """The same object for all targets that come to the same graph."""
+        from flatfold.rewriting import profile_of
+
+        costs = profile_of(choice.target).name
+        if costs not in self._by_costs:
+            found = self._known(choice) or optimized(self.source, choice, self.progress)
+            self._by_costs[costs] = found
+        return self._by_costs[costs]
+
+    def _known(self, choice: Choice) -> Optimized | None:
+        """To rewrite without a proof, and to compare, takes less than to prove."""
+        from flatfold.passes import Pipeline
+        from flatfold.resolve import is_same
+        from flatfold.rewriting import profile_of, rewritten
+
+        if not self._by_costs or choice.simplify:
+            return None
+        pipeline = Pipeline(choice.rewrites(), profile_of(choice.target))
+        graph, _, _ = rewritten(self.source.model, pipeline)
+        return next((r for r in self._by_costs.values() if is_same(r.graph, graph)), None)

@@ -10,7 +10,7 @@ as `ASSUMED_SIZE`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,22 @@ ORT_CPU = Profile(
     node=0.6e-6,
 )
 
+# OpenVINO 2026.4, on the same core: what differs by more than a tenth. From 8 taps in a row to 13
+# its depthwise kernels slow down more and more; from 14 on they are others, at three times the
+# rate. Element-wise nodes become part of the layer in front: they do not tell how fast bytes move.
+OPENVINO = replace(
+    ORT_CPU,
+    name="openvino",
+    thin=17e9,
+    depthwise=(
+        *((1, 45e9), (7, 50e9), (9, 33e9), (11, 30e9), (12, 17e9), (13, 14e9)),
+        *((14, 50e9), (51, 65e9)),
+    ),
+    dilated_depthwise=1.0,
+    transposed=50e9,
+    transposed_grouped=0.9e9,
+)
+
 # Not measured: from published figures of TensorRT and PyTorch on an A100, at batch 1. dense and
 # pointwise: the slope of latency over work from ResNet-18 to -34 and from VanillaNet-9 to -13.
 # depthwise: SLaK, where ordinary kernels run a 51x51 at twice the time of its two strips.
@@ -96,15 +112,15 @@ TRT = Profile(
     node=5e-6,
 )
 
-# By target. A target that is not here is taken for `default`. OpenVINO has not been measured: it
-# runs on the same processors, with the same kind of kernels. CUDA's kernels have not, either.
+# By target. A target that is not here is taken for `default`. CUDA's own kernels have not been
+# measured.
 PROFILES = {
     "default": ORT_CPU,
     "trt": TRT,
     "trt-rtx": TRT,
     "ort-cuda": TRT,
     "ort-cpu": ORT_CPU,
-    "openvino": ORT_CPU,
+    "openvino": OPENVINO,
 }
 
 

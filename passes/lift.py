@@ -28,7 +28,8 @@ from flatfold.passes.region import COLLAPSE, COMPOSE, MERGE, TRIM, Region, kind_
 from flatfold.passes.reopening import Reopening
 from flatfold.passes.rounding import within_range
 from flatfold.passes.sharing import producer_of, shared
-from flatfold.passes.writing import cost_of, trimmed
+from flatfold.passes.trimming import trimmed
+from flatfold.passes.writing import cost_of
 
 REMEMBERED = 1 << 20  # bytes
 

@@ -94,6 +94,20 @@ def framed(shape: Geometry) -> Geometry:
 def uncrop(f: Stencil) -> Stencil:
     """Write crops as zero taps in front of and behind f."""
     frame = framed(f.geometry)
-    if frame is f.geometry:
-        return f
+    return f if frame is f.geometry else _inside(frame, f)
+
+
+def wider(shape: Geometry, width: int) -> Geometry:
+    """The shape with `width` taps along the last axis, the new ones behind the others."""
+    more = (width - shape.kernel[-1]) * shape.dilations[-1]
+    kernel, end = (*shape.kernel[:-1], width), (*shape.end[:-1], shape.end[-1] + more)
+    return replace(shape, kernel=kernel, end=end)
+
+
+def widen(f: Stencil, width: int) -> Stencil:
+    """f with zeros as further taps along the last axis, which read more of the padding."""
+    return _inside(wider(f.geometry, width), f)
+
+
+def _inside(frame: Geometry, f: Stencil) -> Stencil:
     return add([f, replace(f, geometry=frame, weight=kernels.zeros(frame), bias=None)])

@@ -1,4 +1,4 @@
-"""Cut kernels down to the taps that are used."""
+"""Cut kernels down to the taps that are used, or to the width that is fastest."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ class TrimKernels(Rewrite):
     taps than others, outputs that read one channel only (pruned or embedded kernels, choices of
     channels written as matrices). *Result* smaller ones, summed or side by side.
 
+    *Given* a depthwise kernel of a width that the target is slow on. *Result* a wider one, with
+    zeros behind its last column.
+
     *Declines when* the pieces cost more than the whole; where the padding is narrower than a rim,
     the rest of the rim stays.
     """
@@ -21,4 +24,4 @@ class TrimKernels(Rewrite):
     kind = TRIM
 
     def accept(self, region: Region) -> None:
-        """Every smaller kernel is work."""
+        """Every kernel of another size is work."""

@@ -17,7 +17,7 @@ from flatfold.passes.affine import Affine, Term
 from flatfold.passes.cost import Cost, Profile
 from flatfold.passes.geometry import Decline, Geometry, Sizes
 from flatfold.passes.picks import Index
-from flatfold.passes.rims import framed, sparse, trim
+from flatfold.passes.rims import framed
 from flatfold.passes.stencil import Stencil, rows
 
 
@@ -220,25 +220,6 @@ def blocks(form: Affine) -> list[Block]:
         bias = None if form.bias is None else form.bias[channels]
         found.append(Block(channels, replace(form, terms=terms, bias=bias, joined=False)))
     return found
-
-
-def trimmed(form: Affine, profile: Profile) -> Affine:
-    """The form without what is zero: rims of kernels, and channels that no output reads.
-
-    The same object if there is nothing of that kind.
-    """
-    terms = tuple(_trimmed(term, form.pixels, profile) for term in form.terms)
-    same = all(new is old for new, old in zip(terms, form.terms, strict=True))
-    return form if same else replace(form, terms=terms)
-
-
-def _trimmed(term: Term, out: int, profile: Profile) -> Term:
-    inner = trim(term.stencil)
-    thin = sparse(inner)
-    if thin is not inner:
-        costs = [of_part(Part.of(f, term.sizes), False, out, profile) for f in (thin, inner)]
-        inner = thin if costs[0].seconds < costs[1].seconds else inner
-    return term if inner is term.stencil else replace(term, stencil=inner)
 
 
 def too_dear(before: Cost, after: Cost, what: str) -> Decline:

@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from flatfold.passes import PIPELINE, Pipeline, Remark
+from flatfold.passes.cost import PROFILES
 from flatfold.proof.region import RegionChecks
 from tests.pools import AveragePool, MaxPool
 
@@ -110,12 +111,12 @@ class Rewritten:
         return {r.code for r in self.remarks if not r.applied}
 
 
-def rewrite(model: onnx.ModelProto, *names: str) -> Rewritten:
+def rewrite(model: onnx.ModelProto, *names: str, target: str = "default") -> Rewritten:
     """Run the pipeline (all rewrites, or those named) with every change checked."""
     graph = ir.from_proto(model)
     checks = RegionChecks(certifying=True)
     chosen = [r() for r in PIPELINE if not names or r.name in names]
-    remarks = Pipeline(chosen, check=checks).run(graph)
+    remarks = Pipeline(chosen, PROFILES[target], checks).run(graph)
     onnx.checker.check_model(ir.to_proto(graph))
     return Rewritten(model, graph, remarks, checks)
 

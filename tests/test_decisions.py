@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatfold.decisions import patterns
+from flatfold.decisions import innermost, patterns
 
 
 def test_places_that_differ_in_numbers_are_one_pattern_with_a_count() -> None:
@@ -12,3 +12,10 @@ def test_places_that_differ_in_numbers_are_one_pattern_with_a_count() -> None:
         "stages.*.blocks.*.bn (6)",
         "node_12",
     ]
+
+
+def test_the_innermost_module_is_around_all_that_are_known() -> None:
+    assert innermost(["a.b.c", "a.b.d", ""]) == "a.b"
+    assert innermost(["a.b", "a.b"]) == "a.b"
+    assert innermost(["a.b", "a.bc"]) == "a", "names are compared whole"
+    assert innermost(["a", "b"]) == innermost(["", ""]) == innermost([]) == ""

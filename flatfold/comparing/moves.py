@@ -6,7 +6,6 @@ the two profiles that hang together so are one part of the network: a `Move`.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flatfold.comparing.explained import Layer, Limit, Move, Profile
 from flatfold.comparing.floors import layer_floor
+from flatfold.decisions import innermost
 from flatfold.passes.remark import REWRITE_KEY, SCOPE_KEY, origins
 
 if TYPE_CHECKING:
@@ -112,8 +112,4 @@ def _roots(groups: Iterable[set[str]]) -> dict[str, str]:
 
 
 def _place(nodes: Iterable[ir.Node]) -> str:
-    """The innermost module around all nodes of which the module is known."""
-    scopes = [node.metadata_props.get(SCOPE_KEY, "") for node in nodes]
-    paths = [scope.split(".") for scope in scopes if scope]
-    shared = itertools.takewhile(lambda same: len(set(same)) == 1, zip(*paths, strict=False))
-    return ".".join(part for part, *_ in shared)
+    return innermost(node.metadata_props.get(SCOPE_KEY, "") for node in nodes)

@@ -111,25 +111,23 @@ class Kitchen:
         return [self._engine(name, target, graph, path, seconds) for target in self.options]
 
     def _ours(self, verify: str) -> list[Variant]:
-        """One graph for all targets that have the same costs."""
-        from flatfold.optimizing import optimized
-        from flatfold.rewriting import Choice, profile_of
+        """One graph for all targets that it is the same for."""
+        from flatfold.optimizing import Results
+        from flatfold.rewriting import Choice
 
-        made: dict[str, tuple[Optimized, Path, float]] = {}
+        results, made = Results(self.source, self.progress), dict[int, tuple[Path, float]]()
         found = []
         for target in self.options:
-            costs = profile_of(target).name
             begin = time.perf_counter()
             try:
-                if costs not in made:
-                    choice = Choice.of(target, None, verify, False)
-                    result = optimized(self.source, choice, self.progress)
-                    path = self._stored(f"{FLATFOLD} {costs}", result.graph)
-                    made[costs] = result, path, time.perf_counter() - begin
+                result = results.of(Choice.of(target, None, verify, False))
             except FlatfoldError as error:
                 found.append(Variant(Row(FLATFOLD, target, reason=error.cause)))
                 continue
-            result, path, seconds = made[costs]
+            if id(result) not in made:
+                path = self._stored(f"{FLATFOLD} {target}", result.graph)
+                made[id(result)] = path, time.perf_counter() - begin
+            path, seconds = made[id(result)]
             self.results[target] = result
             proof = result.equivalence.verdict
             found.append(self._engine(FLATFOLD, target, result.graph, path, seconds, proof))
@@ -140,7 +138,7 @@ class Kitchen:
         from flatfold.comparing.stages import stages
         from flatfold.rewriting import profile_of
 
-        known: dict[int, list[Stage]] = {}  # by result: targets with the same costs share it
+        known: dict[int, list[Stage]] = {}  # by result, which targets may share
         found = []
         for target, result in self.results.items():
             if id(result) not in known:

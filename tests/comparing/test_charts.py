@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from flatfold.comparing.data import ModelReport
 from flatfold.comparing.explained import Box, Sketch
 from flatfold.comparing.page import distributions, intervals, layers, roofline, sketches, waterfall
 from flatfold.comparing.page.canvas import Axis
@@ -102,3 +103,32 @@ def test_boxes_may_stand_in_any_order() -> None:
     heights = {e.text: float(e.get("y", 0)) for e in root.iter("text")}
     assert heights["input"] < heights["Relu"] < heights["output"]
     assert sketches.picture(Sketch(boxes, ((2, 7),)), "") == ""
+
+
+def traces(model: ModelReport, name: str) -> list[list[str]]:
+    """The places from left to right of each process's blocks."""
+    root = ElementTree.fromstring(distributions.strip(model, "ort-cpu"))
+    paths = [
+        path.get("d", "") for path in root.iter("path") if path.get("class") == f"trace {name}"
+    ]
+    return [[point.split(",")[0] for point in path[1:].split("L")] for path in paths]
+
+
+def test_a_row_that_rested_has_a_gap_in_its_line() -> None:
+    def rested(*names: str) -> ModelReport:
+        rows = [
+            dataclasses.replace(row, samples_s=(*row.samples_s[:3], (), *row.samples_s[4:]))
+            if not names or row.variant in names
+            else row
+            for row in MODEL.rows
+        ]
+        return dataclasses.replace(MODEL, rows=tuple(rows))
+
+    full = traces(MODEL, "flatfold")
+    assert len(full) == 5
+    alone = rested("flatfold")
+    assert traces(alone, "flatfold") == [*full[:3], full[4]]
+    assert traces(alone, "training") == traces(MODEL, "training")
+    nobody = traces(rested(), "flatfold")
+    assert [len(process) for process in nobody] == [8] * 4, "a round without blocks takes no room"
+    assert nobody[-1][-1] == full[-1][-1]

@@ -1,0 +1,52 @@
+"""One graph for several targets: proved once where they want the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from flatfold import optimizing
+from flatfold.frontend.source import Source
+from flatfold.optimizing import Results, silent
+from flatfold.resolve import resolve
+from flatfold.rewriting import Choice
+from flatfold.summary import summarise
+from tests.nets import Net
+
+TARGETS = ("ort-cpu", "openvino", "default")
+
+
+def source(width: int) -> Source:
+    net = Net((1, 16, 28, 28), dtype=np.float32)
+    branches = [net.bn(net.conv(net.x, 16, 16, (k, k), False, 16), 16) for k in (width, 3)]
+    return resolve(net.model(net.op("Relu", net.op("Add", *branches))))
+
+
+def results(width: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[ir.Model], int]:
+    """The graphs for the three targets, and how many of them were proved."""
+    proofs = []
+    real = optimizing.optimized
+
+    def counted(*given: object) -> object:
+        proofs.append(1)
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(optimizing, "optimized", counted)
+    made = Results(source(width), silent)
+    found = [made.of(Choice(target)) for target in TARGETS]
+    assert [result.equivalence.verdict for result in found] == ["certified"] * 3
+    assert [summarise(result.graph).operators for result in found] == [{"Conv": 1, "Relu": 1}] * 3
+    return [result.graph for result in found], len(proofs)
+
+
+def test_targets_that_want_the_same_graph_share_its_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, proofs = results(5, monkeypatch)
+    assert graphs[0] is graphs[1] is graphs[2] and proofs == 1
+
+
+def test_a_target_that_wants_another_graph_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, proofs = results(13, monkeypatch)
+    assert graphs[0] is graphs[2] is not graphs[1] and proofs == 2
+    kernels = [graph.graph.node(0).attributes["kernel_shape"].as_ints() for graph in graphs[:2]]
+    assert [list(kernel) for kernel in kernels] == [[13, 13], [13, 14]]

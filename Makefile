@@ -6,9 +6,13 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The networks of docs/results.md.
+RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0 parnet_s replknet_31b \
+  repvgg_a0 repvgg_b1g4 repvit_m1_0 swnet_tiny unireplknet_t vanillanet_5
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report digits test test-slow test-gpu fuzz conformance lint bench pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu fuzz conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -31,6 +35,13 @@ report: $(STAMP)  ## time models beside other tools, as a page: MODEL="repvgg_a0
 	[ -z "$$BATCH" ] || set -- --batch "$$BATCH" "$$@"; \
 	[ -z "$$TARGET" ] || set -- --target "$$TARGET" "$$@"; \
 	$(BIN)/python -m flatfold compare --save "$${OUT:-report.html}" "$$@"
+
+results: $(STAMP)  ## measure docs/results.md again, on an idle machine, in some two hours: [MODEL="repvgg_a0 ..."]
+	@mkdir -p build/results
+	@set -f; for model in $${MODEL:-$(RESULTS)}; do \
+	  (cd build/results && ../../$(BIN)/python -m flatfold compare "$$model" --no-explain --save "$$model.json") || exit; \
+	done
+	@$(BIN)/python -m docs.results build/results/*.json
 
 digits: $(STAMP)  ## train five small networks on handwritten digits, compile and compare them: [STORED=1] without training
 	@$(BIN)/python -m examples.digits $${STORED:+--stored}

@@ -79,11 +79,12 @@ class Results:
     def _known(self, choice: Choice) -> Optimized | None:
         """To rewrite without a proof, and to compare, takes less than to prove."""
         from flatfold.passes import Pipeline
-        from flatfold.resolve import is_same
+        from flatfold.proof.certificate import fingerprint
         from flatfold.rewriting import profile_of, rewritten
 
         if not self._by_costs or choice.simplify:
             return None
         pipeline = Pipeline(choice.rewrites(), profile_of(choice.target))
         graph, _, _ = rewritten(self.source.model, pipeline)
-        return next((r for r in self._by_costs.values() if is_same(r.graph, graph)), None)
+        wanted, results = fingerprint(graph), self._by_costs.values()
+        return next((r for r in results if fingerprint(r.graph) == wanted), None)

@@ -105,8 +105,7 @@ def compare(
     files.check(save)
     if json not in (None, STDOUT):
         check_writable(Path(json))
-    asked = {"rounds": rounds, "budget_s": budget}
-    plan = Plan(seed=seed, **{name: v for name, v in asked.items() if v is not None})  # type: ignore[arg-type]
+    plan = Plan.of(rounds, budget, seed)
     with working() as progress:
         report = report_on(
             [_reader(model, batch, size, weights) for model in models],

@@ -42,14 +42,12 @@ def compare(
     from flatfold.resolve import resolve
 
     wanted: Sequence[Any] = models if isinstance(models, list | tuple) else [models]
-    given = {"rounds": rounds, "budget_s": budget_s}
-    plan = Plan(seed=seed, **{name: v for name, v in given.items() if v is not None})  # type: ignore[arg-type]
     return report_on(
         [_reader(resolve, model, reading) for model in wanted],
         [targets] if isinstance(targets, str) else list(targets),
         against=against,
         threads=threads,
-        plan=plan,
+        plan=Plan.of(rounds, budget_s, seed),
         verify=verify,
         explain=explain,
         progress=progress,

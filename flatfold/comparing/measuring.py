@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from flatfold.comparing import paired
@@ -43,6 +43,12 @@ class Plan:
     budget_s: float = 300.0
     delta: float = 0.02
     seed: int = 0
+
+    @classmethod
+    def of(cls, rounds: int | None, budget_s: float | None, seed: int) -> Plan:
+        """With the default of what is None."""
+        found = cls(seed=seed) if rounds is None else cls(rounds, seed=seed)
+        return found if budget_s is None else replace(found, budget_s=budget_s)
 
     def __post_init__(self) -> None:
         if self.rounds < paired.FEWEST or self.blocks < 2 or self.blocks % 2:

@@ -29,7 +29,7 @@ def overview(reports: Sequence[Report]) -> str:
     """A line a model: how long flatfold takes beside the training graph, on each target."""
     models = [model for report in reports for model in report.models]
     targets = dict.fromkeys(found.target for m in models for found in view.headlines(m))
-    rows = ([escape(model.model), *(_cell(model, target) for target in targets)] for model in models)
+    rows = ([escape(m.model), *(_cell(m, target) for target in targets)] for m in models)
     return f"\n{table(('model', *targets), rows)}\n\n"
 
 

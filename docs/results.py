@@ -1,22 +1,38 @@
-"""Writes the tables of docs/results.md and of README.md from reports of `flatfold compare`.
+"""Writes the tables of docs/results.md and of README.md from the reports in docs/measured.
 
-python -m docs.results REPORT.json... keeps what stands around the marks.
+python -m docs.results [REPORT.json...] takes these in first; it keeps what stands around the marks.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flatfold.comparing import view
+from flatfold.comparing import setting, view
 from flatfold.comparing.data import ModelReport, Report
 from flatfold.comparing.markdown import escape, markdown, table
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
+MEASURED = ROOT / "docs" / "measured"
 BEGIN = "<!-- Written by python -m docs.results from here -->\n"
 END = "<!-- to here. -->\n"
+
+
+def take(path: Path) -> None:
+    """Keeps a report, without what its command says of the folders of a machine."""
+    report = Report.from_json(path.read_text("utf-8"))
+    told = report.to_dict()
+    told["environment"]["command"] = setting.command(report)
+    text = json.dumps(told, separators=(",", ":"), allow_nan=False)
+    (MEASURED / path.name).write_text(f"{text}\n", "utf-8")
+
+
+def measured() -> list[Report]:
+    """By the names of their files."""
+    return [Report.from_json(path.read_text("utf-8")) for path in sorted(MEASURED.glob("*.json"))]
 
 
 def details(reports: Sequence[Report]) -> str:
@@ -49,7 +65,9 @@ def write(path: Path, text: str) -> None:
 
 
 def main(paths: Sequence[str]) -> None:
-    reports = [Report.from_json(Path(path).read_text("utf-8")) for path in paths]
+    for path in paths:
+        take(Path(path))
+    reports = measured()
     write(PAGE, details(reports))
     write(README, overview(reports))
 

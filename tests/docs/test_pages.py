@@ -69,7 +69,7 @@ def test_commands_exist_with_their_options(page: str) -> None:
             assert verb in verbs, f"{page}: flatfold {verb}"
             below = getattr(verbs[verb], "commands", {})  # those of a verb that has verbs
             command = below.get(rest.split()[0], verbs[verb]) if rest.split() else verbs[verb]
-            known = {option for param in command.params for option in param.opts}
+            known = {o for param in command.params for o in (*param.opts, *param.secondary_opts)}
             used = set(re.findall(r"(?<!\S)--[a-z-]+", rest))
             assert used <= known, f"{page}: flatfold {verb} has no {used - known}"
 

@@ -24,17 +24,15 @@ def optimized(source: Source, choice: Choice, progress: Progress) -> Optimized:
 
     Raises NotEquivalent rather than return a graph that differs.
     """
-    from flatfold.passes import Pipeline
     from flatfold.proof.region import RegionChecks
     from flatfold.proving import identical, proved, unknown
     from flatfold.resolve import is_same, reference_of
-    from flatfold.rewriting import profile_of, rewritten
+    from flatfold.rewriting import rewritten
 
     progress("rewriting")
     verify = choice.verify
     checks = RegionChecks(certifying=verify == "certify") if verify in VERIFY[2:] else None
-    pipeline = Pipeline(choice.rewrites(), profile_of(choice.target), checks)
-    graph, training, remarks = rewritten(source.model, pipeline)
+    graph, training, remarks = rewritten(source.model, choice.pipeline(checks))
     if choice.simplify:
         from flatfold.frontend.simplify import simplify as clean
 
@@ -78,13 +76,11 @@ class Results:
 
     def _known(self, choice: Choice) -> Optimized | None:
         """To rewrite without a proof, and to compare, takes less than to prove."""
-        from flatfold.passes import Pipeline
         from flatfold.proof.certificate import fingerprint
-        from flatfold.rewriting import profile_of, rewritten
+        from flatfold.rewriting import rewritten
 
         if not self._by_costs or choice.simplify:
             return None
-        pipeline = Pipeline(choice.rewrites(), profile_of(choice.target))
-        graph, _, _ = rewritten(self.source.model, pipeline)
+        graph, _, _ = rewritten(self.source.model, choice.pipeline())
         wanted, results = fingerprint(graph), self._by_costs.values()
         return next((r for r in results if fingerprint(r.graph) == wanted), None)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from flatfold.passes import Exchange, Pipeline, Remark, Rewrite
     from flatfold.passes.cost import Profile
+    from flatfold.passes.pipeline import Check
 
 
 VERIFY = ("off", "sample", "bound", "certify")
@@ -40,6 +41,12 @@ class Choice:
 
     def rewrites(self) -> list[Rewrite | Exchange]:
         return rewrites_of(self.passes)
+
+    def pipeline(self, check: Check | None = None) -> Pipeline:
+        """The rewrites, with the costs of the target; `check` sees every change."""
+        from flatfold.passes import Pipeline
+
+        return Pipeline(self.rewrites(), profile_of(self.target), check)
 
 
 def training_form(original: ir.Model) -> ir.Model:

@@ -38,9 +38,9 @@ def stages(
 
     The rewrites are added in the order of the pipeline, each time starting from the training graph.
     """
-    from flatfold.passes import PIPELINE, Pipeline
+    from flatfold.passes import PIPELINE
     from flatfold.proof.certificate import fingerprint
-    from flatfold.rewriting import profile_of, rewrites_of, rewritten
+    from flatfold.rewriting import Choice, rewritten
 
     names = [rewrite.name for rewrite in PIPELINE]
     found = [Stage("", 0, result.training)]
@@ -52,9 +52,9 @@ def stages(
         progress(f"the steps on {name}")
         graph, remarks = result.graph, result.remarks
         if count < len(names):  # with all of them it is flatfold's, which was proved
-            pipeline = Pipeline(rewrites_of(names[:count]), profile_of(target))
+            choice = Choice(target, tuple(names[:count]))
             try:
-                graph, _, told = rewritten(original, pipeline)
+                graph, _, told = rewritten(original, choice.pipeline())
             except FlatfoldError:
                 continue  # what it does is in the next step then
             remarks = tuple(told)

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 # The networks of docs/results.md.
 RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0 parnet_s replknet_31b \
-  repvgg_a0 repvgg_b1g4 repvit_m1_0 unireplknet_t vanillanet_5
+  repvgg_a0 repvgg_b1g4 repvit_m1_0 swnet_tiny unireplknet_t vanillanet_5
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -81,6 +81,7 @@ class Results:
 
         if not self._by_costs or choice.simplify:
             return None
+        self.progress("rewriting")
         graph, _, _ = rewritten(self.source.model, choice.pipeline())
         wanted, results = fingerprint(graph), self._by_costs.values()
         return next((r for r in results if fingerprint(r.graph) == wanted), None)

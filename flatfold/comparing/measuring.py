@@ -29,9 +29,9 @@ class Plan:
     At least `rounds` rounds, then more until every pair is decided, but none is begun after
     `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s` seconds of
     each variant, and up to `MORE` times as many while they all take less than `round_s` together,
-    after a warm-up of `warm_s` at most. Blocks are short because machines change their speed for a
-    second or two: what is compared should be over before that. Times within a factor of 1 + `delta`
-    are the same.
+    after a warm-up of `warm_s` at most, or of ten runs if they take longer. Blocks are short
+    because machines change their speed for a second or two: what is compared should be over before
+    that. Times within a factor of 1 + `delta` are the same.
     """
 
     rounds: int = 5
@@ -79,7 +79,7 @@ class Runner(Protocol):
         """Builds the engine and runs it once."""
 
     def warm(self, seconds: float) -> tuple[float, bool]:
-        """Runs until steady, or for `seconds`: the time of a run, and whether it was steady."""
+        """The time of a run, and whether it was steady: after `seconds`, or ten runs, at most."""
 
     def block(self, runs: int) -> list[float]:
         """The seconds of each of `runs` runs, after one that is not counted."""

@@ -21,7 +21,6 @@ from flatfold.comparing import arrays
 from flatfold.errors import FlatfoldError, TargetError
 
 MOST_WARMUP = 50  # runs
-FEWEST_WARMUP = 3
 LONG = 0.25
 LOOK_S, IDLE, SETTLED_S = 0.005, 0.2, 0.5  # how often, what counts as idle, and how long at most
 
@@ -55,7 +54,7 @@ class Worker:
         }
 
     def warm(self, seconds: float) -> dict[str, Any]:
-        """Runs until the time of a run is steady, or for so long, but three times at least."""
+        """Runs until the time of a run is steady, or for so long, but often enough to tell."""
         from statistics import median
 
         from flatfold.backends.timing import WINDOW, steady
@@ -64,7 +63,7 @@ class Worker:
         gc.disable()  # for good: what follows leaves nothing that has to be looked for
         samples: list[float] = []
         until = time.perf_counter() + seconds
-        while len(samples) < FEWEST_WARMUP or (
+        while len(samples) < 2 * WINDOW or (
             len(samples) < MOST_WARMUP and not steady(samples) and time.perf_counter() < until
         ):
             samples.append(self._once())

@@ -36,10 +36,10 @@ report: $(STAMP)  ## time models beside other tools, as a page: MODEL="repvgg_a0
 	[ -z "$$TARGET" ] || set -- --target "$$TARGET" "$$@"; \
 	$(BIN)/python -m flatfold compare --save "$${OUT:-report.html}" "$$@"
 
-results: $(STAMP)  ## measure docs/results.md again, on an idle machine, in some two hours: [MODEL="repvgg_a0 ..."]
+results: $(STAMP)  ## measure docs/results.md again, on an idle machine, in some three hours: [MODEL="repvgg_a0 ..."]
 	@mkdir -p build/results
 	@set -f; for model in $${MODEL:-$(RESULTS)}; do \
-	  (cd build/results && ../../$(BIN)/python -m flatfold compare "$$model" --no-explain --save "$$model.json") || exit; \
+	  (cd build/results && ../../$(BIN)/python -m flatfold compare "$$model" --no-explain --budget 900 --save "$$model.json") || exit; \
 	done
 	@$(BIN)/python -m docs.results build/results/*.json
 

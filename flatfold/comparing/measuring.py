@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from flatfold.comparing import paired
 from flatfold.errors import FlatfoldError, InputError
 
 Progress = Callable[[str], None]
 Blocks = list[list[list[float]]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ class Plan:
     At least `rounds` rounds, then more until every pair is decided, but none is begun after
     `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s` seconds of
     each variant, and up to `MORE` times as many while they all take less than `round_s` together,
-    after a warm-up of `warm_s` at most, or of ten runs if they take longer. Blocks are short
-    because machines change their speed for a second or two: what is compared should be over before
-    that. Times within a factor of 1 + `delta` are the same.
+    or less than it took to start the processes: what a round of slow programs costs is spent
+    before its first block, and its ratios are as uncertain as its blocks are few. A warm-up takes
+    `warm_s` at most, or ten runs if they take longer. Blocks are short because machines change
+    their speed for a second or two: what is compared should be over before that. Times within a
+    factor of 1 + `delta` are the same.
     """
 
     rounds: int = 5
@@ -144,7 +148,7 @@ def measure(
                 record.samples.append([])
         label = f"round {done + 1}"
         with ExitStack() as stack:
-            contest = _Round({n: launch[n] for n in alive}, records, plan, stack)
+            contest = _Round({n: launch[n] for n in alive}, records, plan, stack, clock)
             contest.start(inspect if done == 0 else lambda name, runner: None, progress, label)
             progress(f"{label} on blocks of each in turn")
             contest.run()
@@ -163,11 +167,14 @@ class _Round:
         records: Mapping[str, Record],
         plan: Plan,
         stack: ExitStack,
+        clock: Callable[[], float],
     ) -> None:
         self.launch, self.records, self.plan, self.stack = launch, records, plan, stack
+        self.clock = clock
         self.runners: dict[str, Runner] = {}
         self.runs: dict[str, int] = {}
         self.cycle_s = 0.0  # of a block of each
+        self.starting_s = 0.0
 
     def start(self, inspect: Callable[[str, Runner], None], progress: Progress, label: str) -> None:
         """Builds and warms up each, one after the other."""
@@ -177,9 +184,9 @@ class _Round:
             try:
                 runner = launch()
                 self.stack.callback(runner.close)
-                record.started.append(runner.start())
+                record.started.append(self._timed(runner.start))
                 inspect(name, runner)
-                seconds, steady = runner.warm(self.plan.warm_s)
+                seconds, steady = self._timed(partial(runner.warm, self.plan.warm_s))
             except FlatfoldError as error:
                 record.reason = error.cause
                 continue
@@ -193,7 +200,8 @@ class _Round:
     def run(self) -> None:
         """The blocks, there and back."""
         order = list(self.runners)
-        wanted = round(self.plan.round_s / max(self.cycle_s, 1e-9) / 2) * 2
+        worth_s = max(self.plan.round_s, self.starting_s)
+        wanted = round(worth_s / max(self.cycle_s, 1e-9) / 2) * 2
         for number in range(min(max(wanted, self.plan.blocks), MORE * self.plan.blocks)):
             for name in _direction(order, number):
                 record = self.records[name]
@@ -203,6 +211,13 @@ class _Round:
                     record.samples[-1].append(self.runners[name].block(self.runs[name]))
                 except FlatfoldError as error:
                     record.reason = error.cause
+
+    def _timed(self, do: Callable[[], T]) -> T:
+        begin = self.clock()
+        try:
+            return do()
+        finally:
+            self.starting_s += self.clock() - begin
 
 
 def _direction(order: Sequence[str], number: int) -> Sequence[str]:

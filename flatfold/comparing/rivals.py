@@ -29,11 +29,7 @@ def by_onnxslim(model: ir.Model) -> ir.Model:
     import onnx_ir as ir
 
     onnxslim: Any = importlib.import_module("onnxslim")
-    slim = onnxslim.slim(ir.to_proto(model))
-    if slim is None:
-        raise InputError("onnxslim gives no model back")
-    made: ir.Model = ir.from_proto(slim)
-    return made
+    return _checked("onnxslim", onnxslim.slim(ir.to_proto(model)))
 
 
 def by_onnxscript(model: ir.Model) -> ir.Model:
@@ -41,9 +37,19 @@ def by_onnxscript(model: ir.Model) -> ir.Model:
     import onnx_ir as ir
     import onnxscript.optimizer
 
-    found = onnxscript.optimizer.optimize(ir.to_proto(model))
-    made: ir.Model = ir.from_proto(found)
-    return made
+    return _checked("onnxscript", onnxscript.optimizer.optimize(ir.to_proto(model)))
+
+
+def _checked(tool: str, made: Any) -> ir.Model:
+    """What a tool gives back, if it is a model. What is not would fail later, with less to say."""
+    from flatfold.frontend.onnx_file import from_proto
+
+    if made is None:
+        raise InputError(f"{tool} gives no model back")
+    try:
+        return from_proto(made)
+    except InputError as error:
+        raise InputError(f"what {tool} makes cannot be used: {error.cause}") from error
 
 
 RIVALS: dict[str, Callable[[ir.Model], ir.Model]] = {

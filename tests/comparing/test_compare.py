@@ -60,7 +60,7 @@ def test_every_row_says_what_it_is(found: Report) -> None:
     assert ours.proof == "certified" and training.proof == ""
     for row in (training, ours):
         assert row.precision == "fp32" and row.latency is not None and row.ranked
-        assert [len(process) for process in row.samples_s] == [2, 2, 2]
+        assert len(row.samples_s) == 3 and min(map(len, row.samples_s)) >= 2
         assert len(row.build_s) == len(row.first_call_s) == 3
         low, high = row.latency.interval
         assert 0 < low <= row.latency.value <= high

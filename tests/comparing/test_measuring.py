@@ -109,11 +109,28 @@ def test_runs_fill_a_block_and_all_rounds_have_all_blocks() -> None:
 
 
 def test_short_programs_have_more_blocks() -> None:
-    for seconds, blocks in ((0.1, 20), (0.001, 64), (5.0, 8)):
+    for seconds, blocks in ((0.1, 20), (0.001, 64), (5.0, 14)):
         done = contest(0, {"a": seconds, "b": seconds}, Plan(rounds=3, most_rounds=3, round_s=8))
         for one, other in zip(*(done.records[name].samples for name in "ab"), strict=True):
             assert len(one) == len(other) and len(one) % 2 == 0
             assert blocks / 2 <= len(one) <= blocks
+
+
+class SlowToStart(Program):
+    def start(self) -> Started:
+        self.machine.now += 5.0
+        return super().start()
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [(Program, 8, 8), (SlowToStart, 20, 40)])
+def test_a_round_measures_for_as_long_as_it_takes_to_start(
+    kind: type[Program], least: int, most: int
+) -> None:
+    machine = Machine(0)
+    launch = dict.fromkeys("ab", lambda: kind(machine, 0.1))
+    done = measure(launch, lambda _: (), Plan(rounds=3, round_s=0), clock=lambda: machine.now)
+    for process in done.records["a"].samples:
+        assert least <= len(process) <= most
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 2}, {"blocks": 3}, {"blocks": 0}])

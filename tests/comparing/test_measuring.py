@@ -122,7 +122,7 @@ class SlowToStart(Program):
         return super().start()
 
 
-@pytest.mark.parametrize(("kind", "least", "most"), [(Program, 8, 8), (SlowToStart, 20, 40)])
+@pytest.mark.parametrize(("kind", "least", "most"), [(Program, 8, 16), (SlowToStart, 20, 40)])
 def test_a_round_measures_for_as_long_as_it_takes_to_start(
     kind: type[Program], least: int, most: int
 ) -> None:

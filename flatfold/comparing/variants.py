@@ -93,7 +93,8 @@ class Kitchen:
         """In the order of the report: the training graph first, flatfold last."""
         tools = [name for name in against if name not in MODULES]
         graphs: dict[str, Callable[[], ir.Model]] = {TRAINING: lambda: self.training}
-        graphs |= {name: _bound(rewritten_by, name, self.training) for name in tools}
+        # As exported, not as cleaned for the rewrites: so they are used.
+        graphs |= {name: _bound(rewritten_by, name, self.source.model) for name in tools}
         found = [v for name, make in graphs.items() for v in self._on_targets(name, make)]
         found += [self._module(name) for name in against if name in MODULES]
         return found + self._ours(verify)

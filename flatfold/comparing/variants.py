@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,7 @@ class Kitchen:
         """In the order of the report: the training graph first, flatfold last."""
         tools = [name for name in against if name not in MODULES]
         graphs: dict[str, Callable[[], ir.Model]] = {TRAINING: lambda: self.training}
-        # As exported, not as cleaned for the rewrites: so they are used.
-        graphs |= {name: _bound(rewritten_by, name, self.source.model) for name in tools}
+        graphs |= {name: partial(self._by, name) for name in tools}
         found = [v for name, make in graphs.items() for v in self._on_targets(name, make)]
         found += [self._module(name) for name in against if name in MODULES]
         return found + self._ours(verify)
@@ -110,6 +110,19 @@ class Kitchen:
         seconds = time.perf_counter() - begin if name != TRAINING else None
         path = self._stored(name, graph)
         return [self._engine(name, target, graph, path, seconds) for target in self.options]
+
+    def _by(self, tool: str) -> ir.Model:
+        """What `tool` makes of the training graph, or if it fails there, of the one as exported.
+
+        Most see more in the first, in which the exporter's constants are folded already.
+        """
+        try:
+            return rewritten_by(tool, self.training)
+        except FlatfoldError as error:
+            try:
+                return rewritten_by(tool, self.source.model)
+            except FlatfoldError:
+                raise error from None
 
     def _ours(self, verify: str) -> list[Variant]:
         """One graph for all targets that it is the same for."""
@@ -220,7 +233,3 @@ def _counts(graph: ir.Model, batch: int) -> dict[str, Any]:
         "macs": found.macs,
         "bytes": bytes_of(graph, batch),
     }
-
-
-def _bound(make: Callable[[str, ir.Model], ir.Model], name: str, model: ir.Model) -> Any:
-    return lambda: make(name, model)

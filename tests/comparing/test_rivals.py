@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from flatfold.comparing import rivals
+from flatfold.comparing import rivals, variants
 from flatfold.errors import InputError
+from flatfold.resolve import resolve
 
 
 def chain(*nodes: tuple[str, str]) -> onnx.ModelProto:
@@ -48,3 +51,34 @@ def test_what_is_no_model_is_told(
     monkeypatch.setattr(onnxslim, "slim", lambda proto: given)
     with pytest.raises(InputError, match=told):
         rivals.by_onnxslim(ir.from_proto(WHOLE))
+
+
+@pytest.mark.parametrize(
+    ("works_on", "nodes", "reason"),
+    [("training", 2, ""), ("exported", 3, ""), ("neither", None, "no 1")],
+)
+def test_a_tool_that_fails_on_the_training_graph_gets_the_exported_one(
+    works_on: str, nodes: int | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def tool(name: str, model: ir.Model) -> ir.Model:
+        tries.append(name)
+        if ("training", "exported")[len(tries) - 1] != works_on:
+            raise InputError(f"no {len(tries)}")
+        return model
+
+    monkeypatch.setattr(variants, "rewritten_by", tool)
+    source = resolve(exported(tmp_path / "net.onnx"))
+    kitchen = variants.Kitchen(source, {}, {"ort-cpu": {}}, tmp_path, lambda _: None)
+    training, row, ours = [v.row for v in kitchen.variants(["onnxslim"], "off")]
+    assert (training.nodes, ours.variant) == (2, "flatfold")
+    assert (row.variant, row.nodes, row.reason) == ("onnxslim", nodes, reason)
+
+
+def exported(path: Path) -> Path:
+    """Two Relus and an Identity, which the training graph does without."""
+    made = chain(("x", "y"), ("y", "t"), ("t", "z"))
+    made.graph.node[1].op_type = "Identity"
+    onnx.save(made, path)
+    return path

@@ -1,10 +1,12 @@
 """How often `flatfold compare` is right where the answer is known, with real engines here.
 
     python -m bench.verdicts [--repeats 20] [--model repvgg_a0] [--size 64] [--budget 300]
+                             [--threads 2]
 
 Each repeat measures one graph three times on ort-cpu: as it is, once more, and slowed down by a
 tenth. The first two should be the same, the third slower; both are told apart from "inconclusive",
-which is no wrong answer, but no answer.
+which is no wrong answer, but no answer. Where cores are shared with others, one thread is disturbed
+less than two, of which a run waits for the slower one.
 """
 
 from __future__ import annotations
@@ -49,13 +51,14 @@ def undecided(records: Mapping[str, Record], plan: Plan) -> set[str]:
     return still | {BASE, BASE + AGAIN} if still else still
 
 
-def launchers(folder: Path, model: str, size: int) -> dict[str, Callable[[], Process]]:
+def launchers(
+    folder: Path, model: str, size: int, threads: int
+) -> dict[str, Callable[[], Process]]:
     """The same engine under each name."""
     source = resolve(model, input_shape=(1, 3, size, size))
     write_model(source.model, folder / "model.onnx")
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
     arrays.store(folder / "feeds.npz", drawn(specs, shapes_of(specs, None, None)))
-    threads = machine.physical_cores()
     job = {
         "target": "ort-cpu",
         "model": str(folder / "model.onnx"),
@@ -75,11 +78,12 @@ def main() -> None:
     parser.add_argument("--model", default="repvgg_a0")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--budget", type=float, default=Plan.budget_s, help="seconds for each")
+    parser.add_argument("--threads", type=int, default=machine.physical_cores())
     asked = parser.parse_args()
     plan = Plan(budget_s=asked.budget)
     told: dict[str, Counter[str]] = {name: Counter() for name in WANTED}
     with tempfile.TemporaryDirectory() as name:
-        launch = launchers(Path(name), asked.model, asked.size)
+        launch = launchers(Path(name), asked.model, asked.size, asked.threads)
         for repeat in range(1, asked.repeats + 1):
             done = measure(launch, partial(undecided, plan=plan), plan)
             for variant, word in verdicts(done.records, plan).items():

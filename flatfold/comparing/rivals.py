@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flatfold.errors import InputError
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
     from flatfold.backends.apart import Say
@@ -17,42 +18,35 @@ if TYPE_CHECKING:
 MAKER = "flatfold.comparing.rivals:make"
 
 
-def by_onnxsim(model: ir.Model) -> ir.Model:
+def by_onnxsim(model: ir.Model) -> onnx.ModelProto:
     """onnxsim with its defaults."""
+    import onnx_ir as ir
+
     from flatfold.frontend.simplify import simplify
 
-    return simplify(model)
+    return ir.to_proto(simplify(model))
 
 
-def by_onnxslim(model: ir.Model) -> ir.Model:
+def by_onnxslim(model: ir.Model) -> onnx.ModelProto:
     """onnxslim with its defaults."""
     import onnx_ir as ir
 
     onnxslim: Any = importlib.import_module("onnxslim")
-    return _checked("onnxslim", onnxslim.slim(ir.to_proto(model)))
+    made: onnx.ModelProto | None = onnxslim.slim(ir.to_proto(model))
+    if made is None:
+        raise InputError("onnxslim gives no model back")
+    return made
 
 
-def by_onnxscript(model: ir.Model) -> ir.Model:
+def by_onnxscript(model: ir.Model) -> onnx.ModelProto:
     """The optimizer of onnxscript with its defaults."""
     import onnx_ir as ir
     import onnxscript.optimizer
 
-    return _checked("onnxscript", onnxscript.optimizer.optimize(ir.to_proto(model)))
+    return onnxscript.optimizer.optimize(ir.to_proto(model))
 
 
-def _checked(tool: str, made: Any) -> ir.Model:
-    """What a tool gives back, if it is a model. What is not would fail later, with less to say."""
-    from flatfold.frontend.onnx_file import from_proto
-
-    if made is None:
-        raise InputError(f"{tool} gives no model back")
-    try:
-        return from_proto(made)
-    except InputError as error:
-        raise InputError(f"what {tool} makes cannot be used: {error.cause}") from error
-
-
-RIVALS: dict[str, Callable[[ir.Model], ir.Model]] = {
+RIVALS: dict[str, Callable[[ir.Model], onnx.ModelProto]] = {
     "onnxsim": by_onnxsim,
     "onnxslim": by_onnxslim,
     "onnxscript": by_onnxscript,
@@ -75,11 +69,17 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
 
 
 def make(path: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
-    """A maker of `backends.apart`: writes model.onnx."""
+    """A maker of `backends.apart`: writes model.onnx, if what the tool makes is a model."""
     from flatfold.backends.model_file import write_model
-    from flatfold.frontend.onnx_file import read_model
+    from flatfold.frontend.onnx_file import from_proto, read_model
 
-    write_model(RIVALS[options["tool"]](read_model(path)), folder / "model.onnx")
+    tool = options["tool"]
+    made = RIVALS[tool](read_model(path))
+    try:
+        model = from_proto(made)
+    except InputError as error:
+        raise InputError(f"what {tool} makes cannot be used: {error.cause}") from error
+    write_model(model, folder / "model.onnx")
 
 
 def _in_memory(model: ir.Model) -> ir.Model:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -118,11 +119,10 @@ class Kitchen:
         """
         try:
             return rewritten_by(tool, self.training)
-        except FlatfoldError as error:
-            try:
+        except FlatfoldError:
+            with suppress(FlatfoldError):
                 return rewritten_by(tool, self.source.model)
-            except FlatfoldError:
-                raise error from None
+            raise
 
     def _ours(self, verify: str) -> list[Variant]:
         """One graph for all targets that it is the same for."""

@@ -5,52 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
-from onnx import helper
 
 from flatfold.comparing import rivals, variants
 from flatfold.errors import InputError
 from flatfold.resolve import resolve
+from tests.cli.running import write_onnx
 
 
-def chain(*nodes: tuple[str, str]) -> onnx.ModelProto:
-    """Relus from the values named first to those named second, the last one the output."""
-    made = [helper.make_node("Relu", [a], [b], name=f"to {b}") for a, b in nodes]
-    ends = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3])
-        for name in ("x", nodes[-1][1])
-    ]
-    graph = helper.make_graph(made, "chain", ends[:1], ends[1:])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+def text(nodes: str) -> str:
+    header = '<ir_version: 10, opset_import: ["" : 18]>'
+    return f"{header} net (float[1, 3] x) => (float[1, 3] z) {{ {nodes} }}"
 
 
-WHOLE = chain(("x", "y"), ("y", "z"))
-TORN = chain(("x", "y"), ("lost", "z"))
+WHOLE = text("y = Relu(x) z = Relu(y)")
+TORN = onnx.parser.parse_model(text("y = Relu(x) [torn] z = Relu(lost)"))
+UNUSABLE = "what {tool} makes cannot be used: not a valid ONNX model: .*'lost'.*torn"
+EXPORTED = text("y = Relu(x) t = Identity(y) z = Relu(t)")
 
 
 @pytest.mark.parametrize("tool", rivals.RIVALS)
 def test_each_tool_makes_a_model(tool: str) -> None:
     pytest.importorskip(tool)
-    made = rivals.rewritten_by(tool, ir.from_proto(WHOLE))
+    made = rivals.rewritten_by(tool, ir.from_onnx_text(WHOLE))
     assert [node.op_type for node in made.graph][-1] == "Relu"
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("tool", "function", "given", "told"),
     [
-        (TORN, r"what onnxslim makes cannot be used: not a valid ONNX model: .*'lost'.*to z"),
-        (None, "onnxslim gives no model back"),
+        ("onnxsim", "simplify", (TORN, True), UNUSABLE),
+        ("onnxslim", "slim", TORN, UNUSABLE),
+        ("onnxslim", "slim", None, "onnxslim gives no model back"),
+        ("onnxscript", "optimizer.optimize", TORN, UNUSABLE),
     ],
 )
 def test_what_is_no_model_is_told(
-    given: onnx.ModelProto | None, told: str, monkeypatch: pytest.MonkeyPatch
+    tool: str,
+    function: str,
+    given: object,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A graph with an edge to nothing, as one tool made of a network of ours, or nothing at all."""
-    onnxslim = pytest.importorskip("onnxslim")
-    monkeypatch.setattr(onnxslim, "slim", lambda proto: given)
-    with pytest.raises(InputError, match=told):
-        rivals.by_onnxslim(ir.from_proto(WHOLE))
+    pytest.importorskip(tool)
+    monkeypatch.setattr(f"{tool}.{function}", lambda *_, **__: given)
+    path = write_onnx(tmp_path / "net.onnx", WHOLE)
+    with pytest.raises(InputError, match=told.format(tool=tool)):
+        rivals.make(path, tmp_path, {"tool": tool}, lambda _: None)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -69,16 +75,8 @@ def test_a_tool_that_fails_on_the_training_graph_gets_the_exported_one(
         return model
 
     monkeypatch.setattr(variants, "rewritten_by", tool)
-    source = resolve(exported(tmp_path / "net.onnx"))
+    source = resolve(write_onnx(tmp_path / "net.onnx", EXPORTED))
     kitchen = variants.Kitchen(source, {}, {"ort-cpu": {}}, tmp_path, lambda _: None)
     training, row, ours = [v.row for v in kitchen.variants(["onnxslim"], "off")]
     assert (training.nodes, ours.variant) == (2, "flatfold")
     assert (row.variant, row.nodes, row.reason) == ("onnxslim", nodes, reason)
-
-
-def exported(path: Path) -> Path:
-    """Two Relus and an Identity, which the training graph does without."""
-    made = chain(("x", "y"), ("y", "t"), ("t", "z"))
-    made.graph.node[1].op_type = "Identity"
-    onnx.save(made, path)
-    return path

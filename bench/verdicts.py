@@ -65,7 +65,7 @@ def launchers(
         "saved": str(folder / "saved"),
         "options": {"intra_threads": threads},
         "threads": threads,
-        "affinity": machine.affinity(),
+        "affinity": machine.cores_for(threads),
         "feeds": str(folder / "feeds.npz"),
     }
     names = (BASE, SAME, SLOWED, BASE + AGAIN)
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--model", default="repvgg_a0")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--budget", type=float, default=Plan.budget_s, help="seconds for each")
-    parser.add_argument("--threads", type=int, default=machine.physical_cores())
+    parser.add_argument("--threads", type=int, default=len(machine.physical_cores()))
     asked = parser.parse_args()
     plan = Plan(budget_s=asked.budget)
     told: dict[str, Counter[str]] = {name: Counter() for name in WANTED}

@@ -89,15 +89,28 @@ def warnings(before: State, after: State) -> list[str]:
 
 
 def affinity() -> list[int]:
-    """The cores that this process, and so every worker, may use; empty where it is not told."""
+    """The cores that this process may use; empty where it is not told."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def physical_cores() -> int:
-    """Those that this process may use; two threads on one of them take it from each other."""
-    places = (_CPUS / f"cpu{core}/topology/thread_siblings_list" for core in affinity())
-    siblings = {_text(place).strip() for place in places}
-    return len(siblings) if siblings and "" not in siblings else cores()
+def physical_cores() -> list[int]:
+    """One of `affinity` for each core that there really is: two on one take it from each other."""
+    found: dict[str, int] = {}
+    for core in affinity():
+        siblings = _text(_CPUS / f"cpu{core}/topology/thread_siblings_list").strip()
+        found.setdefault(siblings or f"cpu{core}", core)
+    return list(found.values())
+
+
+def cores_for(threads: int) -> list[int]:
+    """The cores that every worker may use.
+
+    No more than it has threads: each of two programs stays for seconds on the core where it began,
+    and what disturbs that one would not disturb the other. The last ones, as the first have the
+    system's own work to do.
+    """
+    physical = physical_cores()
+    return physical[-threads:] if threads <= len(physical) else affinity()
 
 
 def environment(before: State, after: State, facts: Mapping[str, Any]) -> dict[str, Any]:

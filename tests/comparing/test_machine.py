@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_a_loaded_or_hot_machine_is_told() -> None:
     assert "heat 4 times" in machine.warnings(IDLE, hot)[0]
     unknown = State(None, None, None, ())
     assert machine.warnings(unknown, unknown) == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores"), [(1, [5]), (2, [4, 5]), (3, [1, 4, 5]), (4, [1, 2, 4, 5, 6])]
+)
+def test_workers_have_no_more_cores_than_threads(
+    threads: int, cores: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 1 is the sibling of 2, and 5 that of 6; what 4 is, the system does not tell."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {6, 5, 4, 2, 1}, raising=False)
+    monkeypatch.setattr(machine, "_CPUS", tmp_path)
+    for core, siblings in {1: "1-2", 2: "1-2", 5: "5-6", 6: "5-6"}.items():
+        place = tmp_path / f"cpu{core}/topology/thread_siblings_list"
+        place.parent.mkdir(parents=True)
+        place.write_text(f"{siblings}\n")
+    assert machine.physical_cores() == [1, 4, 5]
+    assert machine.cores_for(threads) == cores
+
+
+def test_cores_are_left_to_a_system_that_tells_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert machine.physical_cores() == machine.cores_for(1) == []
 
 
 def test_the_environment_is_plain_json() -> None:

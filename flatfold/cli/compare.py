@@ -45,7 +45,7 @@ Against = Annotated[
     ),
 ]
 Rounds = Annotated[
-    int | None, typer.Option(min=3, metavar="N", help="Rounds of fresh processes; default 5.")
+    int | None, typer.Option(min=6, metavar="N", help="An even number of rounds; default 6.")
 ]
 Budget = Annotated[
     float | None,

@@ -31,7 +31,7 @@ def compare(
     how to read or export one. `targets`: "auto" is each that runs here. `against` names what to
     compare with, of "onnxsim", "onnxslim", "onnxscript", "eager" and "torch.compile"; by default
     those that are installed. Each row is checked against the training graph. At least `rounds`
-    rounds of fresh processes (5), then more until every pair is decided, but none is begun after
+    rounds of fresh processes (6), then more until every pair is decided, but none is begun after
     `budget_s` seconds (300) for a model. `threads` are those of every engine; by default one per
     physical core that this process may use. With `explain`, the graph after each rewrite is timed,
     too, and every layer of the training graph's engine and of flatfold's. What fails is a row with

@@ -12,7 +12,6 @@ from flatfold.comparing.setting import threads
 from flatfold.comparing.view import noise, percent
 
 LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
-FEW = 5  # rounds, below which a report says that there were few
 DELTA = 0.02  # within which times are the same, unless the report says otherwise
 
 
@@ -34,8 +33,6 @@ def checks(report: Report, model: ModelReport) -> Iterator[Check]:
     doubtful = [row.name for row in model.rows if row.latency and not row.ranked]
     text = f"not shown to be right: {', '.join(doubtful)}" if doubtful else "every time is of a row"
     yield Check(not doubtful, text if doubtful else f"{text} that was shown to be right")
-    few = model.rounds < FEW
-    yield Check(not few, f"{model.rounds} rounds of fresh processes{', which is few' * few}")
     undecided = sum(pair.verdict == INCONCLUSIVE for pair in model.pairs)
     yield Check(not undecided, f"{undecided} of {len(model.pairs)} pairs are undecided")
     told_delta = report.options.get("delta")

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from flatfold.comparing import paired
 from flatfold.comparing.data import FLATFOLD, TORCH, TRAINING, ModelReport, Pair, Row
-from flatfold.comparing.fairness import FEW
 from flatfold.comparing.measuring import Plan, Record
 from flatfold.comparing.paired import Estimate
 from flatfold.proof.equivalence import Equivalence
@@ -35,8 +34,6 @@ def notes(report: ModelReport, plan: Plan) -> list[str]:
     """What a reader has to know before the times are believed."""
     found = []
     open_pairs = [pair for pair in report.pairs if pair.verdict == paired.INCONCLUSIVE]
-    if report.rounds < FEW:
-        found.append(f"{report.rounds} rounds are few: {FEW} are the fewest to be believed")
     if open_pairs:
         found.append(
             f"{len(open_pairs)} of {len(report.pairs)} pairs are undecided after "

@@ -1,10 +1,11 @@
 """The protocol: fresh processes, one block at a time, in an order that favours nobody.
 
-A round starts every variant in a process of its own, in an order rotated from round to round, and
-warms each up until it is steady. Then the blocks: all variants in that order, then all in reverse,
-and so on, so that of any two each goes first as often as the other. Only one process works at a
-time. Rounds go on until every pair is decided or the budget is spent; a variant that is in no pair
-left undecided rests meanwhile, so that the time goes where it is needed.
+A round starts every variant in a process of its own and warms each up until it is steady. Then the
+blocks: all variants in that order, then all in reverse, and so on, so that of any two each goes
+first as often as the other. The next round has the opposite order, for what depends on which was
+started first; after each two the order is rotated. Only one process works at a time. It goes on
+until every pair is decided or the budget is spent; a variant that is in no pair left undecided
+rests meanwhile, so that the time goes where it is needed.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ T = TypeVar("T")
 class Plan:
     """How much is measured.
 
-    At least `rounds` rounds, then more until every pair is decided, but none is begun after
-    `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s` seconds of
-    each variant, and up to `MORE` times as many while they all take less than `round_s` together,
-    or less than it took to start the processes: what a round of slow programs costs is spent
-    before its first block, and its ratios are as uncertain as its blocks are few. A warm-up takes
-    `warm_s` at most, or ten runs if they take longer. Blocks are short because machines change
-    their speed for a second or two: what is compared should be over before that. Times within a
-    factor of 1 + `delta` are the same.
+    At least `rounds` rounds, then two at a time until every pair is decided, but none are begun
+    after `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s`
+    seconds of each variant, and up to `MORE` times as many while they all take less than `round_s`
+    together, or less than it took to start the processes: what a round of slow programs costs is
+    spent before its first block, and its ratios are as uncertain as its blocks are few. A warm-up
+    takes `warm_s` at most, or ten runs if they take longer. Blocks are short because machines
+    change their speed for a second or two: what is compared should be over before that. Times
+    within a factor of 1 + `delta` are the same.
     """
 
-    rounds: int = 5
-    most_rounds: int = 25
+    rounds: int = 6
+    most_rounds: int = 50
     blocks: int = 8
     block_s: float = 0.05
     round_s: float = 10.0
@@ -55,11 +56,12 @@ class Plan:
         return found if budget_s is None else replace(found, budget_s=budget_s)
 
     def __post_init__(self) -> None:
-        if self.rounds < paired.FEWEST or self.blocks < 2 or self.blocks % 2:
+        fewest = 2 * paired.FEWEST
+        if self.rounds < fewest or self.rounds % 2 or self.blocks < 2 or self.blocks % 2:
             raise InputError(
-                f"expected at least {paired.FEWEST} rounds and an even number of blocks, "
+                f"expected even numbers of rounds and blocks, of rounds at least {fewest}, "
                 f"found {self.rounds} and {self.blocks}",
-                hint="leave them out: 5 rounds are the fewest to be believed",
+                hint=f"leave them out: the default is {Plan.rounds} rounds",
             )
 
 
@@ -135,14 +137,16 @@ def measure(
     """
     records = {name: Record() for name in launch}
     start, done, left = clock(), 0, set(launch)
-    while done < plan.rounds or (
-        left and done < plan.most_rounds and clock() - start < plan.budget_s
+    while (
+        done < plan.rounds
+        or done % 2
+        or (left and done < plan.most_rounds and clock() - start < plan.budget_s)
     ):
         alive = [name for name in launch if name in left and not records[name].reason]
         if not alive:
             break
-        turn = done % len(alive)
-        alive = [*alive[turn:], *alive[:turn]]
+        turn = done // 2 % len(alive)
+        alive = [*_direction([*alive[turn:], *alive[:turn]], done)]
         for record in records.values():
             if not record.reason:
                 record.samples.append([])
@@ -153,7 +157,7 @@ def measure(
             progress(f"{label} on blocks of each in turn")
             contest.run()
         done += 1
-        if done >= plan.rounds:
+        if done >= plan.rounds and done % 2 == 0:
             left = set(undecided(records))
     return Measured(records, done, not left)
 

@@ -38,7 +38,7 @@ def canned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, An
 
 def test_the_real_command_measures_and_writes(tmp_path: Path) -> None:
     write_onnx(tmp_path / "net.onnx", size=24)
-    options = ("--target", "ort-cpu", "--against", "training", "--rounds", "3", "--budget", "0")
+    options = ("--target", "ort-cpu", "--against", "training", "--rounds", "6", "--budget", "0")
     done = flatfold("compare", "net.onnx", *options, "--json", "-", "--threads", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = Report.from_json(done.stdout)
@@ -46,7 +46,7 @@ def test_the_real_command_measures_and_writes(tmp_path: Path) -> None:
     assert [row.variant for row in rows] == ["training", "flatfold"]
     assert all(row.ranked for row in rows)
     assert "flatfold ort-cpu" in done.stderr, "the table is for people"
-    assert "round 3" in done.stderr, "so is the progress"
+    assert "round 6" in done.stderr, "so is the progress"
     assert report.environment["command"].endswith("--threads 1")
 
 
@@ -86,11 +86,11 @@ def test_a_terminal_of_any_width_cuts_nothing_off(width: int) -> None:
 
 def test_what_is_asked_for_arrives(canned: list[dict[str, Any]]) -> None:
     command = "compare net.onnx net.onnx -t ort-cpu -t openvino --against onnxsim,eager"
-    assert run([*command.split(), "--rounds", "7", "--budget", "9", "--threads", "2"]) == 0
+    assert run([*command.split(), "--rounds", "8", "--budget", "9", "--threads", "2"]) == 0
     (asked,) = canned
     assert (asked["count"], asked["targets"]) == (2, ["ort-cpu", "openvino"])
     assert asked["against"] == ["onnxsim", "eager"] and asked["threads"] == 2
-    assert (asked["plan"].rounds, asked["plan"].budget_s) == (7, 9)
+    assert (asked["plan"].rounds, asked["plan"].budget_s) == (8, 9)
 
 
 @pytest.mark.parametrize(("then", "code"), [(0.0181, 5), (0.0195, 0), (0.03, 0)])
@@ -123,7 +123,8 @@ def test_the_report_is_written_and_read_again(canned: list[Any]) -> None:
         (["--json", "nowhere/new.json"], 2),
         (["--baseline", "nothing.json"], 3),
         (["--baseline", "net.onnx"], 3),
-        (["--rounds", "1"], 2),
+        (["--rounds", "4"], 2),
+        (["--rounds", "7"], 3),
     ],
 )
 def test_what_cannot_work_is_told_before_anything_is_measured(

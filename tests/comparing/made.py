@@ -7,21 +7,21 @@ from flatfold.comparing.data import ModelReport, Pair, Report, Row
 from flatfold.comparing.measuring import Plan
 from flatfold.proof.equivalence import Equivalence
 
-QUICK = Plan(rounds=3, most_rounds=3, blocks=2, block_s=0.005, round_s=0, warm_s=0.1)
+QUICK = Plan(rounds=6, most_rounds=6, blocks=2, block_s=0.005, round_s=0, warm_s=0.1)
 RIGHT = Equivalence("sampled", 1e-7, 1e-7, 1e-6, inputs=("normal",), reference="the module")
 WRONG = Equivalence("refuted", 0.5, 1e-7, 1e-6, "normal", ("normal",), "the module")
 
 
 def row(variant: str, seconds: float, equivalence: Equivalence = RIGHT, **facts: object) -> Row:
-    """Three processes of two blocks of 20 runs, all of which take that long."""
+    """Six processes of two blocks of 20 runs, all of which take that long."""
     return Row(
         variant,
         "ort-cpu",
         precision="fp32",
         equivalence=equivalence,
-        samples_s=(((seconds,) * 20,) * 2,) * 3,
-        build_s=(0.5,) * 3,
-        first_call_s=(3 * seconds,) * 3,
+        samples_s=(((seconds,) * 20,) * 2,) * 6,
+        build_s=(0.5,) * 6,
+        first_call_s=(3 * seconds,) * 6,
         **facts,  # type: ignore[arg-type]
     )
 
@@ -49,6 +49,6 @@ def report(ours: float = 0.02, name: str = "net") -> Report:
         pairs.append(Pair(a.name, b.name, ratio, word))
     noise = paired.ratio(rows[0].samples_s, rows[0].samples_s)
     model = ModelReport(
-        name, {"image": (1, 3, 8, 8)}, rows[0].name, rows, tuple(pairs), noise, 3, True, ("a note",)
+        name, {"image": (1, 3, 8, 8)}, rows[0].name, rows, tuple(pairs), noise, 6, True, ("a note",)
     )
     return Report((model,), {"processor": "a processor", "threads": 2, "affinity": [0, 1]}, {})

@@ -1,8 +1,9 @@
 """Programs that take simulated time on a machine with everything that makes timing hard.
 
-Processes of one program differ by 1 % for as long as they live, the machine slows down by 5 % over
-the measurement, for about every third second it is slower by half, one run in fifty is hit by a
-hiccup of up to ten times its length, and every run has a noise of 1 %.
+Processes of one program differ by 1 % for as long as they live, and are 1 % faster for each that
+was there before them. The machine slows down by 5 % over the measurement, for about every third
+second it is slower by half, one run in fifty is hit by a hiccup of up to ten times its length, and
+every run has a noise of 1 %.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from flatfold.comparing import paired
 from flatfold.comparing.measuring import Measured, Plan, Record, Started, measure
 
-OFFSET, DRIFT, HICCUPS, NOISE = 0.01, 0.05, 0.02, 0.01
+OFFSET, ORDER, DRIFT, HICCUPS, NOISE = 0.01, 0.01, 0.05, 0.02, 0.01
 FAST_S, SLOW_S, SLOWER = 2.0, 1.0, 1.5  # how long a speed lasts, on average, and what it costs
 
 
@@ -25,6 +26,7 @@ class Machine:
         self.rng = np.random.default_rng(seed)
         self.now = 0.0
         self.slow, self.until = False, 0.0
+        self.programs = 0  # there are now
 
     def launcher(self, seconds: float) -> Callable[[], Program]:
         return lambda: Program(self, seconds)
@@ -46,7 +48,9 @@ class Program:
 
     def __init__(self, machine: Machine, seconds: float) -> None:
         self.machine = machine
-        self.seconds = seconds * np.exp(OFFSET * machine.rng.standard_normal())
+        offset = OFFSET * machine.rng.standard_normal() - ORDER * machine.programs
+        self.seconds = seconds * np.exp(offset)
+        machine.programs += 1
 
     def start(self) -> Started:
         return Started(0.5, self.machine.run(3 * self.seconds), "fp32")
@@ -58,7 +62,7 @@ class Program:
         return [self.machine.run(self.seconds) for _ in range(runs)]
 
     def close(self) -> None:
-        pass
+        self.machine.programs -= 1
 
 
 def contest(seed: int, times: Mapping[str, float], plan: Plan) -> Measured:

@@ -15,7 +15,7 @@ from tests.comparing import made
 
 
 def changed(**facts: Any) -> ModelReport:
-    return dataclasses.replace(made.report().models[0], rounds=5, **facts)
+    return dataclasses.replace(made.report().models[0], **facts)
 
 
 def test_a_good_report_needs_none() -> None:
@@ -39,7 +39,7 @@ def test_pairs_that_are_undecided_are_counted() -> None:
         dataclasses.replace(pair, verdict="inconclusive") for pair in made.report().models[0].pairs
     ]
     (note,) = notes(changed(pairs=tuple(pairs[:2])), Plan())
-    assert note.startswith("2 of 2 pairs are undecided after 5 rounds")
+    assert note.startswith("2 of 2 pairs are undecided after 6 rounds")
 
 
 def test_drift_and_warm_ups_and_precisions() -> None:

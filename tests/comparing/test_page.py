@@ -69,7 +69,7 @@ def test_the_order_of_the_parts(tree: Element) -> None:
 def test_the_headline_has_all_that_a_speed_needs(tree: Element) -> None:
     first, second = tree.all("article")
     for told in (
-        *("0.759× the time of the training graph on ort-cpu, fp32, batch 1", "95 % interval"),
+        *("0.758× the time of the training graph on ort-cpu, fp32, batch 1", "95 % interval"),
         *("noise floor ±", "outputs sampled, graph certified", "Beside onnxsim ort-cpu, fp32"),
     ):
         assert told in first.text

@@ -22,32 +22,42 @@ def process(*medians: float) -> list[list[float]]:
 
 
 def test_exact_samples_give_an_exact_ratio() -> None:
-    a = [process(3.0, 3.3), process(6.0, 1.5), process(0.3, 3.0)]
-    b = [process(2.0, 2.2), process(4.0, 1.0), process(0.2, 2.0)]
+    a = [process(3.0, 3.3), process(6.0, 1.5), process(0.3, 3.0)] * 2
+    b = [process(2.0, 2.2), process(4.0, 1.0), process(0.2, 2.0)] * 2
     found = paired.ratio(a, b)
-    assert found is not None and (found.processes, found.blocks) == (3, 2)
+    assert found is not None and (found.processes, found.blocks) == (6, 2)
     assert [found.value, *found.interval] == pytest.approx([1.5, 1.5, 1.5])
     back = paired.ratio(b, a)
     assert back is not None and back.value == pytest.approx(1 / 1.5)
 
 
 def test_a_process_that_failed_is_left_out_of_both() -> None:
-    a = [process(3.0, 3.0)] * 4
-    b = [process(1.0), process(), process(1.0, 1.0), process(1.0, 1.0)]
+    a = [process(3.0, 3.0)] * 9
+    b = [process(1.0), process(), *[process(1.0, 1.0)] * 5, process(1.0), process(1.0)]
     found = paired.ratio(a, b)
-    assert found is not None and (found.processes, found.blocks) == (3, 1)
+    assert found is not None and (found.processes, found.blocks) == (6, 1)
     assert found.value == pytest.approx(3)
+
+
+def test_what_depends_on_which_was_started_first_cancels() -> None:
+    """By a tenth, in every second round the other way round: twice as much as what is looked for"""
+    first = [process(1.1, 1.1), process(1.0, 1.0)] * 3
+    last = [process(1.05, 1.05), process(1.155, 1.155)] * 3
+    found = paired.ratio(last, first)
+    assert found is not None
+    assert [found.value, *found.interval] == pytest.approx([1.05, 1.05, 1.05])
 
 
 def test_fewer_than_three_processes_say_nothing() -> None:
     assert paired.level([process(1.0, 1.0)] * 2) is None
-    assert paired.ratio([process(1.0)] * 3, [process(1.0)] * 2) is None
+    assert paired.ratio([process(1.0)] * 6, [process(1.0)] * 5) is None
 
 
 def test_the_interval_is_that_of_the_processes_however_many_blocks_there_are() -> None:
     """Blocks of one process say the same thing; a bootstrap over all of them would be sure."""
-    ones = [process(*[1.0] * 40)] * 5
-    offset = [process(*[1 + shift] * 40) for shift in (-0.04, -0.02, 0, 0.02, 0.04)]
+    ones = [process(*[1.0] * 40)] * 10
+    shifts = np.repeat((-0.04, -0.02, 0, 0.02, 0.04), 2)
+    offset = [process(*[1 + shift] * 40) for shift in shifts]
     found = paired.ratio(offset, ones)
     assert found is not None and found.value == pytest.approx(1)
     assert found.interval[0] < 0.96 and found.interval[1] > 1.04
@@ -112,10 +122,10 @@ def test_identical_programs_tie_and_a_slow_one_is_found() -> None:
 
 
 def test_the_interval_covers_the_truth() -> None:
-    """Of 200 measurements of 5 rounds each, about 189; a plain bootstrap covers about 160."""
+    """Of 200 measurements of 10 rounds each, about 189; a plain bootstrap covers about 160."""
     covered = 0
     for seed in range(200):
-        done = contest(seed, {"a": 0.03, "b": 0.02}, Plan(most_rounds=5))
+        done = contest(seed, {"a": 0.03, "b": 0.02}, Plan(rounds=10, most_rounds=10))
         found = paired.ratio(done.records["a"].samples, done.records["b"].samples)
         assert found is not None
         covered += found.interval[0] <= 1.5 <= found.interval[1]
@@ -124,7 +134,7 @@ def test_the_interval_covers_the_truth() -> None:
 
 def test_the_seed_decides() -> None:
     rng = np.random.default_rng(0)
-    a, b = (np.exp(rng.standard_normal((5, 8, 3))).tolist() for _ in range(2))
+    a, b = (np.exp(rng.standard_normal((10, 8, 3))).tolist() for _ in range(2))
     assert paired.ratio(a, b, seed=3) == paired.ratio(a, b, seed=3)
     assert paired.ratio(a, b, seed=3) != paired.ratio(a, b, seed=4)
     assert math.isfinite(paired.ratio(a, b, seed=3).deviation)  # type: ignore[union-attr]

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--model", default="repvgg_a0")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--budget", type=float, default=Plan.budget_s, help="seconds for each")
-    parser.add_argument("--threads", type=int, default=len(machine.physical_cores()))
+    parser.add_argument("--threads", type=int, default=machine.default_threads())
     asked = parser.parse_args()
     plan = Plan(budget_s=asked.budget)
     told: dict[str, Counter[str]] = {name: Counter() for name in WANTED}

@@ -102,6 +102,11 @@ def physical_cores() -> list[int]:
     return list(found.values())
 
 
+def default_threads() -> int:
+    """One for each core that there really is."""
+    return len(physical_cores()) or cores()
+
+
 def cores_for(threads: int) -> list[int]:
     """The cores that every worker may use.
 
@@ -119,7 +124,6 @@ def environment(before: State, after: State, facts: Mapping[str, Any]) -> dict[s
         "processor": processor(),
         "system": platform.platform(),
         "cores": cores(),
-        "affinity": affinity(),
         "governor": sorted(set(_each("cpu[0-9]*/cpufreq/scaling_governor"))),
         "before": _plain(before),
         "after": _plain(after),

@@ -38,7 +38,6 @@ def report_on(
 
     Where one of several models fails, its report has the reason.
     """
-    from flatfold.backends.environment import cores
     from flatfold.comparing import machine
     from flatfold.comparing.contest import Terms, contest
     from flatfold.comparing.variants import chosen, rivals_of
@@ -50,7 +49,7 @@ def report_on(
     wanted = None if against is None else list(against)
     if wanted is not None:
         chosen(wanted, has_module=True)  # a wrong name is told before anything is measured
-    count = threads or len(machine.physical_cores()) or cores()
+    count = machine.default_threads() if threads is None else threads
     options, places = _options(targets, count), machine.cores_for(count)
     terms = Terms(options, count, places, plan, verify, batch, image, explain)
     limits: tuple[Limit, ...] | None = None if explain else ()
@@ -73,12 +72,7 @@ def report_on(
         states.append(machine.state())
         loud = machine.warnings(states[-2], states[-1])
         models.append(replace(found, notes=(*loud, *found.notes)))
-    facts = {
-        "threads": count,
-        "affinity": places,
-        "targets": list(options),
-        "seed": plan.seed,
-    }
+    facts = {"threads": count, "affinity": places, "targets": list(options), "seed": plan.seed}
     told = machine.environment(states[0], states[-1], facts)
     asked = {**asdict(plan), "verify": verify, "against": wanted, "explain": explain}
     return Report(tuple(models), told, asked, limits or ())

@@ -61,13 +61,14 @@ def test_workers_have_no_more_cores_than_threads(
         place = tmp_path / f"cpu{core}/topology/thread_siblings_list"
         place.parent.mkdir(parents=True)
         place.write_text(f"{siblings}\n")
-    assert machine.physical_cores() == [1, 4, 5]
+    assert machine.physical_cores() == [1, 4, 5] and machine.default_threads() == 3
     assert machine.cores_for(threads) == cores
 
 
 def test_cores_are_left_to_a_system_that_tells_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert machine.physical_cores() == machine.cores_for(1) == []
+    assert machine.default_threads() == os.cpu_count()
 
 
 def test_the_environment_is_plain_json() -> None:

@@ -40,7 +40,7 @@ def test_a_process_that_failed_is_left_out_of_both() -> None:
 
 
 def test_what_depends_on_which_was_started_first_cancels() -> None:
-    """By a tenth, in every second round the other way round: twice as much as what is looked for"""
+    """By a tenth, twice as much as what is looked for, and every second round the other way."""
     first = [process(1.1, 1.1), process(1.0, 1.0)] * 3
     last = [process(1.05, 1.05), process(1.155, 1.155)] * 3
     found = paired.ratio(last, first)

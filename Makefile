@@ -39,7 +39,7 @@ report: $(STAMP)  ## time models beside other tools, as a page: MODEL="repvgg_a0
 results: $(STAMP)  ## measure docs/results.md again, on an idle machine, in some three hours: [MODEL="repvgg_a0 ..."]
 	@mkdir -p build/results
 	@set -f; for model in $${MODEL:-$(RESULTS)}; do \
-	  (cd build/results && ../../$(BIN)/python -m flatfold compare "$$model" --no-explain --budget 900 --save "$$model.json") || exit; \
+	  (cd build/results && ../../$(BIN)/python -m flatfold compare "$$model" --no-explain --budget 480 --save "$$model.json") || exit; \
 	done
 	@$(BIN)/python -m docs.results build/results/*.json
 

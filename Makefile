@@ -12,7 +12,7 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu fuzz conformance lint bench pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu fuzz replay conformance lint bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -60,6 +60,9 @@ fuzz: $(STAMP)  ## rewrite 2,000 random graphs: [SEED=number, default the time]
 	echo "seed $$seed"; \
 	$(BIN)/python -m pytest -q tests/passes/test_random_graphs.py \
 	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed"
+
+replay: $(STAMP)  ## rewrite a fixed set of graphs and compare each result with a recorded hash: [MATCH=part of a name] [UPDATE=1]
+	@$(BIN)/python -m tests.replay $${MATCH:+--match "$$MATCH"} $${UPDATE:+--update}
 
 conformance: $(STAMP)  ## the backend test suite of ONNX, with and without flatfold: [MATCH=part of a name]
 	@$(BIN)/python -m tests.conformance $${MATCH:+--match "$$MATCH"}

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 # In order of preference: `best_target` takes the first that is available.
 TARGETS: dict[str, str] = {
-    "trt": "flatfold.backends.tensorrt:trt",
-    "trt-rtx": "flatfold.backends.tensorrt:trt_rtx",
-    "ort-cuda": "flatfold.backends.ort_cuda:OrtCuda",
-    "ort-cpu": "flatfold.backends.ort:OrtCpu",
-    "openvino": "flatfold.backends.openvino:Openvino",
+    "trt": "flatfold.backends.tensorrt.engine:trt",
+    "trt-rtx": "flatfold.backends.tensorrt.engine:trt_rtx",
+    "ort-cuda": "flatfold.backends.onnxruntime.cuda:OrtCuda",
+    "ort-cpu": "flatfold.backends.onnxruntime.cpu:OrtCpu",
+    "openvino": "flatfold.backends.openvino.engine:Openvino",
 }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatfold.backends.ort_session import OrtOptions, open_session
+from flatfold.backends.onnxruntime.session import OrtOptions, open_session
 from flatfold.errors import BuildError, InputError, TargetError
 
 if TYPE_CHECKING:

@@ -10,18 +10,31 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from flatfold.backends.apart import Say, silent
-from flatfold.backends.availability import Availability
-from flatfold.backends.feeds import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
-from flatfold.backends.profiling import RunProfile
+from flatfold.backends.attribution import RunProfile
+from flatfold.backends.tensors import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
 from flatfold.errors import InputError, TargetError, TargetUnavailable
+from flatfold.system.isolated import Say, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can be used on this machine; if not, why, and what would change that.
+
+    One that is available but does not run here builds engines for other machines.
+    """
+
+    available: bool
+    reason: str
+    hint: str = ""
+    runs: bool = True
 
 
 class Backend(ABC):
@@ -145,7 +158,7 @@ class Engine(ABC):
 
         But weights above 1 GiB stay where they are. Raises InputError when it cannot be read.
         """
-        from flatfold.backends.model_file import detached
+        from flatfold.backends.store.model_file import detached
 
         model = detached(self._model())
         self._model = lambda: model
@@ -170,7 +183,7 @@ class Engine(ABC):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the engine to `folder`, all or nothing; see `bundle.save`."""
-        from flatfold.backends import bundle
+        from flatfold.backends.store import bundle
 
         self._check_open()
         bundle.save(self, folder)
@@ -245,6 +258,3 @@ def precision_of(model: ir.Model) -> str:
 
 def _bare(outputs: tuple[Any, ...]) -> Any:
     return outputs[0] if len(outputs) == 1 else outputs
-
-
-__all__ = ["Array", "Availability", "Backend", "Engine", "TensorSpec", "precision_of"]

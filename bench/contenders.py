@@ -25,10 +25,10 @@ def checked_on(path: Path) -> object:
     """The rewrites with every change checked against its bound, before any graph is run."""
     import onnx_ir as ir
 
-    from flatfold.frontend.canonicalise import canonicalise
-    from flatfold.frontend.onnx_file import read_model
+    from flatfold.frontend.canonicalize.canonicalize import canonicalise
+    from flatfold.frontend.loading.load import read_model
     from flatfold.passes import PIPELINE, Pipeline
-    from flatfold.proof.region import RegionChecks
+    from flatfold.proof.change import RegionChecks
 
     graph = read_model(path)
     canonicalise(graph)

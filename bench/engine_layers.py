@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 import flatfold
-from flatfold.backends.tensorrt import trt_rtx
+from flatfold.backends.tensorrt.engine import trt_rtx
 
 MODELS = ("repvgg_a0", "mobileone_s0", "vanillanet_5")
 HEAD = ("network", "ONNX nodes", "engine layers", "engine, MB")

@@ -1,4 +1,4 @@
-"""Measure the figures of `passes/cost.py` on this machine: what each class of operator costs.
+"""Measure the figures of `passes/cost/model.py` on this machine: what each class of operator costs.
 
     .venv/bin/python bench/operator_costs.py                       every figure beside the profile's
     .venv/bin/python bench/operator_costs.py --class depthwise     one class only
@@ -23,8 +23,16 @@ from operator_graphs import Chain, Timer, between_layers
 from rich.console import Console
 from rich.table import Table
 
-from flatfold.passes import cost
-from flatfold.passes.geometry import Geometry
+from flatfold.passes.cost.model import (
+    LANES,
+    Cost,
+    copy_cost,
+    elementwise_cost,
+    mac_rate,
+    stencil_cost,
+)
+from flatfold.passes.cost.profiles import ORT_CPU, PROFILES, Profile
+from flatfold.passes.stencil.geometry import Geometry
 
 MAPS = ((64, 56), (128, 28), (512, 14), (1024, 7))
 MOST_WEIGHTS = 3_000_000  # of one layer; chains of larger ones would no longer fit the cache
@@ -69,18 +77,18 @@ class Case:
     def is_layer(self) -> bool:
         return self.kind in ("Conv", "ConvTranspose", "MatMul")
 
-    def estimate(self, profile: cost.Profile) -> cost.Cost:
+    def estimate(self, profile: Profile) -> Cost:
         """What the cost model says."""
         c, pixels = self.channels, self.size**2
         if self.figure == "copies":
-            once = cost.of_copy(c, pixels, profile)
+            once = copy_cost(c, pixels, profile)
             return once if self.kind == "Gather" else once + once
         if not self.is_layer:
-            return cost.of_elementwise(c, pixels, profile, reads=2 if self.kind == "Add" else 1)
+            return elementwise_cost(c, pixels, profile, reads=2 if self.kind == "Add" else 1)
         out = pixels * (4 if self.kind == "ConvTranspose" else 1)
-        return cost.of_stencil(self.geometry, True, False, out, profile)
+        return stencil_cost(self.geometry, True, False, out, profile)
 
-    def found(self, seconds: float, profile: cost.Profile) -> float | None:
+    def found(self, seconds: float, profile: Profile) -> float | None:
         """The profile's figure that would give this time; None where the time does not say."""
         if self.figure == "node":
             return seconds
@@ -89,7 +97,7 @@ class Case:
             overhead = estimate.nodes * profile.node
             moved = (estimate.seconds - overhead) * getattr(profile, self.figure)
             return moved / max(seconds - overhead, 1e-9)
-        rate = cost.rate(self.geometry, profile)
+        rate = mac_rate(self.geometry, profile)
         left = seconds - (estimate.seconds - estimate.macs / rate)
         if left < LEAST * seconds:
             return None
@@ -125,7 +133,7 @@ def layers(channels: int, size: int) -> list[Case]:
     made = [
         Case("pointwise", conv, c, size),
         Case("product", "MatMul", c, size),
-        *(Case("dense", conv, c, size, (3, 3), c // wide) for wide in (c, cost.LANES)),
+        *(Case("dense", conv, c, size, (3, 3), c // wide) for wide in (c, LANES)),
         *(Case("thin", conv, c, size, (3, 3), c // wide) for wide in (2, 4, 8)),
         *(Case("depthwise", conv, c, size, kernel, c) for kernel in kernels),
         *(Case("dilated", conv, c, size, (3, 3), 1, d) for d in (2, 3)),
@@ -136,7 +144,7 @@ def layers(channels: int, size: int) -> list[Case]:
     return [
         case
         for case in made
-        if case.estimate(cost.ORT_CPU).parameters < MOST_WEIGHTS and max(case.kernel) <= 2 * size
+        if case.estimate(ORT_CPU).parameters < MOST_WEIGHTS and max(case.kernel) <= 2 * size
     ]
 
 
@@ -166,7 +174,7 @@ def measured(cases: Sequence[Case], rounds: int, target: str) -> dict[Case, tupl
 
 
 def figures(
-    found: Mapping[Case, tuple[float, float]], profile: cost.Profile
+    found: Mapping[Case, tuple[float, float]], profile: Profile
 ) -> dict[str, tuple[float, float | None]]:
     """By name of the figure: (what the profile says, the median of what the cases say)."""
     said: dict[str, list[float]] = {}
@@ -174,7 +182,7 @@ def figures(
     for case, (least, _) in found.items():
         name, wide = case.figure, case.figure == "depthwise"
         name = f"depthwise, {case.kernel[1]} wide" if wide else name
-        stated[name] = cost.rate(case.geometry, profile) if wide else getattr(profile, name)
+        stated[name] = mac_rate(case.geometry, profile) if wide else getattr(profile, name)
         figure = case.found(least, profile)
         said.setdefault(name, []).extend([] if figure is None else [figure])
     return {
@@ -193,7 +201,7 @@ def told(name: str, figure: float | None) -> str:
     return f"{figure / 1e9:.1f} {'GB/s' if name in ('bandwidth', 'copies') else 'GMAC/s'}"
 
 
-def tables(found: Mapping[Case, tuple[float, float]], profile: cost.Profile) -> list[Table]:
+def tables(found: Mapping[Case, tuple[float, float]], profile: Profile) -> list[Table]:
     cases = Table(title="Cases", title_justify="left")
     for column in ("operator", "least", "median", "cost model", "figure"):
         cases.add_column(column, justify="left" if column == "operator" else "right")
@@ -218,7 +226,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     cases = [case for case in CASES if given.figure in (None, case.figure)]
-    profile = cost.PROFILES[given.target]
+    profile = PROFILES[given.target]
     found = measured(cases, given.rounds, given.target)
     if given.json:
         rows = [

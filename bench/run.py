@@ -30,10 +30,10 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from flatfold.backends.timing import Timing, measure, ratio
-from flatfold.frontend.canonicalise import canonicalise
-from flatfold.resolve import resolve
-from flatfold.summary import summarise
+from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.result import summarise
+from flatfold.sources import resolve
+from flatfold.timing import Timing, interleaved_ratio, measure
 
 MODELS = ("repvgg_a0", "repvgg_b1", "vanillanet_13", "replknet_31b")
 COLLECT = "collect"  # nothing is collected while timing, and a graph is hundreds of megabytes
@@ -97,7 +97,7 @@ def _row(times: dict[str, Timing]) -> dict[str, Any]:
     sim = times["onnxsim"]
     row: dict[str, Any] = {f"{name} [s]": timing.median for name, timing in times.items()}
     for name in ("flatfold", "flatfold, checked"):
-        quotient = ratio(times[name], sim)
+        quotient = interleaved_ratio(times[name], sim)
         row[f"{name} / onnxsim"] = (quotient.value, *quotient.interval)
     return row
 
@@ -126,7 +126,7 @@ def chains(folder: Path, budget: float) -> list[dict[str, Any]]:
         {
             "nodes": length,
             "seconds": times[str(length)].median,
-            "time over 1,000": ratio(times[str(length)], base).value,
+            "time over 1,000": interleaved_ratio(times[str(length)], base).value,
             "exponent": _exponent(times[str(length)].median / base.median, length / CHAINS[0]),
         }
         for length in CHAINS

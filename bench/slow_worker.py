@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from flatfold.comparing import worker
+from flatfold.benchmark.measure import worker
 
 SLOWER = 0.1
 

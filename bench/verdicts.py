@@ -18,14 +18,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from flatfold.backends.feeds import specs_of
-from flatfold.backends.model_file import write_model
-from flatfold.backends.sizes import drawn, shapes_of
-from flatfold.comparing import arrays, machine, paired, process
-from flatfold.comparing.judging import AGAIN
-from flatfold.comparing.measuring import Plan, Record, measure
-from flatfold.comparing.process import Process
-from flatfold.resolve import resolve
+from flatfold import timing
+from flatfold.backends.store.model_file import write_model
+from flatfold.backends.tensors import drawn, shapes_of, specs_of
+from flatfold.benchmark.checks import AGAIN
+from flatfold.benchmark.machine import machine
+from flatfold.benchmark.measure import arrays, process
+from flatfold.benchmark.measure.process import Process
+from flatfold.benchmark.measure.protocol import Plan, Record, measure
+from flatfold.sources import resolve
 
 process.MODULE = "bench.slow_worker"
 BASE, SAME, SLOWED = "training", "identical", "slowed"
@@ -34,20 +35,20 @@ WANTED = {SAME: "same", SLOWED: "slower"}
 
 def verdicts(records: Mapping[str, Record], plan: Plan) -> dict[str, str]:
     """What is said of each variant beside the graph as it is."""
-    noise = paired.ratio(records[BASE].samples, records[BASE + AGAIN].samples)
+    noise = timing.ratio(records[BASE].samples, records[BASE + AGAIN].samples)
     reach = 0.0 if noise is None else noise.deviation
     found = {}
     for name in WANTED:
-        ratio = paired.ratio(records[name].samples, records[BASE].samples)
+        ratio = timing.ratio(records[name].samples, records[BASE].samples)
         known = ratio is not None
-        found[name] = paired.verdict(ratio, noise=reach, delta=plan.delta) if known else "none"
+        found[name] = timing.verdict(ratio, noise=reach, delta=plan.delta) if known else "none"
     return found
 
 
 def undecided(records: Mapping[str, Record], plan: Plan) -> set[str]:
     """As in `flatfold compare`, which stops at any answer and not at the right one."""
     words = verdicts(records, plan)
-    still = {name for name, word in words.items() if word == paired.INCONCLUSIVE}
+    still = {name for name, word in words.items() if word == timing.INCONCLUSIVE}
     return still | {BASE, BASE + AGAIN} if still else still
 
 

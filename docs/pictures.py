@@ -14,9 +14,9 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 import flatfold
-from flatfold.comparing.drawing import Box, Edge, svg
-from flatfold.comparing.page.sketches import KINDS
-from flatfold.comparing.sketches import sketch_of
+from flatfold.benchmark.explain.graphs import sketch_of
+from flatfold.benchmark.html.blocks import KINDS
+from flatfold.benchmark.html.graph_layout import Box, Edge, svg
 from flatfold.models import (
     acnet,
     convnext,

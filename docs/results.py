@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flatfold.comparing import setting, view
-from flatfold.comparing.data import ModelReport, Report
-from flatfold.comparing.markdown import escape, markdown, table
+from flatfold.benchmark.report import ModelReport, Report
+from flatfold.benchmark.views import facts, sentences
+from flatfold.benchmark.views.markdown import escape, markdown, table
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -25,7 +25,7 @@ def take(path: Path) -> None:
     """Keeps a report, without what its command says of the folders of a machine."""
     report = Report.from_json(path.read_text("utf-8"))
     told = report.to_dict()
-    told["environment"]["command"] = setting.command(report)
+    told["environment"]["command"] = facts.command(report)
     text = json.dumps(told, separators=(",", ":"), allow_nan=False)
     (MEASURED / path.name).write_text(f"{text}\n", "utf-8")
 
@@ -44,16 +44,16 @@ def details(reports: Sequence[Report]) -> str:
 def overview(reports: Sequence[Report]) -> str:
     """A line a model: how long flatfold takes beside the training graph, on each target."""
     models = [model for report in reports for model in report.models]
-    targets = dict.fromkeys(found.target for m in models for found in view.headlines(m))
+    targets = dict.fromkeys(found.target for m in models for found in sentences.headlines(m))
     rows = ([escape(m.model), *(_cell(m, target) for target in targets)] for m in models)
     return f"\n{table(('model', *targets), rows)}\n\n"
 
 
 def _cell(model: ModelReport, target: str) -> str:
-    found = next((found for found in view.headlines(model) if found.target == target), None)
+    found = next((found for found in sentences.headlines(model) if found.target == target), None)
     if found is None or found.pair is None:
         return "" if found is None else found.verdict
-    return f"{view.times(found.pair.ratio)} {found.verdict}"
+    return f"{sentences.times(found.pair.ratio)} {found.verdict}"
 
 
 def write(path: Path, text: str) -> None:

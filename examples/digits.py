@@ -27,14 +27,14 @@ from torch import Tensor, nn
 
 import flatfold
 from flatfold.backends import load_backend
-from flatfold.backends.timing import measure, ratio
-from flatfold.frontend.weights import load_weights
+from flatfold.frontend.pytorch.weights import load_weights
 from flatfold.models.convnext import convnext
 from flatfold.models.mobileone import mobileone
 from flatfold.models.repvgg import repvgg
 from flatfold.models.schedule import SlopeSchedule
 from flatfold.models.swnet import swnet
 from flatfold.models.vanillanet import vanillanet
+from flatfold.timing import interleaved_ratio, measure
 
 STORED = Path(__file__).with_name("digits")
 SIZE, CLASSES, HELD_OUT = 32, 10, 4
@@ -115,7 +115,7 @@ def row(name: str, module: nn.Module, images: Tensor, labels: Tensor) -> tuple[s
         after = np.argmax(engine(x), axis=1)
         one = {engine.inputs[0].name: x[:1]}
         times = measure({"a": training.bind(one), "b": engine.bind(one)}, budget_s=2.0)
-    faster = ratio(times["a"], times["b"])
+    faster = interleaved_ratio(times["a"], times["b"])
     kept = held_out(len(labels)).numpy()
     right = [np.mean((found == labels.numpy())[kept]) for found in (before, after)]
     return (

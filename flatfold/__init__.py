@@ -8,16 +8,9 @@ Importing the package loads no framework and no engine.
 
 from __future__ import annotations
 
-from flatfold.comparing import compare
-from flatfold.driver import (
-    compile,
-    create_model,
-    list_models,
-    load,
-    optimize,
-)
+from flatfold.api import compile, create_model, list_models, load, optimize, reduce, verify
+from flatfold.benchmark import compare
 from flatfold.errors import FlatfoldError
-from flatfold.pairs import reduce, verify
 from flatfold.result import Optimized
 
 __version__ = "0.1.0"

@@ -14,9 +14,9 @@ from flatfold.cli.cache import app as cache
 from flatfold.cli.catalogue import models, targets
 from flatfold.cli.compare import compare
 from flatfold.cli.compile import compile
+from flatfold.cli.exit_codes import Escaping, exit_code_of
 from flatfold.cli.explain import explain
 from flatfold.cli.inspect import inspect
-from flatfold.cli.process import Escaping, exit_code_of
 from flatfold.cli.reduce import reduce
 from flatfold.cli.report import report
 from flatfold.cli.verify import verify

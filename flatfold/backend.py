@@ -102,7 +102,7 @@ class FlatfoldBackend(OrtBackend):
     @classmethod
     def optimized(cls, model: onnx.ModelProto) -> Optimized:
         """What `prepare` runs in the place of `model`."""
-        from flatfold.driver import optimize
+        from flatfold.api import optimize
 
         return optimize(model, verify="off", target="ort-cpu")
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from flatfold.escaping import one_line
+from flatfold.text import one_line
 
 
 class FlatfoldError(Exception):

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from flatfold.errors import InputError
-from flatfold.frontend.export import export_module
-from flatfold.frontend.external_data import MAX_WEIGHTS, Allowed
-from flatfold.frontend.onnx_file import from_proto, read_model
-from flatfold.frontend.tensors import own_tensors
-from flatfold.frontend.weights import load_weights
+from flatfold.frontend.loading.external_data import MAX_WEIGHTS, Allowed
+from flatfold.frontend.loading.load import from_proto, read_model
+from flatfold.frontend.loading.tensors import own_tensors
+from flatfold.frontend.pytorch.export import export_module
+from flatfold.frontend.pytorch.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import nn

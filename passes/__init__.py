@@ -10,10 +10,10 @@ from flatfold.passes.hoist_activations import HoistActivations
 from flatfold.passes.merge_branches import MergeBranches
 from flatfold.passes.pipeline import Pipeline
 from flatfold.passes.remark import Remark
-from flatfold.passes.rewrite import Change, Exchange, Rewrite
+from flatfold.passes.rewrite import Change, LocalRewrite, Rewrite
 from flatfold.passes.trim_kernels import TrimKernels
 
-PIPELINE: tuple[type[Rewrite | Exchange], ...] = (
+PIPELINE: tuple[type[Rewrite | LocalRewrite], ...] = (
     FoldBatchNorm,
     MergeBranches,
     ComposeConvs,
@@ -23,4 +23,4 @@ PIPELINE: tuple[type[Rewrite | Exchange], ...] = (
     HoistActivations,
 )
 
-__all__ = ["PIPELINE", "Change", "Exchange", "Pipeline", "Remark", "Rewrite"]
+__all__ = ["PIPELINE", "Change", "LocalRewrite", "Pipeline", "Remark", "Rewrite"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flatfold.passes.region import COMPOSE, Region
-from flatfold.passes.rewrite import Rewrite
+from flatfold.passes.rewrite import COMPOSE, Region, Rewrite
 
 
 class ComposeConvs(Rewrite):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import cost, layout
-from flatfold.passes.affine import Affine, Term
-from flatfold.passes.constants import carried
-from flatfold.passes.cost import Cost, Profile
-from flatfold.passes.draft import Lowered, Names, again
-from flatfold.passes.geometry import Decline, compose
-from flatfold.passes.kernels import Array, zeros_of
-from flatfold.passes.operators import meaning
-from flatfold.passes.picks import Index
-from flatfold.passes.reading import Applied, source, with_channels
-from flatfold.passes.region import Region
-from flatfold.passes.rewrite import Exchange, Proposal
-from flatfold.passes.rounding import within_range
-from flatfold.passes.sharing import shared
-from flatfold.passes.stencil import Stencil, plus, present, rows
-from flatfold.passes.writer import Writer
+from flatfold.passes.cost.model import Cost, stencil_cost
+from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.decline import Decline
+from flatfold.passes.lowering.emit import Emitter
+from flatfold.passes.lowering.rounding import within_range
+from flatfold.passes.reading.affine import Affine, Term
+from flatfold.passes.reading.layout import make_term, sizes_read
+from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.node import (
+    clip_limits,
+    number,
+    pixel_count,
+    rank,
+    source,
+    why_shared,
+    with_channels,
+)
+from flatfold.passes.reading.operators import meaning
+from flatfold.passes.reading.pooling import filled_window
+from flatfold.passes.rewrite import LocalRewrite, Names, Proposal, Region, Replacement, clone_onto
+from flatfold.passes.stencil.channels import ChannelIndex
+from flatfold.passes.stencil.geometry import composed_geometry
+from flatfold.passes.stencil.kernels import Array, placeholder
+from flatfold.passes.stencil.stencil import Stencil, add_biases, nonzero_bias, select_outputs
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 
@@ -35,7 +44,7 @@ class Stage:
     stencil: Stencil | None
 
 
-class DropChannels(Exchange):
+class DropChannels(LocalRewrite):
     """W2 f(W1 x + b1) + b2 without the channels i of the middle that have W1[i] = 0.
 
     f works on each channel for itself: activations, pools, depthwise convolutions. Where channel i
@@ -73,7 +82,7 @@ class DropChannels(Exchange):
         keep = keep if len(keep) else np.zeros(1, np.int64)
         if len(keep) == len(known):
             raise Decline("TRIVIAL", "one channel has to stay")
-        writing = _Rewriting(keep, names, profile, Lowered(node.outputs[0]), last.geometry.axes)
+        writing = _Rewriting(keep, names, profile, Replacement(node.outputs[0]), last.geometry.axes)
         lowered = writing.run(node, last, stages, np.where(known, values, 0.0))
         nodes = (node, *(stage.node for stage in stages))
         form = Affine((_footprint(last, stages),), None, 0)
@@ -95,7 +104,7 @@ def _chain(value: ir.Value) -> list[Stage]:
     stages: list[Stage] = []
     while True:
         node = value.producer()
-        if node is None or shared(value) is not None:
+        if node is None or why_shared(value) is not None:
             raise Decline("NONLINEAR", "a value between is read elsewhere")
         if node.op_type in LAYERS and node.domain == "":
             found = meaning(node)
@@ -109,7 +118,9 @@ def _chain(value: ir.Value) -> list[Stage]:
                 raise Decline("NONLINEAR", "groups keep their channels")
         else:
             stages.append(Stage(node, None))
-            carried(node, np.zeros(1))  # raises Decline if it does more than one channel at a time
+            constant_through(
+                node, np.zeros(1)
+            )  # raises Decline if it does more than one channel at a time
         value = source(node)
 
 
@@ -127,7 +138,7 @@ def _constants(stages: list[Stage]) -> Array:
     for stage in reversed(stages):
         if stage.stencil is None:
             assert values is not None
-            values = carried(stage.node, values)
+            values = constant_through(stage.node, values)
             continue
         f = stage.stencil
         bias = np.zeros(f.geometry.outputs) if f.bias is None else f.bias
@@ -150,13 +161,13 @@ def _is_padded(f: Stencil) -> bool:
 class _Rewriting:
     """Writes the layers again, on the channels `keep` only."""
 
-    keep: Index
+    keep: ChannelIndex
     names: Names
     profile: Profile
-    done: Lowered
+    done: Replacement
     axes: int
 
-    def run(self, node: ir.Node, last: Stencil, stages: list[Stage], values: Array) -> Lowered:
+    def run(self, node: ir.Node, last: Stencil, stages: list[Stage], values: Array) -> Replacement:
         """Every node from the first layer to the last; `values` are those of what goes."""
         try:
             value = source(stages[-1].node)
@@ -172,10 +183,10 @@ class _Rewriting:
     def _stage(self, stage: Stage, value: ir.Value, is_first: bool) -> ir.Value:
         if stage.stencil is None:
             shape = with_channels(stage.node.outputs[0], len(self.keep), self.axes)
-            node = again(stage.node, value, shape, self.names)
+            node = clone_onto(stage.node, value, shape, self.names)
             self.done.nodes.append(node)
             return node.outputs[0]
-        f = rows(stage.stencil, self.keep)
+        f = select_outputs(stage.stencil, self.keep)
         return self._layer(stage.node, f if is_first else replace(f, pick=None, width=0), value)
 
     def _last(self, last: Stencil, values: Array) -> Stencil:
@@ -183,14 +194,14 @@ class _Rewriting:
         taps = tuple(range(2, last.weight.ndim))
         sums = last.weight[:, gone].sum(axis=taps, dtype=np.float64)
         shape = replace(last.geometry, inputs=len(self.keep))
-        bias = plus(last.bias, present(sums @ values[gone]))
+        bias = add_biases(last.bias, nonzero_bias(sums @ values[gone]))
         return Stencil(shape, last.weight[:, self.keep], bias)
 
     def _layer(self, node: ir.Node, f: Stencil, value: ir.Value) -> ir.Value:
         axes = f.geometry.axes
-        pixels = cost.positions(layout.sizes_of(node.outputs[0], axes))
-        writer = Writer(node.outputs[0], self.names, self.profile, pixels)
-        term = Term(value, replace(f, bias=None), layout.sizes_of(source(node), axes))
+        pixels = pixel_count(sizes_read(node.outputs[0], axes))
+        writer = Emitter(node.outputs[0], self.names, self.profile, pixels)
+        term = Term(value, replace(f, bias=None), sizes_read(source(node), axes))
         try:
             return writer.term(term, f.bias)
         finally:
@@ -205,10 +216,10 @@ def _footprint(last: Stencil, stages: list[Stage]) -> Term:
     shape = first.stencil.geometry
     for stage in reversed(stages[:-1]):
         if stage.stencil is not None:
-            shape = compose(stage.stencil.geometry, shape)
-    shape = compose(last.geometry, shape)
-    weight = zeros_of((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
-    return layout.term_of(source(first.node), Stencil(shape, weight))
+            shape = composed_geometry(stage.stencil.geometry, shape)
+    shape = composed_geometry(last.geometry, shape)
+    weight = placeholder((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
+    return make_term(source(first.node), Stencil(shape, weight))
 
 
 def _costs(
@@ -219,11 +230,74 @@ def _costs(
         if stage.stencil is None:
             continue
         shape = stage.stencil.geometry
-        pixels = cost.positions(layout.sizes_of(stage.node.outputs[0], shape.axes))
+        pixels = pixel_count(sizes_read(stage.node.outputs[0], shape.axes))
         inputs = shape.inputs if stage is stages[-1] else count
         outputs = shape.outputs if stage.node is node else count
         groups = count if shape.is_depthwise and shape.groups > 1 else 1
         fewer = replace(shape, inputs=inputs, outputs=outputs, groups=groups)
-        before += cost.of_stencil(shape, False, False, pixels, profile)
-        after += cost.of_stencil(fewer, False, False, pixels, profile)
+        before += stencil_cost(shape, False, False, pixels, profile)
+        after += stencil_cost(fewer, False, False, pixels, profile)
     return before, after
+
+
+SIXTH = float(np.float32(1 / 6))  # of HardSwish, which the standard writes as a HardSigmoid
+
+
+def constant_through(node: ir.Node, values: Array) -> Array:
+    """One number per channel through the node, NaN staying NaN. Raises Decline if it mixes them."""
+    rule = CHANNELWISE.get(node.op_type) if node.domain == "" else None
+    if rule is None or len(node.outputs) > 1 or rank(source(node)) < 2:
+        raise Decline("NONLINEAR", f"{node.op_type} may mix channels")
+    with np.errstate(all="ignore"):
+        found: Array = rule(node, values)
+    return found
+
+
+def _leaky_relu(node: ir.Node, values: Array) -> Array:
+    return np.where(values < 0, number(node, "alpha", 0.01) * values, values)
+
+
+def _clip(node: ir.Node, values: Array) -> Array:
+    limits = clip_limits(node)
+    if limits is None or any(value is not None and value.producer() for value in node.inputs[1:]):
+        raise Decline("NONLINEAR", "the limits are not constant")
+    return np.minimum(np.maximum(values, limits[0]), limits[1])
+
+
+def _hard_sigmoid(node: ir.Node, values: Array) -> Array:
+    alpha, beta = number(node, "alpha", 0.2), number(node, "beta", 0.5)
+    return np.clip(alpha * values + beta, 0.0, 1.0)
+
+
+def _average(node: ir.Node, values: Array) -> Array:
+    """A mean over padding is that of the constant and some zeros."""
+    attribute = node.attributes.get("pads")
+    padded = attribute is not None and any(attribute.as_ints())
+    if padded or "auto_pad" in node.attributes or number(node, "ceil_mode", 0) != 0:
+        return np.where(values == 0, values, np.nan)
+    return values
+
+
+def _largest(node: ir.Node, values: Array) -> Array:
+    """The largest of equal numbers, if every window holds one."""
+    try:
+        filled_window(node)
+    except Decline as why:
+        raise Decline("NONLINEAR", why.reason) from None
+    return values
+
+
+CHANNELWISE: dict[str, Callable[[ir.Node, Array], Array]] = {
+    "AveragePool": _average,
+    "Clip": _clip,
+    "GlobalAveragePool": lambda _, values: values,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda _, values: values * np.clip(SIXTH * values + 0.5, 0.0, 1.0),
+    "Identity": lambda _, values: values,
+    "LeakyRelu": _leaky_relu,
+    "MaxPool": _largest,
+    "Relu": lambda _, values: np.maximum(values, 0.0),
+    "Sigmoid": lambda _, values: 1 / (1 + np.exp(-values)),
+    "Softplus": lambda _, values: np.log1p(np.exp(values)),
+    "Tanh": lambda _, values: np.tanh(values),
+}

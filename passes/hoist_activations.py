@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from flatfold.passes import cost, layout
-from flatfold.passes.affine import Affine
-from flatfold.passes.constants import filled_window
-from flatfold.passes.cost import Profile
-from flatfold.passes.draft import Lowered, Names, again
-from flatfold.passes.elementary import stencil
-from flatfold.passes.geometry import Decline
-from flatfold.passes.kernels import zeros_of
-from flatfold.passes.ranges import clip_limits
-from flatfold.passes.reading import channels, constant, ints, known, number, source
-from flatfold.passes.region import Region
-from flatfold.passes.rewrite import Exchange, Proposal
-from flatfold.passes.sharing import shared
+from flatfold.passes.cost.model import elementwise_cost
+from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.decline import Decline
+from flatfold.passes.reading.affine import Affine
+from flatfold.passes.reading.layout import make_term
+from flatfold.passes.reading.node import (
+    channel_count,
+    clip_limits,
+    constant,
+    dims_of,
+    ints,
+    number,
+    pixel_count,
+    source,
+    why_shared,
+)
+from flatfold.passes.reading.pooling import filled_window
+from flatfold.passes.rewrite import LocalRewrite, Names, Proposal, Region, Replacement, clone_onto
+from flatfold.passes.stencil.kernels import placeholder
+from flatfold.passes.stencil.stencil import stencil
 
 LAYERS = ("Conv", "ConvTranspose")
 
 
-class HoistActivations(Exchange):
+class HoistActivations(LocalRewrite):
     """f(maxpool(x)) = maxpool(f(x)) for a function f that never falls.
 
     *Given* MaxPool - Relu (or LeakyRelu, Clip) behind a convolution. *Result* the activation right
@@ -41,17 +48,17 @@ class HoistActivations(Exchange):
         kernel = ints(pool, "kernel_shape", ())
         strides, dilations, begin, end = filled_window(pool)
         looks = stencil(
-            zeros_of((channels(data), 1, *kernel)),
-            groups=channels(data),
+            placeholder((channel_count(data), 1, *kernel)),
+            groups=channel_count(data),
             strides=strides,
             dilations=dilations,
             begin=begin,
             end=end,
         )
-        form = Affine((layout.term_of(data, looks),), None, 0)
+        form = Affine((make_term(data, looks),), None, 0)
         region = Region(node, form, (node, pool), {}, self.name, ())
-        own = cost.of_elementwise(1, cost.positions(known(data)[1:]), profile)
-        then = cost.of_elementwise(1, cost.positions(known(node.outputs[0])[1:]), profile)
+        own = elementwise_cost(1, pixel_count(dims_of(data)[1:]), profile)
+        then = elementwise_cost(1, pixel_count(dims_of(node.outputs[0])[1:]), profile)
         return Proposal(region, _exchanged(node, pool, names), own + then, own)
 
 
@@ -73,13 +80,13 @@ def _private_producer(value: ir.Value, op_types: tuple[str, ...]) -> ir.Node:
     node = value.producer()
     if node is None or node.domain != "" or node.op_type not in op_types:
         raise Decline("NONLINEAR", "nothing that it could move to")
-    if shared(value) is not None:
+    if why_shared(value) is not None:
         raise Decline("NONLINEAR", f"{value.name} is read elsewhere")
     return node
 
 
-def _exchanged(node: ir.Node, pool: ir.Node, names: Names) -> Lowered:
+def _exchanged(node: ir.Node, pool: ir.Node, names: Names) -> Replacement:
     data = source(pool)
-    first = again(node, data, data.shape, names)
-    last = again(pool, first.outputs[0], node.outputs[0].shape, names)
-    return Lowered(last.outputs[0], [first, last], [])
+    first = clone_onto(node, data, data.shape, names)
+    last = clone_onto(pool, first.outputs[0], node.outputs[0].shape, names)
+    return Replacement(last.outputs[0], [first, last], [])

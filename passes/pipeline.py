@@ -14,18 +14,17 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from flatfold.errors import PassError
-from flatfold.passes import cost, virtual
-from flatfold.passes.again import lowered_again
-from flatfold.passes.cost import Cost, Profile
-from flatfold.passes.geometry import Decline
-from flatfold.passes.hints import HINTS
-from flatfold.passes.lift import Lifter
-from flatfold.passes.lower import Lowered, Names, lower
-from flatfold.passes.pricing import cost_as_it_is
-from flatfold.passes.reading import Applied, Summed
-from flatfold.passes.region import Region
-from flatfold.passes.remains import drop_dead, drop_unused, names_of
+from flatfold.passes.cost.model import Cost
+from flatfold.passes.cost.profiles import PROFILES, Profile
+from flatfold.passes.decline import Decline
+from flatfold.passes.lifting.lifter import Lifter
+from flatfold.passes.lifting.splits import close_splits, open_splits
+from flatfold.passes.lowering.emit import lower
+from flatfold.passes.lowering.plan import form_cost, nodes_cost
+from flatfold.passes.reading.deferred import origin_of
+from flatfold.passes.reading.meaning import Applied, Summed
 from flatfold.passes.remark import (
+    HINTS,
     REPLACED_KEY,
     REWRITE_KEY,
     SCOPE_KEY,
@@ -33,9 +32,53 @@ from flatfold.passes.remark import (
     census,
     origins,
 )
-from flatfold.passes.rewrite import Change, Exchange, Proposal, Rewrite
-from flatfold.passes.splits import close_splits, open_splits
-from flatfold.passes.writing import cost_of
+from flatfold.passes.rewrite import (
+    Change,
+    LocalRewrite,
+    Names,
+    Proposal,
+    Region,
+    Replacement,
+    Rewrite,
+)
+
+
+def names_of(model: ir.Model) -> set[str]:
+    """Every name in use; a body of If or Loop sees the names around it, so all are one set."""
+    names: set[str | None] = set()
+    for graph in model.graphs():
+        names.update(graph.initializers)
+        names.update(value.name for value in graph.inputs)
+        names.update(value.name for node in graph for value in node.outputs)
+    return {name for name in names if name}
+
+
+def remove_dead_code(graph: ir.Graph, values: list[ir.Value]) -> None:
+    """Remove what computed `values`, and so on upwards, if nothing reads it any more."""
+    while values:
+        node = values.pop().producer()
+        if node is None or node.graph is not graph:
+            continue
+        if any(value.uses() or value.is_graph_output() for value in node.outputs):
+            continue
+        values += [value for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+
+
+def remove_unused_initializers(graph: ir.Graph) -> None:
+    """Remove initializers that nothing reads."""
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            del graph.initializers[name]
+
+
+def replay(region: Region, allowed: frozenset[str], profile: Profile, opset: int) -> Replacement:
+    """The nodes for a region, which ends where it ended; nothing of it is in the graph yet."""
+    lifter = Lifter(allowed, profile, region.evened)
+    nodes = set(region.nodes)
+    ends = ((value, why) for value, why in region.boundaries if value.producer() not in nodes)
+    return lower(lifter.form(region.root, ends), region.output, Names(set(), opset), profile)
+
 
 TIE = 1e-9
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
@@ -49,8 +92,8 @@ Check = Callable[[Change], None]
 class Pipeline:
     """Applies rewrites until nothing changes. `check` sees every change before it is made."""
 
-    rewrites: Sequence[Rewrite | Exchange]
-    profile: Profile = field(default_factory=lambda: cost.PROFILES["default"])
+    rewrites: Sequence[Rewrite | LocalRewrite]
+    profile: Profile = field(default_factory=lambda: PROFILES["default"])
     check: Check | None = None
 
     def run(self, model: ir.Model) -> list[Remark]:
@@ -98,7 +141,7 @@ class _Sweep:
         self.pipeline = pipeline
         self.graph = graph
         self.by_kind = {r.kind: r for r in pipeline.rewrites if isinstance(r, Rewrite)}
-        self.exchanges = [r for r in pipeline.rewrites if isinstance(r, Exchange)]
+        self.exchanges = [r for r in pipeline.rewrites if isinstance(r, LocalRewrite)]
         self.lifter = Lifter(frozenset(self.by_kind), pipeline.profile)
         self.default = pipeline.rewrites[0].name if pipeline.rewrites else ""
         self.names = names
@@ -115,7 +158,7 @@ class _Sweep:
             for exchange in self.exchanges:
                 if node.graph is not None:
                     self._exchange(exchange, node)
-        drop_unused(self.graph)
+        remove_unused_initializers(self.graph)
         return bool(self.applied)
 
     def _visit(self, node: ir.Node) -> None:
@@ -124,7 +167,7 @@ class _Sweep:
             region = self.lifter.lift(node)
             rewrite = self._rewrite_for(region)
             profile = self.pipeline.profile
-            before, after = cost_as_it_is(region, profile), cost_of(region.form, profile)
+            before, after = nodes_cost(region, profile), form_cost(region.form, profile)
             missed = replace(missed, rewrite=rewrite.name, before=before, after=after)
             told = self._note_boundaries(region, missed)
             if told and len(region.nodes) == 1:
@@ -139,13 +182,13 @@ class _Sweep:
             if _is_same(found):
                 lowered.discard()
                 raise Decline("TRIVIAL", "it already has its cheapest form")
-            self._apply(rewrite.name, found, lambda: lowered_again(region, kinds, profile, opset))
+            self._apply(rewrite.name, found, lambda: replay(region, kinds, profile, opset))
         except Decline as why:
             self._note(missed, why)
         finally:
             self.lifter.release(node)
 
-    def _exchange(self, exchange: Exchange, node: ir.Node) -> None:
+    def _exchange(self, exchange: LocalRewrite, node: ir.Node) -> None:
         missed = Remark(exchange.name, node.name or "", False, "", "")
         profile = self.pipeline.profile
         try:
@@ -167,7 +210,7 @@ class _Sweep:
             raise Decline("OFF", f"{region.kind} is switched off")
         return self.by_kind[region.kind]
 
-    def _apply(self, name: str, found: Proposal, again: Callable[[], Lowered]) -> None:
+    def _apply(self, name: str, found: Proposal, again: Callable[[], Replacement]) -> None:
         region, lowered = found.region, found.lowered
         change = Change(name, region, lowered, again)
         if self.pipeline.check is not None:
@@ -221,7 +264,7 @@ class _Sweep:
         else:
             ir.convenience.replace_all_uses_with(region.output, new.output)
             self.graph.remove(region.nodes, safe=True)
-        drop_dead(self.graph, read)
+        remove_dead_code(self.graph, read)
 
 
 def _is_same(found: Proposal) -> bool:
@@ -240,7 +283,7 @@ def _require_gain(region: Region, before: Cost, after: Cost, margin: float = 0.0
     """Less time; or as much, but for the last bits, where an operator gives its parameters away."""
     ratio = after.seconds / before.seconds if before.seconds else 1.0
     if abs(ratio - 1) < TIE:
-        given = any(virtual.origin(term.source) is not None for term in region.form.terms)
+        given = any(origin_of(term.source) is not None for term in region.form.terms)
         if given and after.parameters < before.parameters and after.nodes <= before.nodes:
             return
         raise Decline("TRIVIAL", "it already has its cheapest form")

@@ -10,7 +10,44 @@ from typing import Any
 
 import onnx_ir as ir
 
-from flatfold.passes.cost import Cost
+from flatfold.passes.cost.model import Cost
+
+HINTS: dict[str, str] = {
+    "ALONE": "put the normalisation right behind a layer that nothing else reads",
+    "ATTRIBUTE": "export the model again, and check this node with onnx.checker",
+    "AUTO-PAD": "export with explicit pads, or give the model a fixed input size",
+    "BORDER": "pad in the first of the two layers only",
+    "BORDER-BIAS": "drop the bias in front of the padding, or pad by what it makes of zero",
+    "BROADCAST": "export with fixed sizes, or with one name for dimensions that are equal",
+    "CEIL-MODE": "use ceil_mode=False, which is the same where the windows fit the map",
+    "CHANNELS": "give the branches the same channels",
+    "CONSTANT": "add or append constants by an operator of their own, behind the data",
+    "COST": "name the target that will run the model, if it is another",
+    "COUNT-PAD": "use count_include_pad=True, or pad in front of the pool",
+    "DTYPE": "fold before the model is quantised or cast, or declare the type of the value",
+    "FRACTION": "round the offsets or the grid to whole pixels",
+    "LAYOUT": "use one layout, channels first or channels last, for both operators",
+    "MATMUL": "use a weight of two axes, which torch.nn.Linear has",
+    "NONFINITE": "repair the channel that is named in the checkpoint, or prune it",
+    "NOT-CONSTANT": "make it a constant or an initializer that is no input of the graph",
+    "NOT-PER-CHANNEL": "use one number per channel, or one for all",
+    "OLD-OPSET": "export with opset 13 or later, or use onnx.version_converter",
+    "OUTPUT": "remove the output from the graph if nobody needs it",
+    "OVERFLOW": "clip the scale that is too large, or use a wider type",
+    "PAD-MODE": "pad with zeros on the spatial axes, inside the layer",
+    "SHAPE": "export with fixed sizes, or run ONNX shape inference",
+    "SHARED": "give each reader a copy of its own, if that is worth it",
+    "SIZE": "export with a fixed input size",
+    "SLICE": "use a range that runs forwards, holds something and leaves the batch alone",
+    "SOURCES": "let the branches read one value, if that was meant",
+    "STRIDE": "give the branches the same stride",
+    "TRAINING-MODE": "call model.eval() before the export",
+    "TRANSPOSED": "transpose the weight instead of the data",
+    "UNDERFLOW": "prune the channel, or use a wider type",
+    "UNPROVED": "give the input a fixed size",
+    "UPSAMPLE": "put the pointwise layer in front of the transposed one",
+}
+
 
 REWRITE_KEY, REPLACED_KEY, SCOPE_KEY = "flatfold.rewrite", "flatfold.replaced", "flatfold.scope"
 

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from flatfold.passes.region import TRIM, Region
-from flatfold.passes.rewrite import Rewrite
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from flatfold.passes.cost.model import elementwise_cost
+from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.lowering.plan import Part, form_cost, part_cost
+from flatfold.passes.reading.affine import Affine, Term
+from flatfold.passes.rewrite import TRIM, Region, Rewrite
+from flatfold.passes.stencil.channels import NO_CHANNEL, ChannelIndex
+from flatfold.passes.stencil.geometry import Sizes
+from flatfold.passes.stencil.kernels import Weight
+from flatfold.passes.stencil.stencil import Stencil
+from flatfold.passes.stencil.taps import as_channel_selection, trim, widen, widened
 
 
 class TrimKernels(Rewrite):
@@ -25,3 +39,188 @@ class TrimKernels(Rewrite):
 
     def accept(self, region: Region) -> None:
         """Every kernel of another size is work."""
+
+
+def best_size(form: Affine, profile: Profile) -> Affine:
+    """The form without what is zero: rims of kernels, and channels that no output reads.
+
+    Zeros are put there where that is faster. The same object if there is nothing of that kind.
+    """
+    terms = tuple(_best_term(term, form.pixels, profile) for term in form.terms)
+    same = all(new is old for new, old in zip(terms, form.terms, strict=True))
+    return form if same else replace(form, terms=terms)
+
+
+def _best_term(term: Term, out: int, profile: Profile) -> Term:
+    inner = trim(term.stencil)
+    thin = as_channel_selection(inner)
+    if thin is not inner:
+        costs = [part_cost(Part.of(f, term.sizes), False, out, profile) for f in (thin, inner)]
+        inner = thin if costs[0].seconds < costs[1].seconds else inner
+    found = _widened(inner, term.sizes, out, profile)
+    same = found is term.stencil or found.geometry == term.stencil.geometry
+    return term if same else replace(term, stencil=found)
+
+
+def _widened(f: Stencil, sizes: Sizes, out: int, profile: Profile) -> Stencil:
+    """A depthwise kernel with columns of zeros behind its last, if that width is so much faster."""
+    shape = f.geometry
+    if not shape.is_depthwise or shape.taps == 1 or shape.is_transposed:
+        return f
+    if min((*shape.begin, *shape.end)) < 0 or max(shape.dilations) > 1:
+        return f
+    part, width = Part.of(f, sizes), shape.kernel[-1]
+
+    def seconds(other: int) -> float:
+        changed = replace(part, shape=widened(shape, other))
+        return part_cost(changed, False, out, profile).seconds
+
+    best = min((width, *(n for n, _ in profile.depthwise if n > width)), key=seconds)
+    return f if best == width else widen(f, best)
+
+
+Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, ...]
+
+LEAST = 5  # taps along an axis, below which there is nothing to carve
+
+
+def split_sparse(form: Affine, profile: Profile) -> Affine:
+    """The form with kernels in pieces where that is cheaper; the same object if it is nowhere."""
+    for term in form.terms:
+        shape = term.stencil.geometry
+        if max(shape.kernel, default=0) < LEAST or shape.is_transposed:
+            continue
+        parts = _in_pieces(term, form.pixels, profile)
+        if parts:
+            return split_sparse(_with(form, term, parts), profile)
+        apart = _by_channels(term)
+        found = replace(_with(form, term, apart), joined=True) if apart else form
+        if apart and form_cost(found, profile).seconds < form_cost(form, profile).seconds:
+            return found
+    return form
+
+
+def _with(form: Affine, term: Term, parts: list[Stencil]) -> Affine:
+    index = next(i for i, t in enumerate(form.terms) if t is term)
+    new = [replace(term, stencil=part) for part in parts]
+    return replace(form, terms=(*form.terms[:index], *new, *form.terms[index + 1 :]))
+
+
+def _in_pieces(term: Term, out: int, profile: Profile) -> list[Stencil]:
+    """The cheapest sum of smaller kernels; none if the whole is cheapest."""
+    f = term.stencil
+    if np.all(_used(f.weight[:1])):
+        return []  # the first output uses every tap, as most do
+    best: list[Stencil] = []
+    least = part_cost(Part.of(f, term.sizes), False, out, profile).seconds
+    added = elementwise_cost(f.geometry.outputs, out, profile, reads=2).seconds
+    for boxes in _divisions(_used(f.weight)):
+        parts = _cut(f, boxes)
+        total = added * (len(parts) - 1)
+        total += sum(part_cost(Part.of(p, term.sizes), False, out, profile).seconds for p in parts)
+        if total < least:
+            best, least = parts, total
+    return best
+
+
+def _used(weight: Weight) -> Mask:
+    """Which taps any channel uses."""
+    used: Mask = np.any(weight != 0, axis=(0, 1))
+    return used
+
+
+def _divisions(used: Mask) -> Iterator[list[Box]]:
+    """Ways to cover the used taps by boxes: runs along an axis, and the two strips of a plus."""
+    everything = [slice(None)] * used.ndim
+    for axis in range(used.ndim):
+        others = tuple(a for a in range(used.ndim) if a != axis)
+        runs = _runs(used.any(axis=others))
+        if len(runs) > 1:
+            yield [(*everything[:axis], run, *everything[axis + 1 :]) for run in runs]
+    if used.ndim == 2:
+        yield from _strips(used)
+        for first, second in _strips(used.T):
+            yield [first[::-1], second[::-1]]
+
+
+def _runs(line: Mask | np.bool_) -> list[slice]:
+    used = np.atleast_1d(line)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], used, [False]]).astype(np.int8)))
+    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _strips(used: Mask) -> Iterator[list[Box]]:
+    """All rows over the columns that the narrow rows use, and the wide rows over all columns."""
+    width = used.shape[1]
+    first = np.where(used.any(axis=1), used.argmax(axis=1), width)
+    last = np.where(used.any(axis=1), width - used[:, ::-1].argmax(axis=1), 0)
+    extent = np.maximum(last - first, 0)
+    for widest in np.unique(extent)[:-1]:
+        narrow = (extent <= widest) & (extent > 0)
+        wide = np.flatnonzero(extent > widest)
+        if narrow.any():
+            columns = slice(int(first[narrow].min()), int(last[narrow].max()))
+            yield [(slice(None), columns), (slice(int(wide[0]), int(wide[-1]) + 1), slice(None))]
+
+
+def _cut(f: Stencil, boxes: list[Box]) -> list[Stencil]:
+    """The kernel in boxes; a tap in several is left to the first."""
+    shape, left = f.geometry, f.weight.copy()
+    parts = []
+    for box in boxes:
+        ranges = [s.indices(k)[:2] for s, k in zip(box, shape.kernel, strict=True)]
+        index: Box = (slice(None), slice(None), *box)
+        weight = left[index].copy()
+        left[index] = 0
+        steps = list(zip(ranges, shape.kernel, shape.dilations, strict=True))
+        geometry = replace(
+            shape,
+            kernel=weight.shape[2:],
+            begin=tuple(b - d * r[0] for b, (r, _, d) in zip(shape.begin, steps, strict=True)),
+            end=tuple(e - d * (k - r[1]) for e, (r, k, d) in zip(shape.end, steps, strict=True)),
+        )
+        parts.append(trim(replace(f, geometry=geometry, weight=weight)))
+    return parts
+
+
+def _by_channels(term: Term) -> list[Stencil]:
+    """A depthwise kernel as two, one of them for channels that use few taps; none if all do."""
+    f = term.stencil
+    if not f.geometry.is_depthwise:
+        return []
+    reach = _reach(f.weight)
+    sizes = reach.prod(axis=1)
+    if sizes.max() == sizes.min():
+        return []
+    order = np.unique(sizes)
+    splits = order[:-1] if len(order) <= 8 else np.quantile(order[:-1], np.linspace(0, 1, 8))
+    best = min(splits, key=lambda size: _taps(reach, sizes <= size))
+    small = sizes <= best
+    return [_only_channels(f, np.flatnonzero(rows).astype(np.int64)) for rows in (~small, small)]
+
+
+def _reach(weight: Weight) -> npt.NDArray[np.int64]:
+    """[channels, axes]: how far from the middle each channel's taps go, as a width."""
+    found = []
+    for axis in range(weight.ndim - 2):
+        others = tuple(a for a in range(1, weight.ndim) if a != axis + 2)
+        used = np.any(weight != 0, axis=others)
+        size = used.shape[1]
+        away = np.abs(2 * np.arange(size) - size + 1) + 1
+        found.append(np.where(used, away, 0).max(axis=1))
+    return np.stack(found, axis=1)
+
+
+def _taps(reach: npt.NDArray[np.int64], small: Mask) -> int:
+    """Multiplies a pixel, if each part has a kernel that covers all of its channels."""
+    return sum(int(rows.sum()) * int(np.prod(reach[rows].max(axis=0))) for rows in (small, ~small))
+
+
+def _only_channels(f: Stencil, channels: ChannelIndex) -> Stencil:
+    """f with zeros on the other channels, cut down to the taps of these."""
+    weight = np.zeros_like(f.weight)
+    weight[channels] = f.weight[channels]
+    pick = np.full(len(f.weight), NO_CHANNEL, np.int64)
+    pick[channels] = f.chosen[channels]
+    return trim(replace(f, weight=weight, bias=None, pick=pick, width=f.reads))

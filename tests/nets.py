@@ -19,8 +19,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from flatfold.passes import PIPELINE, Pipeline, Remark
-from flatfold.passes.cost import PROFILES
-from flatfold.proof.region import RegionChecks
+from flatfold.passes.cost.profiles import PROFILES
+from flatfold.proof.change import RegionChecks
 from tests.pools import AveragePool, MaxPool
 
 TYPES = {np.dtype(np.float64): 11, np.dtype(np.float32): 1, np.dtype(np.float16): 10}

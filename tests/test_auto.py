@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.auto import choose, decided
-from flatfold.backends.ort import OrtCpu
-from flatfold.backends.timing import Timing
+from flatfold.auto_target import choose, decided
+from flatfold.backends.onnxruntime.cpu import OrtCpu
 from flatfold.errors import BuildError
+from flatfold.timing import Timing
 from tests.backends.small_nets import make_model
 
 NEEDS = {"plain": 0, "quick": 1, "fancy": 2}

@@ -15,13 +15,13 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold import caching
+from flatfold import engine_cache
 from flatfold.backends.base import Engine
-from flatfold.backends.ort import OrtCpu
-from flatfold.compiling import Compiled, compiled
+from flatfold.backends.onnxruntime.cpu import OrtCpu
+from flatfold.compiler import Compiled, compiled
 from flatfold.errors import BuildError
 from flatfold.passes import Pipeline
-from flatfold.proof import execute
+from flatfold.proof.network import run
 from tests.backends.small_nets import Array, content
 from tests.test_keys import branches
 
@@ -46,7 +46,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return act
 
     monkeypatch.setattr(Pipeline, "run", told("rewritten", Pipeline.run))
-    monkeypatch.setattr(execute, "compare", told("proved", execute.compare))
+    monkeypatch.setattr(run, "compare", told("proved", run.compare))
     monkeypatch.setattr(OrtCpu, "build", told("built", OrtCpu.build))
     return done
 
@@ -118,14 +118,14 @@ def test_the_public_function_uses_the_folder_of_the_environment(
 
 def test_the_places_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLATFOLD_CACHE", str(tmp_path))
-    assert caching.place() == tmp_path
-    assert caching.place("") is None and caching.place("~/x") == Path("~/x").expanduser()
-    assert caching.place("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert engine_cache.place() == tmp_path
+    assert engine_cache.place("") is None and engine_cache.place("~/x") == Path("~/x").expanduser()
+    assert engine_cache.place("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
     monkeypatch.setenv("FLATFOLD_CACHE", "")
-    assert caching.place() is None
+    assert engine_cache.place() is None
     monkeypatch.delenv("FLATFOLD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert caching.place() == tmp_path / "user" / "flatfold"
+    assert engine_cache.place() == tmp_path / "user" / "flatfold"
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "swap"])

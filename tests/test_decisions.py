@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatfold.decisions import innermost, patterns
+from flatfold.explanation import innermost, patterns
 
 
 def test_places_that_differ_in_numbers_are_one_pattern_with_a_count() -> None:

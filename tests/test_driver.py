@@ -11,8 +11,8 @@ from torch import nn
 import flatfold
 from flatfold.errors import InputError, NotEquivalent, UnknownName
 from flatfold.models.initialise import initialise
-from flatfold.passes import writer
-from flatfold.passes.cost import PROFILES
+from flatfold.passes.cost.profiles import PROFILES
+from flatfold.passes.lowering import emit
 from tests.nets import Net
 
 SHAPE = (4, 10, 9)
@@ -91,9 +91,9 @@ def test_changes_are_bounded_or_certified_too(graph, verify, verdict, certified)
     ("verify", "says"), [("certify", "u\\*M"), ("bound", "u\\*M"), ("sample", "refuted")]
 )
 def test_a_wrong_rewrite_is_an_error_and_no_result(graph, verify, says, monkeypatch):
-    honest = writer.cast
+    honest = emit.cast
     monkeypatch.setattr(
-        writer, "cast", lambda *array, **how: honest(*array, **how) * np.float32(1.001)
+        emit, "cast", lambda *array, **how: honest(*array, **how) * np.float32(1.001)
     )
     with pytest.raises(NotEquivalent, match=says) as error:
         flatfold.optimize(graph, verify=verify)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flatfold import keys
-from flatfold.backends import environment
-from flatfold.backends.ort import OrtCpu
+from flatfold import engine_cache
+from flatfold.backends.onnxruntime.cpu import OrtCpu
+from flatfold.compiler import Choice
 from flatfold.frontend.source import Source
-from flatfold.rewriting import Choice
+from flatfold.system import host
 from tests.nets import Net
 
 BODY = """<ir_version: 10, opset_import: ["" : 20]>
@@ -64,7 +64,7 @@ def conditional() -> ir.Model:
 def key(model: ir.Model | None = None, name: str = "net", **options: Any) -> str:
     settings = options.pop("engine_options", {})
     source = Source(name, branches() if model is None else model, options.pop("module", None))
-    return keys.key_of(source, Choice("ort-cpu", **options), OrtCpu(), settings)
+    return engine_cache.key_of(source, Choice("ort-cpu", **options), OrtCpu(), settings)
 
 
 def test_the_same_has_the_same_key() -> None:
@@ -74,7 +74,7 @@ def test_the_same_has_the_same_key() -> None:
 
 @given(st.lists(st.text("_0123456789abcxy", min_size=1, max_size=7), min_size=40, unique=True))
 def test_what_inner_values_are_called_does_not_matter(names: list[str]) -> None:
-    expected = {make: keys.graph_hash(make()) for make in (branches, conditional)}
+    expected = {make: engine_cache.graph_hash(make()) for make in (branches, conditional)}
     for make, found in expected.items():
         model, fresh = make(), iter(names)
         taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
@@ -82,7 +82,7 @@ def test_what_inner_values_are_called_does_not_matter(names: list[str]) -> None:
         allowed = (name for name in fresh if name not in taken)
         renamed(model, lambda name: f"before {name}")  # so that none is in the way of another
         renamed(model, lambda _, allowed=allowed: next(allowed))
-        assert keys.graph_hash(model) == found
+        assert engine_cache.graph_hash(model) == found
         assert all(v.const_value.name == v.name for vs in made.values() for v in vs)
 
 
@@ -110,7 +110,7 @@ F = ir.Function("own", "twice", "", graph=ir.Graph([], [], nodes=[], name="f"), 
 def test_any_change_of_the_graph_is_another_key(what: str) -> None:
     model = conditional()
     CHANGES[what](model)
-    assert keys.graph_hash(model) != keys.graph_hash(conditional())
+    assert engine_cache.graph_hash(model) != engine_cache.graph_hash(conditional())
 
 
 @given(st.sampled_from(["w1", "w3"]), st.integers(0, 15), st.integers(0, 31))
@@ -121,7 +121,7 @@ def test_any_bit_of_a_weight_is_another_key(name: str, element: int, bit: int) -
     array = value.const_value.numpy().copy()
     array.view(np.uint32).flat[element] ^= np.uint32(1 << bit)
     value.const_value = ir.tensor(array, name=name)
-    assert keys.graph_hash(model) != keys.graph_hash(conditional())
+    assert engine_cache.graph_hash(model) != engine_cache.graph_hash(conditional())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int32, np.bool_])
@@ -131,7 +131,7 @@ def test_the_type_of_a_weight_counts_beside_its_bytes(dtype: type) -> None:
     found = set()
     for array in zeros.values():
         model.graph.initializers["w1"].const_value = ir.tensor(array, name="w1")
-        found.add(keys.graph_hash(model))
+        found.add(engine_cache.graph_hash(model))
     assert len(found) == 2
 
 
@@ -140,13 +140,13 @@ def test_weights_in_attributes_and_of_text_count() -> None:
     for tensor in (ir.tensor(np.zeros(3, np.float32)), ir.tensor(np.ones(3, np.float32))):
         net = conditional()
         net.graph[0].attributes.add(ir.AttrTensor("value", tensor))
-        found.add(keys.graph_hash(net))
+        found.add(engine_cache.graph_hash(net))
     for text in (b"a", b"b"):
         net = conditional()
         net.graph.initializers["w1"].const_value = ir.StringTensor(
             [text], shape=ir.Shape([1]), name="w1"
         )
-        found.add(keys.graph_hash(net))
+        found.add(engine_cache.graph_hash(net))
     assert len(found) == 4
 
 
@@ -168,13 +168,13 @@ def test_any_choice_is_another_key(options: dict[str, Any]) -> None:
 
 
 def test_who_builds_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual, versions = key(), environment.versions
+    usual, versions = key(), host.versions
     changes = [
         (OrtCpu, "device", lambda self: "another processor"),
         (OrtCpu, "name", "ort-gpu"),
         (OrtCpu, "packages", ("onnxsim",)),
-        (keys, "source_hash", lambda: "another"),
-        (environment, "versions", lambda names: {**versions(names), "onnx": "0"}),
+        (engine_cache, "source_hash", lambda: "another"),
+        (host, "versions", lambda names: {**versions(names), "onnx": "0"}),
     ]
     for place, name, value in changes:
         with monkeypatch.context() as patch:
@@ -184,7 +184,7 @@ def test_who_builds_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_source_is_all_of_it() -> None:
-    keys.source_hash.cache_clear()
-    first = keys.source_hash()
-    keys.source_hash.cache_clear()
-    assert first == keys.source_hash()
+    engine_cache.source_hash.cache_clear()
+    first = engine_cache.source_hash()
+    engine_cache.source_hash.cache_clear()
+    assert first == engine_cache.source_hash()

@@ -6,12 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold import optimizing
+from flatfold import compiler
+from flatfold.compiler import Choice, Results, silent
 from flatfold.frontend.source import Source
-from flatfold.optimizing import Results, silent
-from flatfold.resolve import resolve
-from flatfold.rewriting import Choice
-from flatfold.summary import summarise
+from flatfold.result import summarise
+from flatfold.sources import resolve
 from tests.nets import Net
 
 TARGETS = ("ort-cpu", "openvino", "default")
@@ -26,13 +25,13 @@ def source(width: int) -> Source:
 def results(width: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[ir.Model], int]:
     """The graphs for the three targets, and how many of them were proved."""
     proofs = []
-    real = optimizing.optimized
+    real = compiler.optimized
 
     def counted(*given: object) -> object:
         proofs.append(1)
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(optimizing, "optimized", counted)
+    monkeypatch.setattr(compiler, "optimized", counted)
     made = Results(source(width), silent)
     found = [made.of(Choice(target)) for target in TARGETS]
     assert [result.equivalence.verdict for result in found] == ["certified"] * 3

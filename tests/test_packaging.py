@@ -84,7 +84,7 @@ def test_wheel_holds_every_module(wheel: Path) -> None:
     }
     missing = {path.as_posix() for path in sources | linked} - contents(wheel)
     assert not missing, f"not in the wheel: {sorted(missing)}"
-    assert "flatfold/passes/stencil.py" in contents(wheel)
+    assert "flatfold/passes/stencil/stencil.py" in contents(wheel)
     assert "flatfold/py.typed" in contents(wheel)
 
 

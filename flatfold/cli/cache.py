@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.streams import emit, out
-from flatfold.cli.text import age
-from flatfold.escaping import clean
-from flatfold.units import count
+from flatfold.cli.console import age, emit, out
+from flatfold.text import clean, count
 
 if TYPE_CHECKING:
-    from flatfold.backends.cache import Cache, Entry
+    from flatfold.backends.store.cache import Cache, Entry
 
 DAMAGED = 3
 SHOWN = 12  # characters of a key
@@ -121,8 +119,8 @@ def verify(
 
 
 def _opened(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
-    from flatfold.backends.cache import Cache
-    from flatfold.caching import place
+    from flatfold.backends.store.cache import Cache
+    from flatfold.engine_cache import place
 
     root = place(cache_dir)
     if root is None:
@@ -144,7 +142,7 @@ def _chosen(
 
 
 def _remove(cache: Cache | None, entries: Iterable[Entry]) -> None:
-    from flatfold.backends.staging import os_errors_as_ours
+    from flatfold.system.atomic import os_errors_as_ours
 
     if cache is not None:
         with os_errors_as_ours(cache.root):

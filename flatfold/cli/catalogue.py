@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.streams import emit, out
+from flatfold.cli.console import emit, out
 
 if TYPE_CHECKING:
     from flatfold.backends.base import Availability

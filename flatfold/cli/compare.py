@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli import report_files as files
-from flatfold.cli.streams import err, out, working
+from flatfold.cli import report as files
+from flatfold.cli.console import err, out, working
 from flatfold.errors import Inconclusive, Regression
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flatfold.comparing.data import Report
-    from flatfold.comparing.regression import Change
+    from flatfold.benchmark.baseline import Change
+    from flatfold.benchmark.report import Report
 
 STDOUT = "-"
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
@@ -97,12 +97,12 @@ def compare(
     debug: given.Debug = False,
 ) -> None:
     """Time a model as exported, rewritten by other tools, in PyTorch and by flatfold."""
-    from flatfold.comparing.measuring import Plan
-    from flatfold.comparing.reporting import report_on
-    from flatfold.comparing.saving import check_writable
+    from flatfold.benchmark.measure.protocol import Plan
+    from flatfold.benchmark.session import report_on
+    from flatfold.benchmark.views.files import check_writable
 
-    allowed, old = percent(fail_above), files.read(baseline) if baseline else None
-    files.check(save)
+    allowed, old = percent(fail_above), files.read_report(baseline) if baseline else None
+    files.check_places(save)
     if json not in (None, STDOUT):
         check_writable(Path(json))
     plan = Plan.of(rounds, budget, seed)
@@ -119,15 +119,15 @@ def compare(
             explain=explain,
             progress=progress,
         )
-    files.save([report], save)
+    files.save_reports([report], save)
     _finish(report, json, old, allowed)
 
 
 def _finish(report: Report, json: str | None, old: Report | None, allowed: float) -> None:
     """Writes and shows the report; what became slower last. Raises Regression."""
-    from flatfold.cli.bars import show
-    from flatfold.comparing.regression import changes
-    from flatfold.comparing.saving import write
+    from flatfold.benchmark.baseline import changes
+    from flatfold.benchmark.views.files import write
+    from flatfold.cli.report_table import show
 
     console = err() if json == STDOUT else out()
     if json == STDOUT:
@@ -147,7 +147,7 @@ def _finish(report: Report, json: str | None, old: Report | None, allowed: float
 
 def _judge(found: Sequence[Change], console: Console, allowed: float) -> None:
     """Shows how each row fares beside the baseline. Raises Regression."""
-    from flatfold.cli.bars import show_changes
+    from flatfold.cli.report_table import show_changes
 
     show_changes(found, console)
     failed = [change for change in found if change.failed]
@@ -177,7 +177,7 @@ def _reader(
     model: str, batch: int | None, size: str | None, weights: str | None
 ) -> Callable[[], Any]:
     from flatfold.cli.verify import graph_of
-    from flatfold.resolve import resolve
+    from flatfold.sources import resolve
 
     shape = given.input_shape(model, batch, size, False)
     return lambda: resolve(graph_of(model), input_shape=shape, weights=weights)

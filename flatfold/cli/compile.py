@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +11,89 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.engine_options import engine_options
-from flatfold.cli.latency import Latency, measure_both
-from flatfold.cli.streams import emit, out, working
-from flatfold.escaping import clean
-from flatfold.units import change, count, duration
+from flatfold.cli.console import emit, out, working
+from flatfold.cli.options import engine_options
+from flatfold.errors import FlatfoldError
+from flatfold.text import change, clean, count, duration
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized
+    from flatfold.timing import Ratio, Timing
+
+
+BUDGET_S = 4.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Both timings; `ratio` is before over after, so above 1 the rewritten graph is faster."""
+
+    before: Timing
+    after: Timing
+    ratio: Ratio
+    shapes: Mapping[str, Sequence[int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "before": _timing(self.before),
+            "after": _timing(self.after),
+            "ratio": {"value": self.ratio.value, "interval": self.ratio.interval},
+            "rounds": self.ratio.rounds,
+            "inputs": {name: list(shape) for name, shape in self.shapes.items()},
+            "environment": self.before.environment,
+        }
+
+    def verdict(self) -> str:
+        """In words; no claim where the interval of the ratio includes 1."""
+        value, (low, high) = self.ratio.value, self.ratio.interval
+        if low <= 1 <= high:
+            return f"no difference measured [{low:.2f}, {high:.2f}]"
+        if value > 1:
+            return f"{value:.2f}x faster [{low:.2f}, {high:.2f}]"
+        return f"{1 / value:.2f}x slower [{1 / high:.2f}, {1 / low:.2f}]"
+
+
+def measure_both(
+    result: Optimized,
+    target: str,
+    batch: int | None,
+    image: Sequence[int] | None,
+    options: Mapping[str, object],
+) -> Latency | str:
+    """Times both graphs on the same seeded inputs, or says why that could not be done."""
+    from flatfold.backends import load_backend
+    from flatfold.backends.tensors import drawn, shapes_of
+    from flatfold.timing import interleaved_ratio, measure
+
+    backend = load_backend(target)
+    settings = {**options, **backend.beside}
+    state = backend.availability()
+    if not state.runs:
+        return state.reason
+    try:
+        with (
+            backend.build(result.training, settings) as before,
+            backend.build(result.graph, settings) as after,
+        ):
+            shapes = shapes_of(after.inputs, batch, image)
+            feeds = drawn(after.inputs, shapes)
+            runs = {"before": before.bind(feeds), "after": after.bind(feeds)}
+            timings = measure(runs, budget_s=BUDGET_S)
+    except FlatfoldError as error:
+        return error.cause
+    pair = timings["before"], timings["after"]
+    return Latency(*pair, interleaved_ratio(*pair), shapes)
+
+
+def _timing(timing: Timing) -> dict[str, Any]:
+    return {
+        "median_s": timing.median,
+        "interval_s": timing.interval,
+        "p90_s": timing.percentile(90),
+        "first_call_s": timing.warmup[0] if timing.warmup else None,
+        "samples_s": timing.samples,
+    }
+
 
 BUILD = Path("build")
 LONGEST_NAME = 150  # a file system takes 255 bytes, of which some are ours
@@ -103,12 +178,12 @@ def compile(
     debug: given.Debug = False,
 ) -> None:
     """Build the fastest engine that computes the same function, and prove that it does."""
-    from flatfold import driver
-    from flatfold.backends.bundle import check_writable
-    from flatfold.backends.sizes import check_sizes
+    from flatfold import compiler
+    from flatfold.backends.store.bundle import check_writable
+    from flatfold.backends.tensors import check_sizes
 
     building = {
-        name: engine_options(name, threads, option or ()) for name in driver.targets_of(target)
+        name: engine_options(name, threads, option or ()) for name in compiler.targets_of(target)
     }
     chosen: dict[str, Any] = {
         "input_shape": given.input_shape(model, batch, size, dynamic_batch),
@@ -125,7 +200,7 @@ def compile(
     image = given.image_shape(size)
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
     with working() as progress:
-        made = driver.compiled(model, target, progress=progress, **chosen)
+        made = compiler.compiled(model, target, progress=progress, **chosen)
         with made.engine as engine:
             check_sizes(engine.inputs, batch, image)
             built, precision, layers = engine.target, engine.precision, engine.layers
@@ -146,7 +221,7 @@ def compile(
 
 def model_name(model: str) -> str:
     """The name that a model given on the command line will have."""
-    from flatfold.resolve import is_graph
+    from flatfold.sources import is_graph
 
     return Path(model).stem if is_graph(model) else model.rpartition(":")[2]
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.streams import emit, out, working
-from flatfold.cli.text import listing
-from flatfold.decisions import Group, Places, grouped, of_rule, patterns
-from flatfold.escaping import clean
-from flatfold.units import count, duration
+from flatfold.cli.console import emit, listing, out, working
+from flatfold.explanation import Group, Places, grouped, of_rule, patterns
+from flatfold.text import clean, count, duration
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized
@@ -48,10 +46,10 @@ def explain(
     debug: given.Debug = False,
 ) -> None:
     """Tell what was rewritten and what was not, why, and what it saves. Builds no engine."""
-    from flatfold import driver
+    from flatfold import api
 
     with working() as progress:
-        result = driver.optimize(
+        result = api.optimize(
             model,
             input_shape=given.input_shape(model, batch, size, dynamic_batch),
             dynamic_batch=dynamic_batch,

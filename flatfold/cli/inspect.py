@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.streams import emit, out
-from flatfold.escaping import clean
-from flatfold.units import count
+from flatfold.cli.console import emit, out
+from flatfold.text import clean, count
 
 Thing = Annotated[
     str,
@@ -33,7 +32,7 @@ def inspect(
 ) -> None:
     """Show the manifest of a saved engine, or the counts of an ONNX model."""
     if os.path.isdir(thing):
-        from flatfold.backends.bundle import read_manifest
+        from flatfold.backends.store.bundle import read_manifest
 
         manifest = read_manifest(thing)
         if json:
@@ -49,9 +48,9 @@ def inspect(
 
 
 def _onnx_counts(path: str, max_weights: float | None, links_inside: str | None) -> dict[str, Any]:
-    from flatfold.frontend.external_data import MAX_WEIGHTS, Allowed
-    from flatfold.frontend.onnx_file import read_model
-    from flatfold.summary import summarise
+    from flatfold.frontend.loading.external_data import MAX_WEIGHTS, Allowed
+    from flatfold.frontend.loading.load import read_model
+    from flatfold.result import summarise
 
     links = None if links_inside is None else Path(links_inside)
     model = read_model(path, Allowed(MAX_WEIGHTS if max_weights is None else max_weights, links))

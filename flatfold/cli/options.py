@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -106,7 +106,7 @@ def input_shape(
     model: str, batch: int | None, size: str | None, dynamic_batch: bool
 ) -> tuple[int, ...] | None:
     """What `optimize` takes as input_shape; None lets it decide. An ONNX model has its own."""
-    from flatfold.resolve import is_graph
+    from flatfold.sources import is_graph
 
     if is_graph(model) or (size is None and (batch is None or dynamic_batch)):
         return None
@@ -151,3 +151,17 @@ def _names(text: str) -> list[str]:
 
 def _numbers(size: str) -> tuple[int, ...]:
     return tuple(int(number) for number in size.split("x"))
+
+
+def engine_options(target: str, threads: int | None, written: Sequence[str] = ()) -> dict[str, Any]:
+    """The options of `target` for what was asked for on the command line."""
+    from flatfold.backends import load_backend
+    from flatfold.backends.options import read_options
+
+    backend = load_backend(target)
+    found = read_options(backend.options, written, target)
+    if threads is None:
+        return found
+    if not backend.threads:
+        raise typer.BadParameter(f"target {target} has no number of threads to set")
+    return {backend.threads: threads, **found}

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.streams import emit, out, working
+from flatfold.cli.console import emit, out, working
 from flatfold.cli.verify import Either, graph_of, shape_of
 from flatfold.errors import NotEquivalent
-from flatfold.escaping import clean
+from flatfold.text import clean
 
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the two small models.")
@@ -32,11 +32,11 @@ def reduce(
     debug: given.Debug = False,
 ) -> None:
     """Find the smallest part in which two models differ; exit code 4 if they do."""
-    from flatfold import pairs
+    from flatfold import api
 
     with working() as progress:
         progress("comparing")
-        found = pairs.reduce(
+        found = api.reduce(
             graph_of(model_a),
             graph_of(model_b),
             out_folder,

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli import report_files as files
-from flatfold.cli.streams import out
+from flatfold.cli.console import out
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    from flatfold.benchmark.report import Report
+
+
+Save = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write a page (.html), Markdown (.md) or data (.json) there; may be repeated.",
+    ),
+]
+
+
+def read_report(path: str) -> Report:
+    """The report in a file. Raises InputError."""
+    from flatfold.benchmark.report import Report
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot read the report: {error}", where=path) from error
+    try:
+        return Report.from_json(text)
+    except InputError as error:
+        raise InputError(error.cause, where=path, hint=error.hint) from error
+
+
+def check_places(places: Sequence[str] | None, count: int = 1) -> None:
+    """Raises InputError or OutputError now rather than after minutes of measuring."""
+    from flatfold.benchmark.views.files import check_place
+
+    for place in places or ():
+        check_place(place, count)
+
+
+def save_reports(reports: Sequence[Report], places: Sequence[str] | None) -> None:
+    """Raises OutputError."""
+    from flatfold.benchmark.views import files
+
+    for place in places or ():
+        files.save(reports, place)
+
 
 Files = Annotated[
     list[str],
@@ -16,12 +61,12 @@ Files = Annotated[
 ]
 
 
-def report(reports: Files, save: files.Save = None, debug: given.Debug = False) -> None:
+def report(reports: Files, save: Save = None, debug: given.Debug = False) -> None:
     """Show reports of flatfold compare again, and save them as one page."""
-    from flatfold.cli.bars import show
+    from flatfold.cli.report_table import show
 
-    files.check(save, len(reports))
-    found = [files.read(path) for path in reports]
-    files.save(found, save)
+    check_places(save, len(reports))
+    found = [read_report(path) for path in reports]
+    save_reports(found, save)
     for one in found:
         show(one, out())

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from flatfold.cli import options as given
-from flatfold.cli.streams import emit, out, working
+from flatfold.cli.console import emit, out, working
 from flatfold.errors import InputError, NotEquivalent
-from flatfold.escaping import clean
+from flatfold.text import clean
 
 Either = Annotated[
     str,
@@ -45,11 +45,11 @@ def verify(
     debug: given.Debug = False,
 ) -> None:
     """Compare two models, whichever tool rewrote one; exit code 4 if they differ."""
-    from flatfold import pairs
+    from flatfold import api
 
     with working() as progress:
         progress("comparing")
-        found = pairs.verify(
+        found = api.verify(
             graph_of(model_a),
             graph_of(model_b),
             verify=verify,
@@ -77,7 +77,7 @@ def shape_of(models: Iterable[str], *asked: Any) -> tuple[int, ...] | None:
 
 def graph_of(model: str) -> Any:
     """The graph inside a saved engine, after its checks; anything else as it is."""
-    from flatfold.backends.bundle import MANIFEST, load_model, read_manifest
+    from flatfold.backends.store.bundle import MANIFEST, load_model, read_manifest
 
     folder = Path(model)
     if not os.path.exists(folder / MANIFEST):
@@ -87,7 +87,7 @@ def graph_of(model: str) -> Any:
 
 def certificate_of(folder: str) -> Any:
     """The certificate in a saved engine. Raises InputError if it has none."""
-    from flatfold.backends.bundle import read_certificate, read_manifest
+    from flatfold.backends.store.bundle import read_certificate, read_manifest
 
     found = read_certificate(Path(folder), read_manifest(folder))
     if found is None:

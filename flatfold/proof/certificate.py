@@ -14,9 +14,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from flatfold.backends.skeleton import skeleton
+from flatfold.backends.store.fingerprint import skeleton
 from flatfold.errors import InputError
-from flatfold.proof.field import PRIME
+from flatfold.proof.finite_field.field import PRIME
 
 GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 KIND, SCHEMA = "flatfold-certificate", 1

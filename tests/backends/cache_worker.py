@@ -19,8 +19,8 @@ from pathlib import Path
 
 import flatfold
 from flatfold.backends.base import Engine
-from flatfold.backends.cache import Cache
-from flatfold.backends.ort import OrtCpu
+from flatfold.backends.onnxruntime.cpu import OrtCpu
+from flatfold.backends.store.cache import Cache
 from tests.backends.small_nets import build
 
 KEYS = [f"{n:02x}" * 32 for n in range(8)]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.backends.base import Engine
-from flatfold.backends.ort import OrtCpu
+from flatfold.backends.onnxruntime.cpu import OrtCpu
 
 Array = npt.NDArray[Any]
 

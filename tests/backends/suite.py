@@ -7,7 +7,7 @@ import pytest
 
 from flatfold.backends import TARGETS, load_backend
 from flatfold.backends.base import Engine
-from flatfold.backends.gpu import nvidia_gpu
+from flatfold.system.host import nvidia_gpu
 from tests.backends.small_nets import make_model
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> '

@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from flatfold.backends.apart import made_apart
 from flatfold.errors import BuildError, InputError
+from flatfold.system.isolated import made_apart
 from tests.backends.small_nets import make_model
 
 

@@ -13,8 +13,8 @@ import pytest
 
 import flatfold.backends as backends
 from flatfold.backends import TARGETS, availability_table, best_target, load_backend
-from flatfold.backends.base import Engine, TensorSpec, precision_of
-from flatfold.backends.feeds import checked_feeds
+from flatfold.backends.base import Engine, precision_of
+from flatfold.backends.tensors import TensorSpec, checked_feeds
 from flatfold.errors import InputError, TargetError, TargetUnavailable, UnknownName
 from tests.backends.small_nets import image, make_model, reference
 
@@ -181,7 +181,7 @@ def test_availability_imports_no_sdk() -> None:
     _in_fresh_process(
         "from flatfold.backends import availability_table, best_target\n"
         "availability_table(); best_target()\n"
-        "import flatfold.backends.bundle, flatfold.backends.timing\n"
+        "import flatfold.backends.store.bundle, flatfold.timing\n"
         "sdks = {'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'pycuda'}\n"
         "loaded = (sdks | {'torch', 'onnxscript', 'onnx', 'onnx_ir'}) & set(sys.modules)\n"
         "assert not loaded, loaded"

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import flatfold
-from flatfold.backends import bundle, model_file, ort
 from flatfold.backends.base import Engine
+from flatfold.backends.onnxruntime import cpu
+from flatfold.backends.store import bundle, model_file
 from flatfold.errors import InputError
 from tests.backends.small_nets import build, content, image, reference
 
@@ -42,7 +43,7 @@ def test_load_brings_everything_back(engine: Engine, saved: Path) -> None:
 def test_load_in_a_fresh_process(saved: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", image(2))
     code = (
-        "import sys, numpy as np\nfrom flatfold.backends import bundle\n"
+        "import sys, numpy as np\nfrom flatfold.backends.store import bundle\n"
         "y, mean = bundle.load(sys.argv[1])(np.load('x.npy'))\nnp.save('y.npy', y)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -180,7 +181,7 @@ def test_made_elsewhere_is_rebuilt_and_said(
     saved: Path, changed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if changed == "processor":
-        monkeypatch.setattr(ort, "processor", lambda: "another")
+        monkeypatch.setattr(cpu, "processor", lambda: "another")
     else:
         versions = json.loads((saved / "manifest.json").read_text())["versions"]
         reseal(saved, versions={**versions, "onnxruntime": "1.0"})
@@ -194,7 +195,7 @@ def test_large_weights_go_to_a_file_of_their_own(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_file, "EXTERNAL_ABOVE", 100)
-    monkeypatch.setattr(ort, "EXTERNAL_ABOVE", 100)
+    monkeypatch.setattr(cpu, "EXTERNAL_ABOVE", 100)
     engine.save(tmp_path / "net")
     assert sorted(content(tmp_path / "net")) == [
         "manifest.json",

@@ -15,7 +15,7 @@ import pytest
 
 from flatfold.__main__ import run
 from flatfold.backends.base import Engine
-from flatfold.backends.cache import STALE_S, Cache
+from flatfold.backends.store.cache import STALE_S, Cache
 from flatfold.errors import InputError, OutputError
 from tests.backends.cache_worker import KEYS
 from tests.backends.small_nets import content, image

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.backends.canonical import canonicalise
-from flatfold.backends.model_file import serialized
-from flatfold.backends.ort import OrtCpu
+from flatfold.backends.onnxruntime.cpu import OrtCpu
+from flatfold.backends.onnxruntime.determinism import canonicalise
+from flatfold.backends.store.model_file import serialized
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> '
 DIAMOND = """g (float[n] x) => (float[n] y, float[n] left) <float two = {2}, float three = {3}> {

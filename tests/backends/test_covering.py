@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.backends.covering import INPUTS, Step, covered
+from flatfold.backends.attribution import INPUTS, Step, covered
 from tests.backends.suite import HEAD
 
 BLOCK = (

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flatfold.backends import model_file
-from flatfold.backends.model_file import save_model
+from flatfold.backends.store import model_file
+from flatfold.backends.store.model_file import save_model
 from flatfold.errors import OutputError
-from flatfold.frontend.onnx_file import read_model
+from flatfold.frontend.loading.load import read_model
 from tests.backends.small_nets import make_model, weights
 
 

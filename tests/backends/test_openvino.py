@@ -10,9 +10,10 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold.backends import bundle, openvino
-from flatfold.backends.openvino import Openvino, OpenvinoEngine
-from flatfold.backends.openvino_maker import ENGINE_FILE, OpenvinoOptions, imported
+from flatfold.backends.openvino import engine as openvino
+from flatfold.backends.openvino.build import ENGINE_FILE, OpenvinoOptions, imported
+from flatfold.backends.openvino.engine import Openvino, OpenvinoEngine
+from flatfold.backends.store import bundle
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable, UnknownName
 from tests.backends.small_nets import image, make_model, reference
 from tests.backends.suite import HEAD

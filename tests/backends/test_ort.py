@@ -11,10 +11,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.backends import model_file, ort
-from flatfold.backends.base import TensorSpec
-from flatfold.backends.ort import OrtCpu, OrtEngine
-from flatfold.backends.ort_session import open_session
+from flatfold.backends.onnxruntime import cpu
+from flatfold.backends.onnxruntime.cpu import OrtCpu, OrtEngine
+from flatfold.backends.onnxruntime.session import open_session
+from flatfold.backends.store import model_file
+from flatfold.backends.tensors import TensorSpec
 from flatfold.errors import BuildError, InputError, TargetError, UnknownName
 from tests.backends.small_nets import assert_right, image, make_model
 
@@ -80,7 +81,7 @@ def test_option_values_are_checked(options: dict[str, object], expected: str) ->
 def test_a_refused_model_is_a_build_error_and_stderr_stays_quiet() -> None:
     code = (
         "import onnx_ir as ir\n"
-        "from flatfold.backends.ort import OrtCpu\n"
+        "from flatfold.backends.onnxruntime.cpu import OrtCpu\n"
         "from flatfold.errors import BuildError\n"
         f"m = ir.from_onnx_text('{HEAD} g (float[2] x) => (float[2] y) {{ y = NoSuchOp(x) }}')\n"
         "try: OrtCpu().build(m, {})\n"
@@ -178,9 +179,9 @@ def test_a_bound_call_reads_and_writes_the_same_memory() -> None:
 
 
 def test_a_model_too_large_for_memory_goes_through_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "IN_MEMORY_LIMIT", 0)
+    monkeypatch.setattr(cpu, "IN_MEMORY_LIMIT", 0)
     monkeypatch.setattr(model_file, "EXTERNAL_ABOVE", 0)
-    monkeypatch.setattr(ort, "serialized", _must_not_be_called)
+    monkeypatch.setattr(cpu, "serialized", _must_not_be_called)
     with build(make_model()) as engine:
         assert_right(engine, image(2))
 
@@ -194,11 +195,11 @@ def test_engine_bytes_do_not_depend_on_hash_order(tmp_path_factory: pytest.TempP
     folders = [tmp_path_factory.mktemp("engine") for _ in engines]
     for engine, folder in zip(engines, folders, strict=True):
         engine.write_files(folder)
-    assert len({(folder / ort.ENGINE_FILE).read_bytes() for folder in folders}) == 1
+    assert len({(folder / cpu.ENGINE_FILE).read_bytes() for folder in folders}) == 1
     x = np.random.default_rng(1).standard_normal((2, 16, 9, 9)).astype(np.float32)
-    optimised = open_session(str(folders[0] / ort.ENGINE_FILE), engines[0].options, level="disable")
+    optimised = open_session(str(folders[0] / cpu.ENGINE_FILE), engines[0].options, level="disable")
     np.testing.assert_array_equal(optimised.run(None, {"x": x})[0], engines[0](x))
-    assert all([p.name for p in folder.iterdir()] == [ort.ENGINE_FILE] for folder in folders)
+    assert all([p.name for p in folder.iterdir()] == [cpu.ENGINE_FILE] for folder in folders)
 
 
 def _branches() -> ir.Model:

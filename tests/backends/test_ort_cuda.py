@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.backends import load_backend, ort_cuda
-from flatfold.backends.model_file import serialized
-from flatfold.backends.ort_cuda import CudaOptions, OrtCuda
-from flatfold.backends.ort_session import OrtOptions, open_session
+from flatfold.backends import load_backend
+from flatfold.backends.onnxruntime import cuda
+from flatfold.backends.onnxruntime.cuda import CudaOptions, OrtCuda
+from flatfold.backends.onnxruntime.session import OrtOptions, open_session
+from flatfold.backends.store.model_file import serialized
 from flatfold.errors import BuildError, InputError, TargetUnavailable
 from tests.backends.small_nets import image, make_model, reference
 from tests.backends.suite import needed
@@ -21,8 +22,8 @@ UNUSED = {"onnxruntime": "", "onnxruntime-gpu": ""}
 
 def state(monkeypatch: pytest.MonkeyPatch, gpu: str = "", **installed: str) -> tuple[bool, str]:
     found = {**UNUSED, **{name.replace("_", "-"): version for name, version in installed.items()}}
-    monkeypatch.setattr(ort_cuda, "versions", lambda packages: found)
-    monkeypatch.setattr(ort_cuda, "nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(cuda, "versions", lambda packages: found)
+    monkeypatch.setattr(cuda, "nvidia_gpu", lambda: gpu)
     available = OrtCuda().availability()
     return available.available, f"{available.reason}; {available.hint}"
 

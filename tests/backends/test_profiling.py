@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from flatfold.backends.attribution import RunProfile
 from flatfold.backends.base import Engine
-from flatfold.backends.feeds import TensorSpec
-from flatfold.backends.profiling import RunProfile
-from flatfold.backends.tensorrt import trt_rtx
-from flatfold.backends.tensorrt_options import FLAVOURS
+from flatfold.backends.tensorrt.engine import trt_rtx
+from flatfold.backends.tensorrt.options import FLAVOURS
+from flatfold.backends.tensors import TensorSpec
 from flatfold.errors import InputError, TargetError
 from tests.backends.small_nets import Array
 from tests.backends.suite import HEAD, build, needed, targets

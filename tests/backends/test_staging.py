@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from flatfold.backends import bundle, staging
 from flatfold.backends.base import Engine
+from flatfold.backends.store import bundle
 from flatfold.errors import OutputError
+from flatfold.system import atomic
 from tests.backends.small_nets import build, content
 
 FILES = ["engine.onnx", "manifest.json", "model.onnx"]
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("where", ["flatfold.backends.bundle._render", "os.rename", "os.fsync"])
+@pytest.mark.parametrize(
+    "where", ["flatfold.backends.store.bundle._render", "os.rename", "os.fsync"]
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("replaces", [False, True])
 def test_an_interrupted_save_leaves_what_was_there(
@@ -57,7 +60,7 @@ def test_interrupted_between_the_two_renames_puts_the_old_one_back(
         rename(source, target)
 
     with monkeypatch.context() as patch, build(seed=1) as other:
-        patch.setattr(staging.os, "rename", second_fails)
+        patch.setattr(atomic.os, "rename", second_fails)
         with pytest.raises(KeyboardInterrupt):
             other.save(saved)
     assert content(saved) == before

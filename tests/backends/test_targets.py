@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.backends import bundle, load_backend
+from flatfold.backends import load_backend
 from flatfold.backends.base import Engine
+from flatfold.backends.store import bundle
 from flatfold.errors import BuildError, InputError, UnknownName
 from tests.backends.small_nets import Array, content, image, make_model
 from tests.backends.suite import HEAD, build, needed, targets

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.backends import bundle
 from flatfold.backends.base import Engine
-from flatfold.backends.gpu import nvidia_gpu
-from flatfold.backends.tensorrt import trt, trt_rtx
-from flatfold.backends.tensorrt_options import FLAVOURS, profiles
+from flatfold.backends.store import bundle
+from flatfold.backends.tensorrt.engine import trt, trt_rtx
+from flatfold.backends.tensorrt.options import FLAVOURS, profiles
 from flatfold.errors import BuildError, InputError, TargetUnavailable, UnknownName
+from flatfold.system.host import nvidia_gpu
 from tests.backends.small_nets import image, make_model
 
 pytestmark = pytest.mark.skipif(

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from flatfold.passes.cost import PROFILES, Profile
+from flatfold.passes.cost.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
 NAMES = {field.name for field in fields(Profile)} - {"name"}

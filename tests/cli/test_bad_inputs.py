@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flatfold.__main__ import run
-from flatfold.cli.process import OK
+from flatfold.cli.exit_codes import OK
 from flatfold.errors import InputError, NotEquivalent
 from tests.cli.bad_inputs import FILES, MODELS, good, raw, spoiled
 from tests.cli.running import below, flatfold

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from flatfold.__main__ import run
-from flatfold.backends import model_file
-from flatfold.cli import latency
-from flatfold.cli.text import age
+from flatfold.backends.store import model_file
+from flatfold.cli import compile
+from flatfold.cli.console import age
 from tests.cli.running import write_onnx
 from tests.cli.test_listing import SDKS, loaded_by
 
@@ -54,7 +54,7 @@ def folders(cache: Path) -> list[Path]:
 def test_a_second_compile_says_the_same(
     capsys: Read, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    monkeypatch.setattr(latency, "BUDGET_S", 0.1)
+    monkeypatch.setattr(compile, "BUDGET_S", 0.1)
     write_onnx(Path("m.onnx"))
     shown = [text(capsys, "compile", "m.onnx", "-o", "e").splitlines() for _ in range(2)]
     told = [line for line in shown[1] if line.startswith("cache ")]

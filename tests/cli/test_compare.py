@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from flatfold.__main__ import run
-from flatfold.cli.bars import show
-from flatfold.comparing import reporting
-from flatfold.comparing.data import ModelReport, Report
+from flatfold.benchmark import session
+from flatfold.benchmark.report import ModelReport, Report
+from flatfold.cli.report_table import show
+from tests.benchmark import made
 from tests.cli.running import flatfold, write_onnx
-from tests.comparing import made
 
 Read = pytest.CaptureFixture[str]
 
@@ -30,7 +30,7 @@ def canned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, An
         asked.append({"count": len(sources), "targets": targets, **options})
         return made.report()
 
-    monkeypatch.setattr(reporting, "report_on", report_on)
+    monkeypatch.setattr(session, "report_on", report_on)
     monkeypatch.chdir(tmp_path)
     write_onnx(tmp_path / "net.onnx")
     return asked
@@ -140,7 +140,7 @@ def test_a_model_that_was_not_measured_does_not_lose_the_others(
 ) -> None:
     lost = ModelReport("gone", {}, reason="no such file")
     both = dataclasses.replace(made.report(), models=(lost, *made.report().models))
-    monkeypatch.setattr(reporting, "report_on", lambda *_, **__: both)
+    monkeypatch.setattr(session, "report_on", lambda *_, **__: both)
     assert run(["compare", "gone.onnx", "net.onnx", "--json", "new.json"]) == 7
     assert Report.from_json(Path("new.json").read_text()) == both
     printed = capsys.readouterr()
@@ -153,7 +153,7 @@ def test_names_from_a_report_cannot_act_on_the_terminal(
     canned: list[Any], capsys: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hostile = made.report(name="a\x1b[2Jb")
-    monkeypatch.setattr(reporting, "report_on", lambda *_, **__: hostile)
+    monkeypatch.setattr(session, "report_on", lambda *_, **__: hostile)
     Path("old.json").write_text(json.dumps(hostile.to_dict()))
     assert run(["compare", "net.onnx", "--baseline", "old.json"]) == 0
     assert "\x1b" not in capsys.readouterr().out

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from flatfold.__main__ import run
-from flatfold.cli.interrupts import interruptible
-from flatfold.cli.process import exit_code_of
+from flatfold.cli.console import interruptible
+from flatfold.cli.exit_codes import exit_code_of
 from flatfold.errors import BuildError, InputError, NotEquivalent
 from tests.cli.running import COMMAND, below, environment, flatfold, write_onnx
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from flatfold.__main__ import run
-from flatfold.comparing import reporting
+from flatfold.benchmark import session
+from tests.benchmark import made
+from tests.benchmark.made_whole import whole
 from tests.cli.running import write_onnx
-from tests.comparing import made
-from tests.comparing.made_whole import whole
 
 Read = pytest.CaptureFixture[str]
 
@@ -75,7 +75,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, here: Path) -> list[Any]:
         calls.append(given)
         return made.report()
 
-    monkeypatch.setattr(reporting, "report_on", report_on)
+    monkeypatch.setattr(session, "report_on", report_on)
     write_onnx(here / "net.onnx")
     return calls
 

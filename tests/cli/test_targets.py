@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flatfold.__main__ import run
-from flatfold.backends.gpu import nvidia_gpu
-from flatfold.backends.tensorrt_options import FLAVOURS
+from flatfold.backends.tensorrt.options import FLAVOURS
+from flatfold.system.host import nvidia_gpu
 from tests.cli.running import write_onnx
 
 pytestmark = pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.engine_layers import MODELS, rows
-from flatfold.backends.tensorrt import trt_rtx
+from flatfold.backends.tensorrt.engine import trt_rtx
 from tests.docs.markdown import read
 
 

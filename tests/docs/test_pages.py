@@ -11,9 +11,9 @@ import typer
 
 from flatfold import errors
 from flatfold.__main__ import app
-from flatfold.cli import process
-from flatfold.passes.hints import HINTS
+from flatfold.cli import exit_codes
 from flatfold.passes.pipeline import _ENDS
+from flatfold.passes.remark import HINTS
 from tests.docs.markdown import PAGES, ROOT, blocks, headings, prose, read
 
 ADDED = {block.file for block in blocks("CONTRIBUTING.md") if block.file}
@@ -108,7 +108,7 @@ def test_error_codes_are_those_of_the_classes() -> None:
 
 
 def test_exit_codes_are_those_of_the_process() -> None:
-    ends = {process.OK, process.INTERNAL, process.USAGE, process.INTERRUPTED}
+    ends = {exit_codes.OK, exit_codes.INTERNAL, exit_codes.USAGE, exit_codes.INTERRUPTED}
     possible = ends | {kind.exit_code for kind in error_classes()}
     assert {int(code) for code in codes_under("Exit codes")} == possible
     sentence = re.search(r"^Exit codes: .*$", read("README.md"), re.MULTILINE)
@@ -129,7 +129,7 @@ def decline_codes() -> set[str]:
     """The first argument of every Decline(...) in the source, which must be a literal."""
     found = set()
     for folder in ("passes", "flatfold/proof"):
-        for path in (ROOT / folder).glob("*.py"):
+        for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "Decline":
                     code = node.args[0]

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from docs.pictures import BLOCKS, FOLDER, pictures
-from flatfold.comparing.drawing import Box, crossings, ordered, routed, settle, svg
+from flatfold.benchmark.html.graph_layout import Box, crossings, ordered, routed, settle, svg
 from flatfold.models import FAMILIES
 
 QUICK = ("mobilenext", "repvgg")

@@ -8,9 +8,9 @@ import pytest
 
 from docs import results
 from docs.results import BEGIN, END
-from flatfold.comparing import paired
-from flatfold.comparing.data import FLATFOLD, ModelReport
-from tests.comparing.made_whole import whole
+from flatfold import timing
+from flatfold.benchmark.report import FLATFOLD, ModelReport
+from tests.benchmark.made_whole import whole
 from tests.docs.markdown import read
 
 REPORTS = results.measured()
@@ -42,7 +42,7 @@ def test_no_row_is_missing_or_wrong_and_none_is_faster_than_flatfold(model: Mode
     assert model.rounds >= 5 and model.noise is not None
     ours = [pair for pair in model.pairs if pair.row.startswith(FLATFOLD)]
     assert len(ours) == 2 * 6  # beside the training graph, three tools and two of PyTorch
-    assert [pair for pair in ours if pair.verdict == paired.SLOWER] == []
+    assert [pair for pair in ours if pair.verdict == timing.SLOWER] == []
 
 
 def test_both_tables_come_from_any_reports() -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from flatfold.passes.stencil import Stencil
+from flatfold.passes.stencil.stencil import Stencil
 
 Array = npt.NDArray[np.float64]
 

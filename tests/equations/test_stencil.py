@@ -7,11 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flatfold.passes import rims
-from flatfold.passes import stencil as sa
-from flatfold.passes.elementary import stencil
-from flatfold.passes.geometry import Decline
-from flatfold.passes.stencil import Stencil
+from flatfold.passes.decline import Decline
+from flatfold.passes.stencil import stencil as sa
+from flatfold.passes.stencil import taps
+from flatfold.passes.stencil.stencil import Stencil, stencil
 from tests.equations.direct import direct
 
 GROUPS = {(4, 4): [1, 2, 4], (4, 8): [1, 2, 4], (8, 4): [1, 2, 4], (6, 4): [1, 2], (3, 4): [1]}
@@ -128,17 +127,17 @@ def test_crop_trim_and_uncrop_keep_the_function(data, axes):
     begin = tuple(data.draw(st.integers(0, 1)) for _ in range(axes))
     end = tuple(data.draw(st.integers(0, 1)) for _ in range(axes))
     window = tuple(slice(b, n - e) for b, e, n in zip(begin, end, y.shape[2:], strict=True))
-    assert close(direct(rims.crop(f, begin, end), x), y[(..., *window)])
-    whole = rims.uncrop(f)
+    assert close(direct(taps.crop(f, begin, end), x), y[(..., *window)])
+    whole = taps.crops_to_taps(f)
     assert min((*whole.geometry.begin, *whole.geometry.end)) >= 0
     assert close(direct(whole, x), y)
-    assert close(direct(rims.trim(whole), x), y)
+    assert close(direct(taps.trim(whole), x), y)
 
 
 def test_trim_drops_the_zero_rim_and_nothing_else():
     weight = np.zeros((4, 2, 5, 7))
     weight[:, :, 2:4, 3] = 1.0
-    trimmed = rims.trim(stencil(weight, groups=2, begin=(2, 3), end=(2, 3)))
+    trimmed = taps.trim(stencil(weight, groups=2, begin=(2, 3), end=(2, 3)))
     assert trimmed.geometry.kernel == (2, 1)
     assert (trimmed.geometry.begin, trimmed.geometry.end) == ((0, 0), (1, 0))
 

@@ -8,7 +8,7 @@ import torch
 
 import flatfold
 from examples.digits import NETS, digits, held_out, stored, train
-from flatfold.driver import build
+from flatfold.compiler import build
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -4,7 +4,7 @@ import onnx_ir as ir
 import pytest
 from torch import nn
 
-from flatfold.frontend.export import export_module
+from flatfold.frontend.pytorch.export import export_module
 from flatfold.models import create_model
 
 

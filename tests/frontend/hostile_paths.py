@@ -22,7 +22,8 @@ from onnx import TensorProto, numpy_helper
 
 import flatfold
 from flatfold.__main__ import run
-from flatfold.backends import availability_table, bundle, bundle_files
+from flatfold.backends import availability_table
+from flatfold.backends.store import bundle, files
 from flatfold.errors import InputError
 
 MARKER = np.full((4, 4, 3, 3), 1234.5, np.float32)  # what the file outside holds
@@ -129,7 +130,7 @@ def arrange_bundle(root: Path, case: str, saved: Path, file: str) -> None:
     entries = CASES[case](outside, inside)
     (inside / file).write_bytes(model("initializer", entries))
     manifest = json.loads((inside / "manifest.json").read_text())
-    manifest["files"][file] = bundle_files.sha256(inside / file)
+    manifest["files"][file] = files.sha256(inside / file)
     if entries["location"] == "w.bin":
         data = WEIGHT if case in PLAIN else MARKER  # what the author of the manifest expects there
         manifest["files"]["w.bin"] = hashlib.sha256(data.tobytes()).hexdigest()

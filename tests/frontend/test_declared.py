@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.frontend.onnx_file import from_proto
-from flatfold.proof.runtime import PlainSession
+from flatfold.frontend.loading.load import from_proto
+from flatfold.proof.network.run import PlainSession
 from tests.cli.bad_inputs import good
 
 

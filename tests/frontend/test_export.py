@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flatfold.errors import ExportError, InputError
-from flatfold.frontend.export import SCOPE_KEY, export_module
+from flatfold.frontend.pytorch.export import SCOPE_KEY, export_module
 from tests.frontend.execution import counts, run
 
 

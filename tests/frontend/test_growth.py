@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from flatfold.frontend.canonicalise import canonicalise
+from flatfold.frontend.canonicalize.canonicalize import canonicalise
 from tests.frontend.execution import from_text
 
 

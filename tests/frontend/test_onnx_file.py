@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from flatfold.errors import InputError
-from flatfold.frontend.onnx_file import from_proto, read_model
+from flatfold.frontend.loading.load import from_proto, read_model
 from tests.frontend.execution import random_feeds, run
 
 WEIGHT = np.arange(600, dtype=np.float32).reshape(2, 300)

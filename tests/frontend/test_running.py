@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flatfold.errors import InputError
-from flatfold.frontend.running import RunningModule, store_module
+from flatfold.frontend.pytorch.module import RunningModule, store_module
 
 
 class TwoIn(nn.Module):

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.frontend.canonicalise import canonicalise
-from flatfold.frontend.export import export_module
+from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.pytorch.export import export_module
 from tests.frontend.execution import content, counts, random_feeds, run
 
 EXPORTERS = ("new", "legacy", "legacy folding")

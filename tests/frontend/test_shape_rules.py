@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.frontend.canonicalise import canonicalise
-from flatfold.frontend.shape_rules import RULES
-from flatfold.frontend.shape_values import Run, Size, facts_of
+from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalize.shape_rules import RULES
+from flatfold.frontend.canonicalize.symbolic_dims import Run, Size, facts_of
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from flatfold.errors import ExportError
-from flatfold.frontend.simplify import simplify
+from flatfold.frontend.loading.onnxsim import simplify
 from tests.frontend.execution import content, counts, from_text, random_feeds, run
 
 

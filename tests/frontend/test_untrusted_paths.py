@@ -13,11 +13,12 @@ import onnxruntime
 import pytest
 
 import flatfold
-from flatfold.backends import bundle, model_file, ort
+from flatfold.backends.onnxruntime import cpu
+from flatfold.backends.store import bundle, model_file
 from flatfold.errors import InputError
-from flatfold.frontend import external_data
-from flatfold.frontend.external_data import Allowed
-from flatfold.frontend.onnx_file import read_model
+from flatfold.frontend.loading import external_data
+from flatfold.frontend.loading.external_data import Allowed
+from flatfold.frontend.loading.load import read_model
 from tests.frontend import hostile_paths
 from tests.frontend.hostile_paths import CASES, TENSORS, WEIGHT, available, model
 from tests.frontend.watching import Watch
@@ -178,8 +179,8 @@ def test_engines_get_what_we_wrote(
     if large:
         for module, limit in (
             (model_file, "EXTERNAL_ABOVE"),
-            (ort, "EXTERNAL_ABOVE"),
-            (ort, "IN_MEMORY_LIMIT"),
+            (cpu, "EXTERNAL_ABOVE"),
+            (cpu, "IN_MEMORY_LIMIT"),
         ):
             monkeypatch.setattr(module, limit, 100)
         monkeypatch.setattr(external_data, "LEFT_ON_DISK", 16)

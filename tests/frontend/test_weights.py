@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flatfold.errors import InputError
-from flatfold.frontend.weights import load_weights
+from flatfold.frontend.pytorch.weights import load_weights
 
 State = dict[str, Any]
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 import flatfold
-from flatfold.resolve import resolve
-from flatfold.summary import summarise
+from flatfold.result import summarise
+from flatfold.sources import resolve
 from tests.golden.rows import TABLE
 
 BLOCKS = {"a": (22, 17), "b": (28, 23), "d": (48, 43)}  # and of these with an identity branch

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flatfold.backends import bundle
-from flatfold.frontend.onnx_file import read_model
+from flatfold.backends.store import bundle
+from flatfold.frontend.loading.load import read_model
 from tests.large import networks
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 OPTIMIZE = """
 import json, resource, sys
-import flatfold, flatfold.passes, flatfold.frontend.canonicalise, onnxscript.optimizer
+import flatfold, flatfold.passes, flatfold.frontend.canonicalize.canonicalize, onnxscript.optimizer
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

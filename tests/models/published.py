@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from flatfold.frontend.weights import load_weights, renamed
+from flatfold.frontend.pytorch.weights import load_weights, renamed
 from flatfold.models import ZOO
 from tests.models.weightless import on_meta
 

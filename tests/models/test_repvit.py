@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatfold.frontend.weights import load_weights
+from flatfold.frontend.pytorch.weights import load_weights
 from flatfold.models import ZOO
 from flatfold.models.initialise import initialise
 from flatfold.models.layers import SqueezeExcite

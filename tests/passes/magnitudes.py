@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from flatfold.proof.evaluate import evaluate
-from flatfold.proof.pair import Pair
-from flatfold.proof.runtime import PlainSession
+from flatfold.proof.interpreter.interpreter import evaluate
+from flatfold.proof.interpreter.pair import Pair
+from flatfold.proof.network.run import PlainSession
 from tests.nets import Net, run
 
 NONE = [0, 0, 0, 0]

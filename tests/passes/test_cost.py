@@ -11,9 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flatfold.passes import cost
-from flatfold.passes.cost import LANES, PROFILES, of_copy, of_elementwise, of_stencil, rate
-from flatfold.passes.geometry import Geometry, compose, union
+from flatfold.passes.cost.model import (
+    LANES,
+    Cost,
+    copy_cost,
+    elementwise_cost,
+    mac_rate,
+    stencil_cost,
+)
+from flatfold.passes.cost.profiles import PROFILES
+from flatfold.passes.stencil.geometry import Geometry, composed_geometry, summed_geometry
 from tests.nets import Net, assert_untouched, rewrite
 
 ORT = PROFILES["ort-cpu"]
@@ -28,19 +35,19 @@ def layer(o: int, i: int, kernel=(1, 1), groups=1, dilation=1, upsample=1) -> Ge
 
 
 def seconds(shape: Geometry, size: int = SIZE, profile=ORT) -> float:
-    return of_stencil(shape, True, False, size**2, profile).seconds
+    return stencil_cost(shape, True, False, size**2, profile).seconds
 
 
 def merges(one: Geometry, two: Geometry, size: int = SIZE, profile=ORT) -> bool:
-    joined = union([one, two], (size, size))
-    add = of_elementwise(one.outputs, size**2, profile, reads=2).seconds
+    joined = summed_geometry([one, two], (size, size))
+    add = elementwise_cost(one.outputs, size**2, profile, reads=2).seconds
     apart = seconds(one, size, profile) + seconds(two, size, profile) + add
     return seconds(joined, size, profile) < apart
 
 
 def composes(outer: Geometry, inner: Geometry, size: int = SIZE, profile=ORT) -> bool:
     apart = seconds(outer, size, profile) + seconds(inner, size, profile)
-    return seconds(compose(outer, inner), size, profile) <= apart
+    return seconds(composed_geometry(outer, inner), size, profile) <= apart
 
 
 def depthwise(c: int, k: int, wide: int | None = None, dilation: int = 1) -> Geometry:
@@ -128,24 +135,24 @@ def test_the_strips_of_a_graph_stay_two():
 @pytest.mark.parametrize("profile", ["ort-cpu", "trt"])
 def test_a_batchnorm_alone_is_at_most_two_passes(profile):
     for channels, size in MAPS:
-        one = of_elementwise(channels, size**2, PROFILES[profile])
-        written = of_stencil(depthwise(channels, 1), True, False, size**2, PROFILES[profile])
+        one = elementwise_cost(channels, size**2, PROFILES[profile])
+        written = stencil_cost(depthwise(channels, 1), True, False, size**2, PROFILES[profile])
         assert written.seconds <= 2 * one.seconds
-        assert of_stencil(depthwise(channels, 1), False, False, size**2, ORT).nodes == 1
-        assert of_stencil(depthwise(channels, 1), False, True, size**2, ORT) == cost.Cost()
+        assert stencil_cost(depthwise(channels, 1), False, False, size**2, ORT).nodes == 1
+        assert stencil_cost(depthwise(channels, 1), False, True, size**2, ORT) == Cost()
 
 
 def test_a_copy_is_one_node_that_reads_and_writes_the_map():
-    copy = of_copy(64, 100, ORT)
+    copy = copy_cost(64, 100, ORT)
     assert (copy.nodes, copy.macs, copy.parameters) == (1, 0, 0)
     assert copy.seconds == pytest.approx(ORT.node + 8 * 64 * 100 / ORT.copies, rel=1e-12)
-    assert copy.seconds > of_elementwise(64, 100, ORT).seconds
+    assert copy.seconds > elementwise_cost(64, 100, ORT).seconds
 
 
 def test_a_shift_is_cheaper_as_a_depthwise_layer_than_as_two_copies():
     for channels, size in MAPS[:3]:
-        shift = of_stencil(depthwise(channels, 3), False, False, size**2, ORT).seconds
-        assert shift < 2 * of_copy(channels, size**2, ORT).seconds
+        shift = stencil_cost(depthwise(channels, 3), False, False, size**2, ORT).seconds
+        assert shift < 2 * copy_cost(channels, size**2, ORT).seconds
 
 
 @pytest.mark.parametrize(
@@ -165,21 +172,21 @@ def test_a_shift_is_cheaper_as_a_depthwise_layer_than_as_two_copies():
 def test_each_class_of_layer_has_its_figure(shape, figure):
     for factor in (1.0, 3.0):
         profile = replace(ORT, **{figure: factor * getattr(ORT, figure)})
-        assert rate(shape, profile) == getattr(profile, figure)
+        assert mac_rate(shape, profile) == getattr(profile, figure)
 
 
 def test_the_rate_of_a_depthwise_kernel_is_that_of_its_width():
     table = replace(ORT, depthwise=((1, 10.0), (3, 30.0), (11, 110.0)), dilated_depthwise=0.5)
     widths = {1: 10.0, 2: 20.0, 3: 30.0, 5: 50.0, 11: 110.0, 51: 110.0}
     for wide, expected in widths.items():
-        assert rate(depthwise(8, 9, wide), table) == pytest.approx(expected, rel=1e-12)
-    assert rate(depthwise(8, 3, dilation=2), table) == pytest.approx(15.0, rel=1e-12)
+        assert mac_rate(depthwise(8, 9, wide), table) == pytest.approx(expected, rel=1e-12)
+    assert mac_rate(depthwise(8, 3, dilation=2), table) == pytest.approx(15.0, rel=1e-12)
 
 
 def test_dilation_counts_where_there_is_more_than_one_tap():
     slow = replace(ORT, dilated=0.25)
-    assert rate(layer(64, 64, (3, 3), dilation=2), slow) == ORT.dense / 4
-    assert rate(layer(64, 64, (1, 1), dilation=2), slow) == ORT.pointwise
+    assert mac_rate(layer(64, 64, (3, 3), dilation=2), slow) == ORT.dense / 4
+    assert mac_rate(layer(64, 64, (1, 1), dilation=2), slow) == ORT.pointwise
 
 
 def test_the_tables_of_every_profile_ascend_and_every_figure_is_positive():

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from flatfold.errors import NotEquivalent
-from flatfold.passes import PIPELINE, Pipeline, activations
+from flatfold.passes import PIPELINE, Pipeline, collapse_activations
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 
 
@@ -41,7 +41,7 @@ def test_activations_that_follow_each_other_raise_no_false_alarm():
 
 def test_the_check_goes_beyond_the_limits_of_a_clip(monkeypatch):
     """A wrong range would remove a Clip that unit normals never reach."""
-    monkeypatch.setattr(activations, "bounds", lambda value: (-6.0, 6.0))
+    monkeypatch.setattr(collapse_activations, "value_bounds", lambda value: (-6.0, 6.0))
     net = Net()
     with pytest.raises(NotEquivalent):
         rewrite(net.model(net.op("Exp", clip(net, net.x, -6.0, 6.0))))

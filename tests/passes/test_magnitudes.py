@@ -13,8 +13,9 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold.passes import PIPELINE, Pipeline, rounding
-from flatfold.passes.geometry import Decline
+from flatfold.passes import PIPELINE, Pipeline
+from flatfold.passes.decline import Decline
+from flatfold.passes.lowering import rounding
 from tests.nets import Net, rewrite
 from tests.passes.magnitudes import (
     BLOCKS,
@@ -51,11 +52,11 @@ def nothing(*_: object) -> None:
     """A guard that lets everything through."""
 
 
-REACH = ("rounding._require_reach", nothing)
+REACH = ("lowering.rounding._require_reach", nothing)
 GUARDS = {
-    "overflow": (folded, ("rounding._require_room", nothing), REACH),
-    "underflow": (shrunk, ("rounding._require_no_loss", nothing)),
-    "bends": (bending, ("bends._keeps_size", lambda *_: True)),
+    "overflow": (folded, ("lowering.rounding._require_room", nothing), REACH),
+    "underflow": (shrunk, ("lowering.rounding._require_no_loss", nothing)),
+    "bends": (bending, ("collapse_activations._keeps_size", lambda *_: True)),
 }
 
 
@@ -156,7 +157,7 @@ def test_terms_that_cancel_are_not_made_larger_before_they_do(
     done = rewrite(model)
     assert "OVERFLOW" in done.codes
     assert np.array_equal(outputs(done.after, x), expected)
-    for name in ("forms._require_no_growth", "rounding._require_reach"):
+    for name in ("lifting.forms._require_no_growth", "lowering.rounding._require_reach"):
         monkeypatch.setattr(f"flatfold.passes.{name}", nothing)
     assert not np.all(np.isfinite(outputs(unguarded(model), x)))
 
@@ -173,7 +174,7 @@ def test_a_difference_is_not_scaled_before_it_is_taken(monkeypatch):
     done = rewrite(model)
     assert "OVERFLOW" in done.codes
     assert np.all(np.isfinite(outputs(done.after, x)))
-    monkeypatch.setattr("flatfold.passes.rounding._require_reach", nothing)
+    monkeypatch.setattr("flatfold.passes.lowering.rounding._require_reach", nothing)
     assert not np.all(np.isfinite(outputs(unguarded(model), x)))
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from flatfold.passes import PIPELINE, Pipeline, Rewrite, kernels
+from flatfold.passes import PIPELINE, Pipeline, Rewrite
+from flatfold.passes.stencil import kernels
 from tests.nets import Rewritten, assert_same, assert_same_on_basis, assert_untouched, rewrite
 from tests.passes.drawn.build import STEPS, Built, build
 from tests.passes.drawn.printed import printed

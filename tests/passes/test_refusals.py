@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from flatfold.passes.hints import HINTS
+from flatfold.passes.remark import HINTS
 from tests.nets import assert_untouched, rewrite
 from tests.passes import refused
 

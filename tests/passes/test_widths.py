@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.passes.cost import PROFILES
+from flatfold.passes.cost.profiles import PROFILES
 from tests.nets import Net, Rewritten, assert_same, assert_untouched, rewrite
 from tests.passes.test_trim_kernels import rimmed
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from flatfold.proof.convolution import convolve
+from flatfold.proof.interpreter.convolution import convolve
 from tests.nets import Net
 
 EPSILON = float(np.float32(1e-5))

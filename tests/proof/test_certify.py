@@ -9,13 +9,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.passes import PIPELINE, Change, Pipeline, kernels, norms, operators
-from flatfold.passes.elementary import diagonal
-from flatfold.passes.reading import Applied, number, source, spatial, weights
-from flatfold.proof.certify import Uncertified, certify
-from flatfold.proof.data import trial
-from flatfold.proof.extent import extents
-from flatfold.proof.region import RegionChecks
+from flatfold.passes import PIPELINE, Change, Pipeline, fold_batchnorm
+from flatfold.passes.reading import operators
+from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.node import number, source, spatial_sizes, weights
+from flatfold.passes.stencil import kernels
+from flatfold.passes.stencil.stencil import diagonal
+from flatfold.proof.change import RegionChecks
+from flatfold.proof.finite_field.identity_test import Uncertified, certify
+from flatfold.proof.trial_data import extents, trial
 from tests.nets import Net
 
 
@@ -87,7 +89,7 @@ def wrong_norm(epsilon: float, mean: float) -> Callable[[ir.Node], Applied]:
         signs = np.ones(len(centre))
         signs[1] = mean
         shift = beta - signs * centre * scale
-        return Applied(source(node), diagonal(scale, shift, len(spatial(source(node)))))
+        return Applied(source(node), diagonal(scale, shift, len(spatial_sizes(source(node)))))
 
     return read
 
@@ -128,7 +130,7 @@ def test_a_wrong_formula_is_not_certified(fault, monkeypatch):
 def test_the_planted_formulas_differ_from_the_right_one_by_their_fault_alone(monkeypatch):
     monkeypatch.setitem(operators.READERS, "BatchNormalization", wrong_norm(1, 1))
     assert not doubts_of(repvgg())
-    assert norms.read_batch_norm is not operators.READERS["BatchNormalization"]
+    assert fold_batchnorm.read_batch_norm is not operators.READERS["BatchNormalization"]
 
 
 def test_what_rounding_hides_from_the_bound_is_seen(monkeypatch):

@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
+from flatfold.proof.cut_points.verify import part_by_part
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.parts import part_by_part
-from flatfold.proof.runtime import PlainSession
+from flatfold.proof.network.run import PlainSession
 from tests.nets import Net
 from tests.proof.planted import Block, deploy_form, drawn_net, training_form
 
@@ -143,7 +143,7 @@ def test_sizes_that_only_one_setting_has_are_found():
 
 
 def test_values_are_looked_at_in_parts_that_fit_in_memory(monkeypatch):
-    from flatfold.proof import alignment
+    from flatfold.proof.cut_points import alignment
 
     blocks = drawn_net(0)
     models = [training_form(blocks), deploy_form(blocks, [block.fold() for block in blocks])]

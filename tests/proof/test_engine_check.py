@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold import driver
-from flatfold.backends.ort import OrtEngine
+from flatfold import compiler
+from flatfold.backends.onnxruntime.cpu import OrtEngine
 from flatfold.errors import Inaccurate, InputError, TargetError, TargetUnavailable
-from flatfold.proof.engine_check import INPUTS, LESS_ACCURATE, check_engine, roundoff_of
-from flatfold.proof.runtime import PlainSession
+from flatfold.proof.network.engine import INPUTS, LESS_ACCURATE, check_engine, roundoff_of
+from flatfold.proof.network.run import PlainSession
 from tests.backends.small_nets import make_model
 from tests.nets import Net
 
@@ -142,6 +142,6 @@ def test_a_wrong_engine_is_an_error_and_is_closed(graph, monkeypatch):
     with pytest.raises(
         Inaccurate, match="less accurate than fp32 allows, while the graph"
     ) as error:
-        driver.build(result, "ort-cpu")
+        compiler.build(result, "ort-cpu")
     assert error.value.exit_code == 4
     assert len(closed) == 1

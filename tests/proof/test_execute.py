@@ -8,9 +8,9 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.proof.execute import compare, specs_of
-from flatfold.proof.inputs import KINDS, draw, settings
-from flatfold.proof.reference import NoReference, onnx_reference
+from flatfold.proof.network.inputs import KINDS, draw, settings
+from flatfold.proof.network.reference import NoReference, onnx_reference
+from flatfold.proof.network.run import compare, specs_of
 from tests.nets import Net, rewrite, run
 
 
@@ -202,7 +202,7 @@ def test_a_reference_that_fails_on_the_way_is_given_up():
 
 
 def test_longer_sums_may_round_more_and_others_not():
-    from flatfold.proof.lengths import longest_sum, rounding_growth
+    from flatfold.proof.network.judge import longest_sum, rounding_growth
 
     net = Net((1, 8, 9, 8), dtype=np.float32)
     short = ir.from_proto(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.proof import field
-from flatfold.proof.field import PRIME
+from flatfold.proof.finite_field import field
+from flatfold.proof.finite_field.field import PRIME
 
 
 def elements(*shape: int, seed: int = 0) -> np.ndarray:

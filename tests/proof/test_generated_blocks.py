@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import flatfold
-from flatfold.proof.parts import part_by_part
+from flatfold.proof.cut_points.verify import part_by_part
 from tests.proof.generated import IN_ONE, Blocks
 
 FEW, MANY = 300, 20_000

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from flatfold.proof.pooling import pools
-from flatfold.proof.reference import NoReference
+from flatfold.proof.interpreter.convolution import pools
+from flatfold.proof.network.reference import NoReference
 
 
 def model(op: str, **attributes: str) -> onnx.ModelProto:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from flatfold.proof.convolution import convolve
-from flatfold.proof.pair import Pair
-from flatfold.proof.probe import Finding, Window, probe
+from flatfold.proof.interpreter.convolution import convolve
+from flatfold.proof.interpreter.pair import Pair
+from flatfold.proof.reduction.impulse import Finding, Window, probe
 
 BOUND = 1e-6
 

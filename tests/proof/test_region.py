@@ -12,10 +12,11 @@ import pytest
 
 from flatfold.errors import NotEquivalent
 from flatfold.passes import PIPELINE, Change, Pipeline
-from flatfold.passes.geometry import Decline
-from flatfold.proof.evaluate import Pair, Unsupported, evaluate
-from flatfold.proof.extent import extents
-from flatfold.proof.region import RegionChecks
+from flatfold.passes.decline import Decline
+from flatfold.proof.change import RegionChecks
+from flatfold.proof.interpreter.interpreter import evaluate
+from flatfold.proof.interpreter.pair import Pair, Unsupported
+from flatfold.proof.trial_data import extents
 from tests.nets import Net, rewrite
 
 C = 8

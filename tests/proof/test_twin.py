@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.proof.field import PRIME
-from flatfold.proof.twin import Twin, keyed, twin
+from flatfold.proof.finite_field.field import PRIME
+from flatfold.proof.finite_field.shadow import Twin, keyed, twin
 
 A = np.arange(1.0, 25.0).reshape(2, 3, 4)
 B = np.arange(24.0, 0.0, -1.0).reshape(2, 3, 4)

@@ -1,0 +1,191 @@
+"""ONNX Runtime on the CPU.
+
+Two sessions whose thread pools spin take cores from each other even while one is idle: to time
+several in one process, build them with `spinning=False`, or the numbers describe the competition.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from flatfold.backends.attribution import WARMUP, RunProfile, timed
+from flatfold.backends.base import Availability, Backend, Engine, precision_of
+from flatfold.backends.onnxruntime.session import (
+    OrtOptions,
+    bound_run,
+    open_session,
+    optimized_bytes,
+    run_session,
+    specs,
+)
+from flatfold.backends.options import parse_options
+from flatfold.backends.store import bundle
+from flatfold.backends.store.bundle import log_rebuild, rebuild_reason
+from flatfold.backends.store.model_file import (
+    EXTERNAL_ABOVE,
+    detached,
+    serialized,
+    weight_bytes,
+    write_model,
+)
+from flatfold.backends.tensors import Array
+from flatfold.system.host import processor
+from flatfold.system.isolated import Say, silent
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import onnxruntime
+
+
+ENGINE_FILE = "engine.onnx"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # of these, one is installed: they share a module
+IN_MEMORY_LIMIT = 2**31 - 2**27
+"""Bytes of weights up to which a model is handed over in memory: protobuf ends at 2 GiB."""
+
+
+class OrtCpu(Backend):
+    """The backend of target "ort-cpu". Others of ONNX Runtime say what differs."""
+
+    name = "ort-cpu"
+    options: type[OrtOptions] = OrtOptions
+    packages = PACKAGES
+    threads = "intra_threads"
+    beside = MappingProxyType({"spinning": False})  # idle threads would take cores from the others
+
+    def device(self) -> str:
+        return processor()
+
+    def availability(self) -> Availability:
+        if importlib.util.find_spec("onnxruntime") is None:
+            return Availability(
+                False, "onnxruntime is not installed", "pip install 'onnxruntime>=1.23'"
+            )
+        return Availability(True, "onnxruntime is installed")
+
+    def build(
+        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+    ) -> OrtEngine:
+        """See `Backend.build`; the options are the fields of `OrtOptions`."""
+        settings = parse_options(self.options, options, self.name)
+        self.require()
+        kept = detached(model)
+        session = session_of(kept, settings)
+        precision = settings.runs_in(precision_of(kept))
+        return self.engine(session, settings, precision, lambda: kept)
+
+    def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
+        """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the optimised graph was
+        made by another version of ONNX Runtime or for another device."""
+        self.require()
+        settings = parse_options(self.options, manifest["engine"].get("options", {}), self.name)
+        session = self.reopened(folder, manifest, settings)
+
+        def model() -> ir.Model:
+            return bundle.load_model(folder, manifest)
+
+        return self.engine(session, settings, manifest["precision"], model)
+
+    def engine(self, *parts: Any) -> OrtEngine:
+        return OrtEngine(*parts)
+
+    def reopened(
+        self, folder: Path, manifest: Mapping[str, Any], options: OrtOptions
+    ) -> onnxruntime.InferenceSession:
+        """The session of a saved engine."""
+        reason = rebuild_reason(manifest, ENGINE_FILE, PACKAGES, "processor", processor())
+        if reason:
+            log_rebuild(folder, reason)
+            return session_of(bundle.load_model(folder, manifest), options)
+        # Optimised when it was saved; a second round could only change what was proved.
+        content = bundle.read_engine(folder, ENGINE_FILE, manifest)
+        return open_session(content, options, level="disable")
+
+
+class OrtEngine(Engine):
+    """A session of ONNX Runtime. On the CPU inputs and outputs are shared with it, not copied."""
+
+    packages = PACKAGES
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        options: OrtOptions,
+        precision: str,
+        model: Callable[[], ir.Model],
+    ) -> None:
+        super().__init__(
+            target=options.target,
+            precision=precision,
+            inputs=specs(session.get_inputs(), options.target),
+            outputs=specs(session.get_outputs(), options.target),
+            optional_inputs=specs(session.get_overridable_initializers(), options.target),
+            model=model,
+        )
+        self.options = options
+        self._names = [spec.name for spec in self.outputs]
+        self._session: onnxruntime.InferenceSession | None = session
+
+    def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        # session.run wraps contiguous arrays and lends its outputs, both without a copy, at a tenth
+        # of the overhead of OrtValues (measured with 1.23 and 1.31).
+        return dict(zip(self._names, run_session(self._live(), self._names, feeds), strict=True))
+
+    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+        """A call that runs on the memory of `feeds` and overwrites the same outputs each time.
+
+        For timing: nothing is checked or allocated any more. Write into the fed arrays to change
+        the input. Use one bound call from one thread at a time, and not after `close`.
+        """
+        return bound_run(self._live(), self._names, self.checked(feeds))
+
+    def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
+        from flatfold.backends.onnxruntime.profile import OPTIMIZED, layer_times, recording
+
+        model = self.model
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            session = session_of(
+                model, self.options, save_to=str(folder / OPTIMIZED), adjust=recording(folder)
+            )
+            run = bound_run(session, self._names, feeds)
+            seconds = timed(run, WARMUP + runs)[WARMUP:]
+            events = Path(session.end_profiling())
+            return RunProfile(median(seconds), tuple(layer_times(model, folder, events, runs)))
+
+    def describe(self) -> dict[str, Any]:
+        return {"options": asdict(self.options), "processor": processor()}
+
+    def write_files(self, folder: Path) -> None:
+        model = self.model
+        if weight_bytes(model) > EXTERNAL_ABOVE:
+            return  # a second copy of the weights would save less time than it costs to write
+        (folder / ENGINE_FILE).write_bytes(
+            optimized_bytes(serialized(model), self.options, scratch=folder)
+        )
+
+    def release(self) -> None:
+        self._session = None
+
+    def _live(self) -> onnxruntime.InferenceSession:
+        session = self._session
+        if session is None:
+            self._check_open()
+        assert session is not None  # close() marks the engine before it lets the session go
+        return session
+
+
+def session_of(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:
+    """A session of `model`; `more` is for `open_session`."""
+    if weight_bytes(model) <= IN_MEMORY_LIMIT:
+        return open_session(serialized(model), options, **more)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / bundle.MODEL
+        write_model(model, path)
+        return open_session(str(path), options, **more)

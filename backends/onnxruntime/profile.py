@@ -1,0 +1,124 @@
+"""How long ONNX Runtime takes for each node of its optimised graph, and which of ours those are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from flatfold.backends.attribution import INPUTS, LayerTime, Step, covered
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+OPTIMIZED, WEIGHTS, EVENTS = "optimized.onnx", "optimized.weights", "events"
+_TIME = "_kernel_time"
+_RUN = "model_run"  # the event that ends a run
+_MOVES = ("ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost")
+_INLINED = "_inlfunc_"  # begins the names of values inside a function that has no kernel
+_BLOCKED = re.compile(r"_nchwc(_token_\d+)?$")
+
+
+def recording(folder: Path) -> Callable[[onnxruntime.SessionOptions], None]:
+    """What has a session write its events, and the weights of its optimised graph, to `folder`."""
+
+    def adjust(settings: onnxruntime.SessionOptions) -> None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(folder / EVENTS)
+        # In a file of their own: with them, the graph may be too large to be written.
+        entry = "session.optimized_model_external_initializers"
+        settings.add_session_config_entry(f"{entry}_file_name", WEIGHTS)
+        settings.add_session_config_entry(f"{entry}_min_size_in_bytes", "1024")
+
+    return adjust
+
+
+def layer_times(model: ir.Model, folder: Path, events: Path, runs: int) -> list[LayerTime]:
+    """The layers of the last `runs` runs recorded in `events`, in the order in which they ran.
+
+    `folder` has the optimised graph of the session, as OPTIMIZED.
+    """
+    ran = _runs(json.loads(events.read_text(encoding="utf-8")))[-runs:]
+    optimized = ir.load(folder / OPTIMIZED)
+    nodes, ours = list(optimized.graph), _Ours(model.graph)
+    places = {node: index for index, node in enumerate(nodes)}
+    fed = {value for value in optimized.graph.inputs if not value.is_initializer()}
+    steps = [_step(node, places, fed, ours) for node in nodes]
+    found = dict(zip(nodes, covered(model.graph, steps), strict=True))
+    layers = []
+    for name, node in _named(nodes, ran[-1]):
+        seconds = median(run.get(name, 0.0) for run in ran)
+        computed = tuple(n.name for n in found[node] if n.name)
+        layers.append(LayerTime(node.name or name, node.op_type, seconds, computed))
+    return layers
+
+
+def _runs(events: list[dict[str, object]]) -> list[dict[str, float]]:
+    """For each run the seconds of each node, by its name, in the order in which they ran."""
+    found: list[dict[str, float]] = []
+    times: dict[str, float] = {}
+    for event in events:
+        name = str(event["name"])
+        if event["cat"] == "Node" and name.endswith(_TIME):
+            node = name.removesuffix(_TIME)
+            times[node] = times.get(node, 0.0) + float(str(event["dur"])) * 1e-6
+        elif name == _RUN:
+            found.append(times)
+            times = {}
+    return found
+
+
+def _named(nodes: list[ir.Node], names: Mapping[str, float]) -> Iterator[tuple[str, ir.Node]]:
+    """The node of each name. Those without one are called Operator_17, in their order."""
+    named = {node.name: node for node in reversed(nodes) if node.name}
+    unnamed = [node for node in nodes if not node.name]
+    for name in names:
+        if name in named:
+            yield name, named[name]
+            continue
+        kind = name.rpartition("_")[0]
+        same = next((node for node in unnamed if node.op_type == kind), None)
+        if same is not None:  # else it is in the body of another node
+            unnamed.remove(same)
+            yield name, same
+
+
+class _Ours:
+    """The nodes of our graph, by what ONNX Runtime may call what it makes of them."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.named = {node.name: node for node in graph if node.name}
+        self.made = {value.name: node for node in graph for value in node.outputs if value.name}
+
+    def known(self, node: ir.Node) -> tuple[ir.Node, ...]:
+        """A fused node ends with the outputs it has, or else it is named after what it ends with.
+
+        y_nchwc, y_bn_nchwc or y_mul_nchwc made the value y, in another layout and under another
+        name; n/Fusion was the node n.
+        """
+        blocked = _BLOCKED.sub("", node.name or "")
+        ends = [value.name for value in node.outputs]
+        if blocked != node.name:
+            ends += [blocked, blocked.removesuffix("_bn"), blocked.removesuffix("_mul")]
+        found = [self.made[name] for name in ends if name in self.made]
+        if not found:
+            parts = (node.name or "").split("/")
+            names = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
+            found = [self.named[name] for name in names if name in self.named]
+        return tuple(found[:1])
+
+
+def _step(node: ir.Node, places: Mapping[ir.Node, int], fed: set[ir.Value], ours: _Ours) -> Step:
+    reads = {places[p] for v in node.inputs if v and (p := v.producer()) and p in places}
+    if fed.intersection(node.inputs):
+        reads.add(INPUTS)
+    known = () if node.op_type in _MOVES else ours.known(node)
+    inlined = any((value.name or "").startswith(_INLINED) for value in node.outputs)
+    moves = node.op_type in _MOVES or (node.op_type == "Transpose" and not known)
+    return Step(node.op_type, known, tuple(sorted(reads)), moves=moves, part=inlined)

@@ -1,0 +1,236 @@
+"""TensorRT, and TensorRT for RTX: one implementation, and a table of what differs between them.
+
+Networks are strongly typed: the precision is that of the ONNX graph. TensorRT for RTX builds ahead
+of time, without a GPU; both need one, and PyCUDA, to run. An engine file is code for the GPU: load
+none from a place that others may write to.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from flatfold.backends.attribution import LayerTime, RunProfile
+from flatfold.backends.base import Availability, Backend, Engine, precision_of
+from flatfold.backends.options import parse_options
+from flatfold.backends.store import bundle
+from flatfold.backends.store.files import read_verified
+from flatfold.backends.store.model_file import detached
+from flatfold.backends.tensorrt.options import FACTS_FILE, FLAVOURS, PLAN_FILE, Flavour, TrtOptions
+from flatfold.backends.tensors import Array, specs_of
+from flatfold.errors import InputError, TargetUnavailable
+from flatfold.system.host import GPU_HINT, NO_GPU, nvidia_gpu, versions
+from flatfold.system.isolated import Say, made_apart, silent
+from flatfold.text import clean
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.backends.tensorrt.run import Runner
+
+
+MAKER = "flatfold.backends.tensorrt.build:make"
+
+
+class TensorRT(Backend):
+    """The backend of one flavour."""
+
+    strict = MappingProxyType({"tf32": False})
+    dear = True
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
+        self.name = flavour.target
+        self.options = flavour.options
+        self.packages = flavour.packages
+        self.needs = (*flavour.packages, "pycuda")
+
+    def device(self) -> str:
+        return nvidia_gpu()
+
+    def availability(self) -> Availability:
+        flavour = self.flavour
+        if not flavour.installed:
+            return Availability(False, f"{flavour.name} is not installed", flavour.install)
+        running = _obstacle()
+        if running is None:
+            return Availability(True, f"{flavour.name} is installed, {nvidia_gpu()} is there")
+        reason, hint = running
+        if flavour.ahead:
+            return Availability(True, f"builds here, but does not run: {reason}", hint, runs=False)
+        return Availability(False, reason, hint)
+
+    def build(
+        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+    ) -> TensorRTEngine:
+        """See `Backend.build`; the options are the fields of `ClassicOptions` or `RtxOptions`."""
+        settings = parse_options(self.flavour.options, options, self.name)
+        self.require()
+        kept = detached(model)
+        job = {**asdict(settings), "target": self.name}
+        with made_apart(
+            MAKER,
+            kept,
+            job,
+            target=self.name,
+            time_limit=settings.time_limit,
+            progress=progress,
+        ) as made:
+            plan = (made / PLAN_FILE).read_bytes()
+            facts = json.loads((made / FACTS_FILE).read_text(encoding="utf-8"))
+        facts["device"] = nvidia_gpu()
+        return TensorRTEngine(self.flavour, plan, settings, facts, lambda: kept)
+
+    def load(self, folder: Path, manifest: Mapping[str, Any]) -> TensorRTEngine:
+        """See `Backend.load`. Raises InputError for an engine of another version or device."""
+        saved = manifest["engine"]
+        settings = parse_options(self.flavour.options, saved.get("options", {}), self.name)
+        facts = saved.get("facts", {})
+        reason = self._foreign(manifest, facts, settings)
+        if reason:
+            raise InputError(
+                f"this engine does not fit: {reason}",
+                where=str(folder),
+                hint="compile the model again here",
+            )
+        plan = read_verified(folder, PLAN_FILE, manifest)
+        return TensorRTEngine(
+            self.flavour, plan, settings, facts, lambda: bundle.load_model(folder, manifest)
+        )
+
+    def _foreign(
+        self, manifest: Mapping[str, Any], facts: Mapping[str, Any], options: TrtOptions
+    ) -> str:
+        """Why an engine cannot be used here; "" if nothing speaks against it."""
+        for package, here in versions(self.flavour.packages).items():
+            found = str(manifest["versions"].get(package))
+            if package != "python" and found != here and not _may_be_newer(options, here):
+                there = f"it is {here}" if here else "it is not installed"
+                return f"it was built with {package} {clean(found)}, here {there}"
+        gpu, device = nvidia_gpu(), str(facts.get("device") or "")
+        portable = self.flavour.ahead or getattr(options, "hardware_compatible", False)
+        if gpu and device != gpu and not portable:
+            return f"it was built on {clean(device) or 'another GPU'}, this is {gpu}"
+        return ""
+
+
+class TensorRTEngine(Engine):
+    """A built engine. It is brought to the GPU by the first run."""
+
+    def __init__(
+        self,
+        flavour: Flavour,
+        plan: bytes,
+        options: TrtOptions,
+        facts: Mapping[str, Any],
+        model: Callable[[], ir.Model],
+    ) -> None:
+        graph = model().graph
+        super().__init__(
+            target=flavour.target,
+            precision=options.runs_in(precision_of(model())),
+            inputs=specs_of(value for value in graph.inputs if not value.is_initializer()),
+            outputs=specs_of(graph.outputs),
+            model=model,
+        )
+        self.packages = flavour.packages
+        self.options, self.facts = options, dict(facts)
+        self._flavour, self._plan = flavour, plan
+        self._runner: Runner | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def layers(self) -> int:
+        return len(self.facts["layers"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the engine file."""
+        return len(self._plan)
+
+    def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        with self._lock:
+            found = self._live().run(feeds)
+        return dict(zip((spec.name for spec in self.outputs), found, strict=True))
+
+    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+        """See `Engine.bind`; copies to and from the GPU are part of a call."""
+        checked = self.checked(feeds)
+        with self._lock:
+            run = self._live().bind(checked)
+
+        def bound() -> dict[str, Array]:
+            with self._lock:
+                return run()
+
+        return bound
+
+    def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
+        with self._lock:
+            device_s = self._live().device_seconds(feeds, runs)
+            seconds, times = self._live().profile(feeds, runs)
+        built = {layer["name"]: layer for layer in self.facts["layers"]}
+        layers = tuple(_layer_time(built.get(n, {}), n, times[n]) for n in times)
+        return RunProfile(seconds, layers, device_s)
+
+    def describe(self) -> dict[str, Any]:
+        return {"options": asdict(self.options), "facts": self.facts}
+
+    def write_files(self, folder: Path) -> None:
+        (folder / PLAN_FILE).write_bytes(self._plan)
+
+    def release(self) -> None:
+        runner, self._runner, self._plan = self._runner, None, b""
+        if runner is not None:
+            runner.release()
+
+    def _live(self) -> Runner:
+        self._check_open()
+        if self._runner is None:
+            obstacle = _obstacle()
+            if obstacle is not None:
+                reason, hint = obstacle
+                raise TargetUnavailable(
+                    f"this engine cannot run here: {reason}",
+                    where=f"target {self.target}",
+                    hint=hint,
+                )
+            from flatfold.backends.tensorrt.run import Runner
+
+            self._runner = Runner(self._flavour, self._plan, self.options, self.outputs)
+        return self._runner
+
+
+def trt() -> TensorRT:
+    """The backend of target "trt"."""
+    return TensorRT(FLAVOURS["trt"])
+
+
+def trt_rtx() -> TensorRT:
+    """The backend of target "trt-rtx"."""
+    return TensorRT(FLAVOURS["trt-rtx"])
+
+
+def _layer_time(built: Mapping[str, Any], name: str, seconds: float) -> LayerTime:
+    # An engine that was saved before layers had nodes is without them.
+    return LayerTime(name, built.get("type", ""), seconds, tuple(built.get("nodes", ())))
+
+
+def _obstacle() -> tuple[str, str] | None:
+    """Why no engine can run here, and what would change that; None if one can."""
+    if not nvidia_gpu():
+        return NO_GPU, GPU_HINT
+    if importlib.util.find_spec("pycuda") is None:
+        return "pycuda is not installed", "pip install pycuda"
+    return None
+
+
+def _may_be_newer(options: TrtOptions, here: str) -> bool:
+    return bool(here) and getattr(options, "version_compatible", False)

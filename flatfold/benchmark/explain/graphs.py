@@ -1,0 +1,176 @@
+"""The graph before and after, block by block, and every decision on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from flatfold.benchmark.report import Block, Box, Changes, Decision, Sketch
+from flatfold.explanation import Places, grouped, nodes_of
+from flatfold.passes.remark import REPLACED_KEY, REWRITE_KEY, origins
+from flatfold.result import summarise
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.result import Optimized
+
+
+LAYER, NORM, OTHER = "layer", "norm", "other"
+KINDS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), LAYER),
+    **dict.fromkeys(("BatchNormalization", "LayerNormalization"), NORM),
+}
+SHORT = {"BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm"}
+
+
+def sketch_of(nodes: Sequence[ir.Node]) -> Sketch:
+    """A box for each node, each value that comes from outside and each that is used there."""
+    boxes: list[Box] = []
+    edges: list[tuple[int, int]] = []
+    made: dict[ir.Value, int] = {}
+    inside = {value for node in nodes for value in node.outputs}
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and not is_constant(value) and value not in inside | made.keys():
+                made[value] = len(boxes)
+                boxes.append(Box(("input", sizes(value))))
+    for node in nodes:
+        made.update(dict.fromkeys(node.outputs, len(boxes)))
+        boxes.append(box_of(node))
+    for node in nodes:
+        read = (made[value] for value in node.inputs if value is not None and value in made)
+        edges += [(source, made[node.outputs[0]]) for source in read]
+    within = set(nodes)
+    for node in nodes:
+        for value in node.outputs:
+            if value.is_graph_output() or any(user not in within for user in value.consumers()):
+                edges.append((made[value], len(boxes)))
+                boxes.append(Box(("output", sizes(value))))
+    return Sketch(tuple(boxes), tuple(edges))
+
+
+def box_of(node: ir.Node) -> Box:
+    lines = label(node)
+    kind = NORM if "by a constant" in lines else KINDS.get(node.op_type, OTHER)
+    return Box(lines, kind)
+
+
+def label(node: ir.Node) -> tuple[str, ...]:
+    """The operator, with its kernel if it has one, and what else decides what it does."""
+    title = SHORT.get(node.op_type, node.op_type)
+    kernel = node.attributes.get_ints("kernel_shape", ())
+    if kernel:
+        title += " " + "x".join(map(str, kernel))
+    return tuple(filter(None, (title, ", ".join(filter(None, _details(node))))))
+
+
+def sizes(value: ir.Value) -> str:
+    """The shape without the batch."""
+    return " x ".join(map(str, list(value.shape or ())[1:]))
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
+
+
+def _details(node: ir.Node) -> Iterator[str]:
+    shapes = [_fixed(value) for value in node.inputs]
+    if node.op_type == "Conv" and shapes[1]:
+        outputs, each = shapes[1][:2]
+        groups = node.attributes.get_int("group", 1)
+        depthwise = each == 1 and groups == outputs > 1
+        yield f"depthwise {outputs}" if depthwise else f"{each * groups} → {outputs}"
+        yield f"{groups} groups" if groups > 1 and not depthwise else ""
+        yield "bias" if len(shapes) > 2 else ""
+    elif node.op_type == "Gemm" or (node.op_type == "MatMul" and is_constant(node.inputs[1])):
+        yield " → ".join(map(str, shapes[1]))
+    elif node.op_type in KINDS and shapes[1:] and shapes[1]:
+        yield f"{shapes[1][0]} channels"
+    elif node.op_type in ("Add", "Mul", "Sub", "Div") and any(map(is_constant, node.inputs)):
+        yield "by a constant"
+    elif node.op_type == "LeakyRelu":
+        yield f"slope {node.attributes.get_float('alpha', 0.01):g}"
+    elif node.op_type == "Clip":
+        bounds = (value.const_value for value in node.inputs[1:] if value is not None)
+        yield " to ".join(f"{bound.numpy().item():g}" for bound in bounds if bound is not None)
+    elif node.op_type in ("Slice", "Pad", "Split", "Concat", "Gather", "Reshape", "Transpose"):
+        yield "to " + sizes(node.outputs[0])
+    strides = set(node.attributes.get_ints("strides", ()))
+    yield f"stride {strides.pop()}" if strides - {1} else ""
+
+
+def _fixed(value: ir.Value | None) -> tuple[int, ...]:
+    """The shape; () where a size is open."""
+    shape = None if value is None else value.shape
+    return shape.numpy() if shape is not None and shape.is_static() else ()
+
+
+Replaced = tuple[str, tuple[str, ...]]  # a rewrite, and the names of the nodes it stands for
+
+
+def changes_of(target: str, result: Optimized) -> Changes:
+    """What `result` is beside its training graph."""
+    places = Places(result)
+    remarks = places.in_order(result.remarks)
+    decisions = tuple(
+        Decision(
+            group.first.rewrite,
+            group.first.applied,
+            group.first.code,
+            group.first.reason,
+            group.first.hint,
+            group.places,
+        )
+        for group in grouped(remarks, places)
+    )
+    return Changes(
+        target,
+        summarise(result.training).operators,
+        summarise(result.graph).operators,
+        tuple(_blocks(result, places)),
+        decisions,
+    )
+
+
+def _blocks(result: Optimized, places: Places) -> Iterable[Block]:
+    """Those of one shape as one, drawn as the first of them; the most frequent ones first."""
+    training = list(nodes_of(result.training))
+    by_name: dict[str, list[ir.Node]] = {}
+    for node in training:
+        by_name.setdefault(node.name or "", []).append(node)
+    order = {node: index for index, node in enumerate(training)}
+    found: dict[object, Block] = {}
+    for (rewrite, names), after in _replacements(result).items():
+        nodes = {node for name in names for node in by_name.get(name, ())}
+        before = sketch_of(sorted(nodes, key=order.__getitem__))
+        now = sketch_of(after)
+        place = places.around(names) or names[0]
+        key = rewrite, _shape(before), _shape(now)
+        known = found.get(key)
+        others = known.places if known else ()
+        first = known or Block(rewrite, (), before, now)
+        found[key] = Block(rewrite, (*others, place), first.before, first.after)
+    return sorted(found.values(), key=lambda block: -len(block.places))
+
+
+def _replacements(result: Optimized) -> dict[Replaced, list[ir.Node]]:
+    """What stands in the rewritten graph for which nodes; nothing, where they just went away."""
+    found: dict[Replaced, list[ir.Node]] = {}
+    covered: set[str] = set()
+    for node in nodes_of(result.graph):
+        if REPLACED_KEY in node.metadata_props:
+            names = origins([node])
+            covered.update(names)
+            found.setdefault((node.metadata_props.get(REWRITE_KEY, ""), names), []).append(node)
+    for remark in result.remarks:
+        if remark.applied and remark.replaced and not covered.issuperset(remark.replaced):
+            found.setdefault((remark.rewrite, remark.replaced), [])
+    return found
+
+
+def _shape(sketch: Sketch) -> tuple[Sequence[str], Sequence[tuple[int, int]]]:
+    """What two blocks of the same kind have in common: operators and edges, no sizes."""
+    return tuple(box.lines[0] for box in sketch.boxes), sketch.edges

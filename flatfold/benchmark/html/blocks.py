@@ -1,0 +1,63 @@
+"""The blocks of a graph as pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
+
+from markupsafe import Markup
+
+from flatfold.benchmark.html import graph_layout
+from flatfold.benchmark.report import Changes, Sketch
+from flatfold.text import one_line
+
+LARGEST = 60  # boxes: of more, the operators are counted
+LONGEST = 40  # characters of a line
+KINDS = {"": None, "other": "", "layer": "layer", "norm": "norm"}  # as `drawing` has them
+
+
+def picture(sketch: Sketch, title: str) -> Markup:
+    """Nothing where it would be too large, or where the edges are those of no graph."""
+    order = _order(sketch) if len(sketch.boxes) <= LARGEST else {}
+    if not order:
+        return Markup()
+    boxes = [
+        graph_layout.Box(tuple(map(_cut, box.lines)) or ("?",), KINDS.get(box.kind, ""))
+        for box in sketch.boxes
+    ]
+    inwards = sorted(sketch.edges, key=lambda edge: order[edge[1]])
+    edges = [(boxes[upper], boxes[lower]) for upper, lower in inwards]
+    return Markup(
+        graph_layout.svg(boxes, edges, one_line(title), graph_layout.PAGE)
+    )  # it escapes all
+
+
+def operators(sketch: Sketch) -> list[tuple[str, int]]:
+    """The nodes by their first words, the most frequent first."""
+    nodes = (box.lines[0].split(" ")[0] for box in sketch.boxes if box.kind and box.lines)
+    return Counter(nodes).most_common()
+
+
+def _order(sketch: Sketch) -> dict[int, int]:
+    """The place of each box behind all that feed it; empty where there is a circle."""
+    feeding: dict[int, list[int]] = {number: [] for number in range(len(sketch.boxes))}
+    for upper, lower in sketch.edges:
+        if upper not in feeding or lower not in feeding:
+            return {}
+        feeding[lower].append(upper)
+    try:
+        return {box: place for place, box in enumerate(TopologicalSorter(feeding).static_order())}
+    except CycleError:
+        return {}
+
+
+def _cut(line: str) -> str:
+    text = one_line(line)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def side_by_side(changes: Changes) -> list[tuple[str, int, int]]:
+    """Each operator with its counts before and after, what changed most first."""
+    before, after = changes.operators_before, changes.operators_after
+    found = [(name, before.get(name, 0), after.get(name, 0)) for name in {**before, **after}]
+    return sorted(found, key=lambda row: (-abs(row[1] - row[2]), -row[1], row[0]))

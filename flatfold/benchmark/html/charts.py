@@ -1,0 +1,121 @@
+"""What the charts of a page are drawn with: elements of SVG, and the axes they stand along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+from flatfold.text import one_line
+
+Point = tuple[float, float]
+
+
+class Canvas:
+    """An SVG for the inside of a page, whose style sheet colours the classes."""
+
+    def __init__(self, width: float, height: float, title: str, description: str) -> None:
+        self.width, self.height = width, height
+        box = f"0 0 {_number(width)} {_number(height)}"
+        self.root = ElementTree.Element("svg", {"viewBox": box, "class": "chart", "role": "img"})
+        for tag, text in (("title", title), ("desc", description)):
+            ElementTree.SubElement(self.root, tag).text = one_line(text)
+
+    def add(self, tag: str, look: str, text: str = "", /, **places: float) -> ElementTree.Element:
+        """An element of the class `look`; underscores in names of attributes become hyphens."""
+        told = {name.replace("_", "-"): _number(value) for name, value in places.items()}
+        found = ElementTree.SubElement(self.root, tag, {"class": look, **told})
+        if text:
+            found.text = one_line(text)
+        return found
+
+    def line(self, look: str, start: Point, end: Point) -> None:
+        self.add("line", look, x1=start[0], y1=start[1], x2=end[0], y2=end[1])
+
+    def text(self, look: str, at: Point, text: str, most: int = 0) -> None:
+        """Of at most so many characters; the whole shows on hovering then."""
+        short = one_line(text)
+        if most and len(short) > most:
+            element = self.add("text", look, x=at[0], y=at[1])
+            ElementTree.SubElement(element, "title").text = short
+            element[0].tail = f"{short[: most - 1]}…"
+            return
+        self.add("text", look, short, x=at[0], y=at[1])
+
+    def path(self, look: str, points: Iterable[Point]) -> None:
+        text = "L".join(f"{_number(x)},{_number(y)}" for x, y in points)
+        self.add("path", look).set("d", f"M{text}")
+
+    def specks(self, look: str, points: Iterable[Point]) -> None:
+        """A round dot at each point, as wide as the line: hundreds of them in one element."""
+        text = "".join(f"M{_number(x)},{_number(y)}h0" for x, y in points)
+        self.add("path", look).set("d", text)
+
+    def note(self, element: ElementTree.Element, text: str) -> None:
+        """What shows on hovering over it."""
+        ElementTree.SubElement(element, "title").text = one_line(text)
+
+    def markup(self) -> Markup:
+        return Markup(ElementTree.tostring(self.root, encoding="unicode"))  # it has escaped all
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Values from `low` to `high` along pixels from `start` to `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    @classmethod
+    def around(
+        cls, values: Iterable[float], start: float, end: float, *, margin: float = 0.06
+    ) -> Axis:
+        """With room for all values; logarithmic where they differ by more than a factor of 4."""
+        found = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
+        low, high = min(found), max(found)
+        if high > 4 * low:
+            room = (high / low) ** margin
+            return cls(low / room, high * room, start, end, True)
+        room = max((high - low) * margin, high * 0.005)
+        return cls(low - room, high + room, start, end)
+
+    def at(self, value: float) -> float:
+        """The pixel of a value; of one outside, the nearer end."""
+        inside = min(max(value, self.low), self.high)
+        if self.log:
+            share = math.log(inside / self.low) / math.log(self.high / self.low)
+        else:
+            share = (inside - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self, most: int = 6) -> Sequence[float]:
+        """Round values inside, about as many as asked for."""
+        return _log_ticks(self, most) if self.log else _linear_ticks(self, most)
+
+
+def _linear_ticks(axis: Axis, most: int) -> list[float]:
+    rough = (axis.high - axis.low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough * (1 - 1e-9))
+    first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
+    return [n * step for n in range(first, last + 1)]
+
+
+def _log_ticks(axis: Axis, most: int) -> list[float]:
+    decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
+    for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [n * 10.0**power for power in decades for n in digits]
+        inside = [value for value in found if axis.low <= value <= axis.high]
+        if len(inside) <= most:
+            break
+    return inside[:: max(1, math.ceil(len(inside) / most))]
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

@@ -1,0 +1,401 @@
+"""What a report holds: plain data with a schema number, from which every view of it is drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import msgspec
+
+from flatfold import timing
+from flatfold.errors import InputError
+from flatfold.proof.equivalence import Equivalence
+from flatfold.timing import Estimate
+
+LARGEST = 1e30  # of any number in a report but the error of what is wrong
+
+
+def finite(value: Any) -> Any:
+    """None for what JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def with_infinities(content: Any) -> Any:
+    """`content` with the numbers back that JSON does not have: those of an equivalence."""
+    if isinstance(content, Mapping):
+        return {
+            name: {n: math.inf if v is None else v for n, v in value.items()}
+            if name == "equivalence" and isinstance(value, Mapping)
+            else with_infinities(value)
+            for name, value in content.items()
+        }
+    if isinstance(content, list | tuple):
+        return [with_infinities(value) for value in content]
+    return content
+
+
+def is_sound(content: Any, largest: float = LARGEST) -> bool:
+    """Whether numbers can be reckoned with: JSON has NaN for some, and integers of any length."""
+    if isinstance(content, Mapping):
+        return all(
+            is_sound(value, sys.float_info.max if name == "equivalence" else largest)
+            for name, value in content.items()
+        )
+    if isinstance(content, list | tuple):
+        return all(is_sound(value, largest) for value in content)
+    return not isinstance(content, int | float) or abs(content) <= largest
+
+
+@dataclass(frozen=True)
+class Step:
+    """The graph once a rewrite is added to those before it, all of them applied from the start.
+
+    The first step of a target has no `rewrite`: it is the training graph. `applied` counts the
+    replacements that were not made before. `bytes` are those of the weights and of every value that
+    a node reads or writes, for one run. `row` names the row that was timed with this graph;
+    `ratio` is its time beside that of the step before, None for the first and where one of the two
+    was not timed.
+    """
+
+    target: str
+    rewrite: str
+    applied: int
+    nodes: int | None
+    parameters: int | None
+    macs: int | None
+    bytes: int | None
+    row: str = ""
+    ratio: Estimate | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an engine runs as one: its name and kind in the engine's words, seconds of one run.
+
+    `nodes` are those of the graph that it computes, as far as the engine tells; `place` is the
+    module of the source around them, `rewrite` what made them, and `floor_s` the least time that
+    this machine could take for their work; None where it is not known.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    nodes: tuple[str, ...] = ()
+    place: str = ""
+    rewrite: str = ""
+    floor_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The layers of the row `row`, from the engine's own profiler, in the order in which they run.
+
+    `run_s` is the time of a whole run while it was profiled, which is more than without, by the
+    clock of the host; `device_s` that of a run without the profiler by the events of the device,
+    None for the processor.
+    """
+
+    row: str
+    run_s: float
+    layers: tuple[Layer, ...]
+    device_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """A part of the network in two profiles of one target: seconds in the training graph, and now.
+
+    `place` is the module of the source; `before` and `after` are the names of the layers.
+    """
+
+    target: str
+    place: str
+    before_s: float
+    after_s: float
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What this machine does at best on a target: a large product of matrices, and a large copy.
+
+    `flops` are floating-point operations a second, two for a multiply-accumulate; `bytes` those
+    read and written a second.
+    """
+
+    target: str
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node of a sketch, or an end of it, which has no `kind`: "layer", "norm", "other" or ""."""
+
+    lines: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A piece of a graph: boxes, and which of them feeds which, by position."""
+
+    boxes: tuple[Box, ...] = ()
+    edges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one rewrite replaced and by what, and all the places of the network where it did."""
+
+    rewrite: str
+    places: tuple[str, ...]
+    before: Sketch
+    after: Sketch
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A kind of decision of the rewrites: what was done or left, why, and where."""
+
+    rewrite: str
+    applied: bool
+    code: str
+    reason: str
+    hint: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The rewritten graph of a target beside the training graph, block by block."""
+
+    target: str
+    operators_before: dict[str, int]
+    operators_after: dict[str, int]
+    blocks: tuple[Block, ...]
+    decisions: tuple[Decision, ...]
+
+
+SCHEMA = 1
+PERCENTILES = (50, 90, 95, 99)
+FLATFOLD, TRAINING = "flatfold", "training"
+TORCH = "torch"  # the target of eager PyTorch and torch.compile
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant on one target: how long it takes, in which precision, and whether it is right.
+
+    `samples_s` are seconds by process, block and run, with no block of a round in which the row
+    rested; `build_s`, which includes loading the library, and `first_call_s` have one number for
+    each process that built, and ran, an engine, and are in no statistic.
+    `prepare_s` is what making the graph took, `proof` the verdict on that graph, and `equivalence`
+    what the engine's own outputs are worth against the training graph. `bytes` are those of the
+    weights and of every value that a node reads or writes, and `floor_s` the least time that this
+    machine could take for `macs`, the weights and the inputs and outputs. `reason` says why there
+    is no time, or no time of the later processes.
+    """
+
+    variant: str
+    target: str
+    precision: str = ""
+    equivalence: Equivalence | None = None
+    proof: str = ""
+    samples_s: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    build_s: tuple[float, ...] = ()
+    first_call_s: tuple[float, ...] = ()
+    prepare_s: float | None = None
+    steady: bool = True
+    layers: int | None = None
+    nodes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    floor_s: float | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant} {self.target}"
+
+    @cached_property
+    def latency(self) -> Estimate | None:
+        """The median of a run with its 95 % interval; None where fewer than three processes ran."""
+        return timing.level(self.samples_s)
+
+    @cached_property
+    def percentiles(self) -> dict[int, float | None]:
+        """None where there are too few runs to tell."""
+        runs = [run for process in self.samples_s for block in process for run in block]
+        return {p: timing.percentile(runs, p) for p in PERCENTILES}
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it computes something else than the training graph."""
+        return self.equivalence is not None and self.equivalence.verdict == "refuted"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its time may be compared: only what was shown to be right is."""
+        passed = self.equivalence is not None and self.equivalence.passed
+        return passed and not self.reason and self.latency is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        latency = self.latency
+        told = asdict(self)
+        if told["equivalence"] is not None:  # an error may be infinite, which JSON does not have
+            told["equivalence"] = {n: finite(v) for n, v in told["equivalence"].items()}
+        return {
+            **told,
+            "median_s": None if latency is None else latency.value,
+            "interval_s": None if latency is None else latency.interval,
+            "percentiles_s": {f"p{p}": value for p, value in self.percentiles.items()},
+            "wrong": self.wrong,
+            "ranked": self.ranked,
+        }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows by name: `row` takes `ratio` times as long as `against`; `verdict` is of `row`."""
+
+    row: str
+    against: str
+    ratio: Estimate
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model: its rows, the pairs among them, and what two processes of one row differ by.
+
+    `noise` is the ratio of the row `reference` to itself in another process (an A/A pair); None
+    where it could not be measured. `decided`: whether no pair is left inconclusive.
+    `step_rows` are the graphs between the training graph and flatfold's, which are timed like the
+    rest but compared with nothing but the step before. `reason` says why there are no rows.
+    """
+
+    model: str
+    inputs: dict[str, tuple[int, ...]]
+    reference: str = ""
+    rows: tuple[Row, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    noise: Estimate | None = None
+    rounds: int = 0
+    decided: bool = False
+    notes: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    step_rows: tuple[Row, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    moves: tuple[Move, ...] = ()
+    changes: tuple[Changes, ...] = ()
+    reason: str = ""
+
+    def row(self, name: str) -> Row | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+    def pair(self, row: str, against: str) -> Pair | None:
+        wanted = (pair for pair in self.pairs if (pair.row, pair.against) == (row, against))
+        return next(wanted, None)
+
+    def seconds(self, row: Row) -> float | None:
+        """What a row is ranked by: its ratio beside the training graph, times the latency of that.
+
+        Blocks that ran side by side tell two rows apart where their medians, each over all rounds
+        of a machine that drifts, do not. The row's own median where it is beside no training graph.
+        """
+        pairs = (pair for pair in self.pairs if pair.row == row.name)
+        for pair in pairs:
+            base = self.row(pair.against)
+            if base is not None and base.variant == TRAINING and base.latency is not None:
+                return pair.ratio.value * base.latency.value
+        return row.latency.value if row.latency is not None else None
+
+    def ranking(self) -> list[Row]:
+        """The rows that may be compared, the fastest first."""
+        rows = [(self.seconds(row), row) for row in self.rows if row.ranked]
+        known = [(seconds, row) for seconds, row in rows if seconds is not None]
+        return [row for _, row in sorted(known, key=lambda item: item[0])]
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = {name: [r.to_dict() for r in getattr(self, name)] for name in ("rows", "step_rows")}
+        return {**asdict(self), **rows}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `flatfold.compare` gives back: the models, and all that it takes to measure again."""
+
+    models: tuple[ModelReport, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "options": self.options,
+            "limits": [asdict(limit) for limit in self.limits],
+            "models": [model.to_dict() for model in self.models],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes it as .html, .md or .json, by the ending. Raises InputError and OutputError."""
+        from flatfold.benchmark.views.files import save
+
+        save([self], path)
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Report:
+        """What `to_dict` wrote, JSON in between or not. Raises InputError for anything else."""
+        found = content.get("schema") if isinstance(content, Mapping) else None
+        if found != SCHEMA:
+            raise InputError(
+                f"expected a report of schema {SCHEMA}, found {found!r}",
+                hint="write one with `flatfold compare --json FILE`",
+            )
+        try:
+            if not is_sound(content):
+                raise InputError("the report is damaged: a number in it is too large, or is none")
+            found = msgspec.convert(with_infinities(content), cls)
+        except msgspec.ValidationError as error:
+            raise InputError(f"the report is damaged: {error}") from error
+        if not all(number > 0 for number in _times(found)):
+            raise InputError("the report is damaged: a time in it is not positive")
+        return found
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Raises InputError."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except (RecursionError, ValueError) as error:
+            raise InputError(f"the report is no JSON: {error}") from error
+
+    def rows(self) -> Iterator[tuple[ModelReport, Row]]:
+        for model in self.models:
+            for row in model.rows:
+                yield model, row
+
+
+def _times(report: Report) -> Iterator[float]:
+    """What no time can be 0 or less of: the runs, and the ratios."""
+    for model in report.models:
+        for row in (*model.rows, *model.step_rows):
+            yield from (run for process in row.samples_s for block in process for run in block)
+        ratios = (*(pair.ratio for pair in model.pairs), *(step.ratio for step in model.steps))
+        for ratio in filter(None, (*ratios, model.noise)):
+            yield from (ratio.value, *ratio.interval)

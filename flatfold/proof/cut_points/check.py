@@ -1,0 +1,208 @@
+"""Run both sides of a cone in float64 on the same data, and compare them within rounding.
+
+Elementwise |y' - y| <= 1.01 n u M, where u is the unit roundoff of the graph's type and M the
+magnitude companion of y: n = 1 where the weights of the second graph are rounded once. Tools that
+fold in single precision round a weight several times; up to ROUNDINGS are taken for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.proof.cut_points.cones import Cone
+from flatfold.proof.cut_points.data import (
+    Shape,
+    dense,
+    farther,
+    is_free,
+    reach_of,
+    roomy_shapes,
+    small_shapes,
+    sparse,
+)
+from flatfold.proof.interpreter.convolution import Array
+from flatfold.proof.interpreter.interpreter import evaluate
+from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute
+from flatfold.proof.network.inputs import limits_of, within_range
+from flatfold.proof.network.judge import MARGIN, ROUNDOFF, SPACING
+
+ROUNDINGS = 5  # of a weight: var + eps, root, quotient, product, sum of branches
+RECORDED = 32.0  # u M: on numbers that were recorded, and so are rounded themselves
+STACK = 16  # images that are run at once
+
+Data = Mapping[ir.Value, Array]
+Look = Callable[[Iterable[ir.Value]], Data]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The worst of |y' - y| / (u M), and where: (image, channel, position ...)."""
+
+    ratio: float
+    place: Shape = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one cone: `bounded`, `refuted`, or `open` with the reason."""
+
+    kind: str
+    gap: Gap = Gap(0.0)
+    reason: str = ""
+
+
+def crosscheck(cone: Cone, shapes: Mapping[ir.Value, Shape], look: Look, seed: int = 0) -> Verdict:
+    """`shapes`: those of the first graph's values; `look` gives what values are when it runs."""
+    values = [cone.a, *(v for v, _ in cone.sources)]
+    odd = [v for v in values if v.dtype is None or v.dtype.name not in ROUNDOFF or v not in shapes]
+    if odd:
+        return Verdict("open", reason=f"{odd[0].name} is no float tensor")
+    limit = MARGIN * ROUNDINGS
+    try:
+        data = list(free_data(cone, shapes, np.random.default_rng(seed)))
+        gap = widest(cone, data)
+        if gap.ratio > MARGIN and not cone.is_linear:  # on numbers that never get there, perhaps
+            kept = [{v: within_range(v, x) for v, x in feeds.items()} for feeds in data]
+            gap = widest(cone, kept)
+        if gap.ratio > limit and not cone.is_linear:
+            real = widest(cone, [look(v for v, _ in cone.sources)])
+            if real.ratio <= RECORDED:
+                reason = "the two differ, but not on the numbers that are there when it runs"
+                return Verdict("open", gap, reason)
+    except Unsupported as what:
+        return Verdict("open", reason=f"the check does not know {what}")
+    except (ValueError, LookupError, TypeError) as why:
+        return Verdict("open", reason=f"the check cannot run it: {why}")
+    return Verdict("bounded" if gap.ratio <= limit else "refuted", gap)
+
+
+def free_data(
+    cone: Cone, shapes: Mapping[ir.Value, Shape], rng: np.random.Generator
+) -> Iterable[Data]:
+    """N(0, 1) everywhere, and impulses; at small sizes where no operator counts pixels."""
+    own = {v: shapes[v] for v, _ in cone.sources}
+    axes = max((len(shape) - 2 for shape in own.values()), default=0)
+    reach = farther(*(reach_of(n, v, axes) for n, v in _sides(cone)))
+    free = axes > 0 and is_free((*cone.before, *cone.after), axes)
+    small = small_shapes(own, reach) if free else None
+    if not cone.is_linear:
+        yield {v: _spread(x, cone, rng) for v, x in dense(small or own, rng).items()}
+        return
+    yield dense(small or own, rng)
+    if own and all(len(shape) == axes + 2 for shape in own.values()):
+        room = roomy_shapes(own, reach) if small is not None else own
+        images = sparse(room, reach, _weights(cone.after), rng)
+        yield from _stacked(images) if small is not None else _one_by_one(own, images)
+
+
+def _stacked(images: Data) -> Iterable[Data]:
+    """A few at a time."""
+    for start in range(0, max(map(len, images.values())), STACK):
+        yield {v: x[start : start + STACK] for v, x in images.items()}
+
+
+def _weights(nodes: Iterable[ir.Node]) -> int:
+    constants = {v for node in nodes for v in node.inputs if v is not None}
+    return sum(int(v.const_value.size) for v in constants if v.const_value is not None)
+
+
+def _one_by_one(shapes: Mapping[ir.Value, Shape], images: Data) -> Iterable[Data]:
+    """Each image in every place of a batch whose size the graph may count on."""
+    count = max(map(len, images.values()))
+    for i in range(count):
+        yield {v: np.broadcast_to(x[i], shapes[v]) for v, x in images.items()}
+
+
+def _sides(cone: Cone) -> tuple[tuple[tuple[ir.Node, ...], ir.Value], ...]:
+    return (cone.before, cone.a), (cone.after, cone.b)
+
+
+def _spread(x: Array, cone: Cone, rng: np.random.Generator) -> Array:
+    """Half of the numbers far enough out to get beyond every limit of a Clip."""
+    clips = (n for nodes, _ in _sides(cone) for n in nodes if n.op_type == "Clip")
+    ends = [2 * abs(end) for node in clips for end in limits_of(node) if math.isfinite(end)]
+    return np.where(rng.random(x.shape) < 0.5, x, x * max([1.0, *ends]))
+
+
+def widest(cone: Cone, data: Iterable[Data]) -> Gap:
+    """The worst over all of `data`. Raises Unsupported."""
+    worst = Gap(-1.0)
+    for feeds in data:
+        before, after = both(cone, feeds)
+        found = _gap(cone, before, after.y, feeds)
+        worst = found if not found.ratio <= worst.ratio else worst
+    return worst
+
+
+def both(cone: Cone, feeds: Data) -> tuple[Pair, Pair]:
+    """What both sides make of `feeds`, which are of the first graph's sources."""
+    given = {v: Pair(x, np.abs(x)) for v, x in feeds.items()}
+    others = {cone.partner(v): pair for v, pair in given.items()}
+    return run(cone.before, cone.a, given), run(cone.after, cone.b, others)
+
+
+def run(nodes: Iterable[ir.Node], output: ir.Value, feeds: Mapping[ir.Value, Pair]) -> Pair:
+    """`output` in float64. Raises Unsupported."""
+    known = dict(feeds)
+    with np.errstate(all="ignore"):
+        for node in nodes if output not in known else ():
+            if node.domain not in ("", "ai.onnx"):
+                raise Unsupported(f"{node.domain}.{node.op_type}")
+            known |= _split(node, known) if node.op_type == "Split" else evaluate([node], known)
+    if output not in known and output.const_value is not None:
+        array = output.const_value.numpy().astype(np.float64)
+        return Pair(array, np.abs(array))
+    return known[output]
+
+
+def _split(node: ir.Node, known: Mapping[ir.Value, Pair]) -> dict[ir.Value, Pair]:
+    """All parts; the interpreter itself knows operators of one output only."""
+    source = node.inputs[0]
+    if source is None or source not in known:
+        raise Unsupported("Split of a constant")
+    x, axis = known[source], attribute(node, "axis", 0)
+    listed = attribute(node, "split", None)
+    if listed is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        tensor = ir.convenience.get_const_tensor(node.inputs[1])
+        if tensor is None:
+            raise Unsupported("Split by computed sizes")
+        listed = tensor.numpy().tolist()
+    size, parts = x.y.shape[axis], len(node.outputs)
+    ends = np.cumsum(listed) if listed else -(-size // parts) * np.arange(1, parts + 1)
+    cuts = [int(end) for end in ends[:-1]]
+    pieces = zip(np.split(x.y, cuts, axis), np.split(x.m, cuts, axis), strict=True)
+    return {v: Pair(y, m) for v, (y, m) in zip(node.outputs, pieces, strict=True)}
+
+
+def _gap(cone: Cone, before: Pair, after: Array, feeds: Data) -> Gap:
+    if before.y.shape != after.shape:
+        raise ValueError(f"the shapes become {before.y.shape} and {after.shape}")
+    if not np.all(np.isfinite(before.y)):
+        raise ValueError("the numbers leave the range of float64")
+    dtype = cone.a.dtype.name if cone.a.dtype is not None else ""
+    products = 1 + sum(map(_products, cone.after))
+    length = products + sum(map(_products, cone.before)) + 4 * len(cone.before) + 16
+    largest = max((float(np.max(np.abs(x), initial=0.0)) for x in feeds.values()), default=1.0)
+    lost = SPACING.get(dtype, 0.0) / 2 * products * largest
+    bound = (ROUNDOFF[dtype] + length * 2.0**-53) * before.m + lost
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.abs(after - before.y)
+        ratios = np.where(error > 0, error / bound, np.where(np.isfinite(error), 0.0, np.inf))
+    if ratios.size == 0:
+        return Gap(0.0)
+    place = np.unravel_index(int(np.argmax(ratios)), ratios.shape)
+    return Gap(float(ratios[place]), tuple(int(i) for i in place))
+
+
+def _products(node: ir.Node) -> int:
+    """Products that one output of `node` adds up."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 1
+    weight = node.inputs[1]
+    tensor = weight.const_value if weight is not None else None
+    return int(tensor.size) // max(1, min(tensor.numpy().shape[:2], default=1)) if tensor else 1

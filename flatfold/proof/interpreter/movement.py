@@ -1,0 +1,105 @@
+"""What the operators that only move data do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute, given
+
+
+def _pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    listed = attribute(node, "pads", None)  # as before opset 11
+    pads = np.array(listed) if listed else given(arguments[1]).y.astype(np.int64)
+    fill = arguments[2].y if len(arguments) > 2 and arguments[2] else attribute(node, "value", 0)
+    if attribute(node, "mode", "constant") != "constant" or np.any(fill):
+        raise Unsupported("Pad by anything but zero")
+    axes = np.arange(x.y.ndim)
+    if len(arguments) > 3:
+        axes = given(arguments[3]).y.astype(np.int64)
+    y, m = x.y, x.m
+    for axis, begin, end in zip(axes % x.y.ndim, *pads.reshape(2, -1), strict=True):
+        shape = list(y.shape)
+        cut = slice(max(-begin, 0), shape[axis] - max(-end, 0))
+        width = [(0, 0)] * y.ndim
+        width[axis] = (max(begin, 0), max(end, 0))
+        index = tuple(cut if a == axis else slice(None) for a in range(y.ndim))
+        y, m = np.pad(y[index], width), np.pad(m[index], width)
+    return Pair(y, m)
+
+
+def _slice(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    starts, ends = (given(a).y.astype(np.int64) for a in arguments[1:3])
+    rest = [None if a is None else a.y.astype(np.int64) for a in arguments[3:]]
+    axes = rest[0] if rest and rest[0] is not None else np.arange(len(starts))
+    steps = rest[1] if len(rest) > 1 and rest[1] is not None else np.ones_like(starts)
+    index = [slice(None)] * x.y.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index[axis] = slice(int(start), int(end), int(step))
+    return Pair(x.y[tuple(index)], x.m[tuple(index)])
+
+
+def _concat(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    pairs, axis = [given(a) for a in arguments], attribute(node, "axis", 0)
+    y, m = ([getattr(pair, part) for pair in pairs] for part in ("y", "m"))
+    return Pair(np.concatenate(y, axis), np.concatenate(m, axis))
+
+
+def _gather(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, index, axis = (
+        given(arguments[0]),
+        given(arguments[1]).y.astype(np.int64),
+        attribute(node, "axis", 0),
+    )
+    return Pair(np.take(x.y, index, axis), np.take(x.m, index, axis))
+
+
+def _reshape(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, target = given(arguments[0]), given(arguments[1]).y.tolist()
+    kept = not attribute(node, "allowzero", 0)
+    shape = [x.y.shape[i] if n == 0 and kept else n for i, n in enumerate(target)]
+    return Pair(x.y.reshape(shape), x.m.reshape(shape))
+
+
+def _transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    order = attribute(node, "perm", tuple(reversed(range(x.y.ndim))))
+    return Pair(x.y.transpose(order), x.m.transpose(order))
+
+
+def _flatten(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axis = given(arguments[0]), attribute(node, "axis", 1)
+    shape = (int(np.prod(x.y.shape[:axis])), -1)
+    return Pair(x.y.reshape(shape), x.m.reshape(shape))
+
+
+def _listed(node: ir.Node, arguments: list[Pair | None]) -> list[int]:
+    axes = attribute(node, "axes", None)
+    return list(axes) if axes is not None else given(arguments[1]).y.astype(np.int64).tolist()
+
+
+def _squeeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axes = given(arguments[0]), tuple(_listed(node, arguments))
+    return Pair(x.y.squeeze(axes), x.m.squeeze(axes))
+
+
+def _unsqueeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axes = given(arguments[0]), tuple(_listed(node, arguments))
+    return Pair(np.expand_dims(x.y, axes), np.expand_dims(x.m, axes))
+
+
+MOVING: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
+    "Concat": _concat,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

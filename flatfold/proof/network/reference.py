@@ -1,0 +1,140 @@
+"""A float64 reference for a graph: the ONNX reference evaluator on the graph promoted to double."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.proof.interpreter.convolution import convolve, cut, pools, same_pads, scatter
+from flatfold.proof.interpreter.pair import Unsupported
+from flatfold.proof.interpreter.sampling import deform_conv, grid_sample
+
+if TYPE_CHECKING:
+    import onnx
+
+
+Outputs = list[npt.NDArray[Any]]
+Reference = Callable[[Mapping[str, npt.NDArray[Any]]], Outputs]
+
+SMALL = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+# Operators with operands that the standard fixes to float32; a graph with one is not promoted.
+FIXED = (
+    "Resize",
+    "Upsample",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "QLinearConv",
+    "DynamicQuantizeLinear",
+)
+
+
+class NoReference(Exception):
+    """No float64 reference can be had for this graph; the text says why."""
+
+
+def promoted(model: ir.Model) -> onnx.ModelProto:
+    """The model with every floating-point tensor in double. Raises NoReference."""
+    double = model.clone()
+    for graph in double.graphs():
+        for node in graph:
+            if node.op_type in FIXED or node.domain not in ("", "ai.onnx"):
+                raise NoReference(f"{node.domain or 'ai.onnx'}.{node.op_type} has no double form")
+            _promote_attributes(node)
+            for value in node.outputs:
+                _promote_value(value)
+        for value in (*graph.inputs, *graph.initializers.values()):
+            _promote_value(value)
+    return ir.to_proto(double)
+
+
+def _promote_value(value: ir.Value) -> None:
+    if value.const_value is not None and value.const_value.dtype in SMALL:
+        array = value.const_value.numpy().astype(np.float64)
+        value.const_value = ir.Tensor(array, name=value.name)
+    if value.dtype in SMALL:
+        value.type = ir.TensorType(ir.DataType.DOUBLE)  # a clone shares its type object
+
+
+def _promote_attributes(node: ir.Node) -> None:
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in SMALL:
+            array = attribute.as_tensor().numpy().astype(np.float64)
+            node.attributes[name] = ir.AttrTensor(name, ir.Tensor(array))
+    to = node.attributes.get("to")
+    if node.op_type == "Cast" and to is not None and ir.DataType(to.as_int()) in SMALL:
+        node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.DOUBLE))
+
+
+def onnx_reference(model: ir.Model) -> Reference:
+    """Outputs of `model` in float64, for inputs given by name. Raises NoReference."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = promoted(model)
+    try:
+        evaluator = ReferenceEvaluator(proto, new_ops=_convolutions())
+    except Exception as why:
+        raise NoReference(f"the ONNX reference evaluator refused the graph: {why}") from None
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+        given = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}
+        try:
+            with np.errstate(all="ignore"):  # some inputs are not finite
+                return [np.asarray(y) for y in evaluator.run(None, given)]
+        except Exception as why:
+            raise NoReference(f"the ONNX reference evaluator failed: {why}") from None
+
+    return run
+
+
+def _convolutions() -> list[Any]:
+    """The evaluator's own Conv is a Python loop, and its ConvTranspose knows no groups."""
+    from onnx.reference.op_run import OpRun
+
+    class Conv(OpRun):
+        def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
+            one = [1] * (w.ndim - 2)
+            strides, dilations = how.get("strides") or one, how.get("dilations") or one
+            pads, mode = how.get("pads") or [0] * 2 * len(one), how.get("auto_pad") or "NOTSET"
+            if mode.startswith("SAME"):
+                pads = same_pads(x.shape[2:], w.shape[2:], strides, dilations, mode)
+            y = convolve(x, w, strides, dilations, pads, how.get("group") or 1)
+            return (y if b is None else y + b.reshape(-1, *one),)
+
+    class ConvTranspose(OpRun):
+        def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
+            if how.get("output_shape") or (how.get("auto_pad") or "NOTSET") != "NOTSET":
+                raise NoReference("ConvTranspose with a wanted output size")
+            one = [1] * (w.ndim - 2)
+            strides, dilations = how.get("strides") or one, how.get("dilations") or one
+            y = scatter(x, w, strides, dilations, how.get("group") or 1)
+            y = cut(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
+            return (y if b is None else y + b.reshape(-1, *one),)
+
+    return [Conv, ConvTranspose, *_samplers(), *pools(NoReference)]
+
+
+def _samplers() -> list[Any]:
+    """The evaluator goes from pixel to pixel; ours looks at all of them at once."""
+    from onnx.reference.op_run import OpRun
+
+    class GridSample(OpRun):
+        def _run(self, x: Any, grid: Any, **how: Any) -> tuple[Any]:
+            try:
+                return (grid_sample(x, grid, **{k: v for k, v in how.items() if v is not None}),)
+            except Unsupported as why:
+                raise NoReference(str(why)) from None
+
+    class DeformConv(OpRun):
+        def _run(
+            self, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None, **how: Any
+        ) -> Any:
+            given = {k: v for k, v in how.items() if v is not None}
+            y = deform_conv(x, w, offset, mask, **given)
+            return (y if b is None else y + b.reshape(-1, *(1,) * (w.ndim - 2)),)
+
+    return [GridSample, DeformConv]

@@ -1,0 +1,105 @@
+"""From two models that differ to the smallest pair that differs in the same way."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from flatfold.errors import Inconclusive, OutputError
+from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.proof.cut_points.cones import named
+from flatfold.proof.cut_points.prove import Cuts, prove
+from flatfold.proof.cut_points.verify import fault
+from flatfold.proof.equivalence import Fault
+from flatfold.proof.reduction.extract import carved
+from flatfold.proof.reduction.shrink import shrunk
+from flatfold.system.atomic import os_errors_as_ours, refuse_foreign, staged
+
+FILES = ("a.onnx", "b.onnx", "fault.json")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """Where the smallest pair is, and what is wrong; without a fault the two agree.
+
+    nodes: of both models together, as given and as left. inputs: shapes of the small ones'.
+    """
+
+    text: str
+    folder: str = ""
+    fault: Fault | None = None
+    nodes: tuple[int, int] = (0, 0)
+    inputs: tuple[tuple[int, ...], ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether a difference was found."""
+        return self.fault is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def reduce_pair(a: ir.Model, b: ir.Model, folder: Path, progress: Progress) -> Reduced:
+    """Write the smallest pair to `folder`. Raises Inconclusive, OutputError, or BuildError."""
+    _refuse_foreign(folder)
+    one, two = a.clone(), b.clone()
+    for model in (one, two):
+        canonicalise(model)
+    cuts = prove(one, two, progress)
+    wrong = cuts.of_kind("refuted")
+    if not wrong:
+        return _agreeing(cuts)
+    cone, verdict = wrong[0]
+    progress("shrinking")
+    small = shrunk(carved(cone, (one, two), cuts.shapes))
+    found = fault(cuts, cone, verdict)
+    nodes = len(one.graph) + len(two.graph), small.nodes
+    inputs = tuple(small.shapes[value] for value in small.a.graph.inputs)
+    sides = named(list(small.a.graph)), named(list(small.b.graph))
+    sizes = ", ".join("x".join(map(str, shape)) for shape in inputs)
+    text = f"{nodes[0]} nodes of both became {nodes[1]}: {sides[0]} and {sides[1]} on {sizes}"
+    done = Reduced(f"{text}; {found.text}", str(folder), found, nodes, inputs)
+    _write((small.a, small.b), done, folder)
+    return done
+
+
+def _agreeing(cuts: Cuts) -> Reduced:
+    """Raises Inconclusive where some of the two could not be compared."""
+    missed = cuts.of_kind("open")
+    if missed or cuts.unpaired:
+        reason = missed[0][1].reason if missed else f"output {cuts.unpaired[0]} has no partner"
+        raise Inconclusive(
+            f"no region is refuted, but not all could be compared: {reason}",
+            where=named(missed[0][0].before) if missed else "",
+            hint="`flatfold verify` compares the two as a whole",
+        )
+    return Reduced(
+        f"the two agree: {len(cuts.checked)} regions within rounding, {cuts.structural} operators "
+        "the same; there is nothing to reduce"
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """What is there already must be of an earlier reduction."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("expected a folder, found a file", where=str(folder))
+    if folder.exists():
+        refuse_foreign(folder, FILES)
+
+
+def _write(models: tuple[ir.Model, ir.Model], done: Reduced, folder: Path) -> None:
+    with os_errors_as_ours(folder), staged(folder.resolve()) as staging:
+        for model, name in zip(models, FILES, strict=False):
+            ir.save(model, staging / name)
+        (staging / FILES[2]).write_text(json.dumps(done.to_dict(), indent=2) + os.linesep)

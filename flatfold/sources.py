@@ -1,0 +1,101 @@
+"""What a caller names -> a source: the frontend's forms and the names of the zoo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from flatfold.frontend.source import Source
+    from flatfold.proof.network.reference import Reference
+
+
+READING = ("max_weights", "links_inside")
+
+
+def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
+    """`frontend.source.resolve`, which knows files, modules and factories, and the zoo's names."""
+    from flatfold.frontend.source import resolve as resolve_source
+    from flatfold.models import ZOO, create_model
+
+    unasked = {name for name in READING if options.get(name) is None}
+    options = {name: value for name, value in options.items() if name not in unasked}
+    if not isinstance(model, str) or ":" in model or os.sep in model or model.endswith(".onnx"):
+        return resolve_source(model, name=name, **options)
+    if model not in ZOO and os.path.exists(model):
+        return resolve_source(model, name=name, **options)
+    module = create_model(model)
+    if options.get("input_shape") is None and options.get("example_inputs") is None:
+        options["input_shape"] = ZOO[model].input_shape
+    return resolve_source(module, name=name or model, renames=ZOO[model].renames, **options)
+
+
+def is_graph(model: Any) -> bool:
+    """Whether `model` is ONNX already, in memory or in a file, and not something to export."""
+    from flatfold.models import ZOO
+
+    if isinstance(model, str | os.PathLike):
+        path = str(model)
+        return path.lower().endswith(".onnx") or (path not in ZOO and os.path.isfile(path))
+    return not callable(model)
+
+
+def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source]:
+    """Two models to compare; `options` go to whichever is no graph yet. Raises InputError.
+
+    But those of READING are about files, and go to both.
+    """
+    reading = {name: options.pop(name, None) for name in READING}
+    both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
+    own = [{} if is_graph(model) and not both else options for model in (model_a, model_b)]
+    a, b = resolve(model_a, **reading, **own[0]), resolve(model_b, **reading, **own[1])
+    require_same_interface(a.model, b.model)
+    return a, b
+
+
+def is_same(a: ir.Model, b: ir.Model) -> bool:
+    """Whether two graphs would be saved as the same bytes."""
+    import onnx_ir as ir
+
+    return bool(ir.to_proto(a) == ir.to_proto(b))  # serialised they might be too large
+
+
+def reference_of(source: Source) -> Reference | None:
+    """The module behind the graph in float64, if there is a module."""
+    from flatfold.frontend.pytorch.module import float64_reference
+    from flatfold.proof.network.reference import NoReference
+    from flatfold.proof.network.run import specs_of
+
+    if source.module is None:
+        return None
+    run = float64_reference(source.module, [spec.name for spec in specs_of(source.model)])
+
+    def reference(feeds: Mapping[str, Any]) -> list[Any]:
+        try:
+            return run(feeds)
+        except Exception as why:  # a module may make tensors of a fixed type as it runs
+            raise NoReference(f"the module does not run in float64: {why}") from None
+
+    return reference
+
+
+def require_same_interface(a: ir.Model, b: ir.Model) -> None:
+    for what in ("inputs", "outputs"):
+        mine, other = (
+            [(v.name, v.dtype and v.dtype.name) for v in getattr(m.graph, what) if _is_fed(v)]
+            for m in (a, b)
+        )
+        if mine != other:
+            raise InputError(
+                f"the two models have different {what}: {mine} and {other}",
+                hint="compare two models with the same input and output names and types",
+            )
+
+
+def _is_fed(value: ir.Value) -> bool:
+    return not value.is_initializer()

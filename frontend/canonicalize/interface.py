@@ -1,0 +1,95 @@
+"""The inputs and outputs of a graph: what a caller sees, and what no clean-up may change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class _Port:
+    name: str
+    shape: ir.Shape | None
+    type: ir.TypeProtocol | None
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Names, types and shapes of the inputs and outputs of a graph at one moment."""
+
+    inputs: tuple[tuple[ir.Value, _Port], ...]
+    outputs: tuple[_Port, ...]
+
+    @classmethod
+    def of(cls, graph: ir.Graph) -> Interface:
+        inputs = tuple((value, _port(value)) for value in graph.inputs)
+        return cls(inputs, tuple(_port(value) for value in graph.outputs))
+
+    def restore(self, graph: ir.Graph) -> None:
+        """Give `graph`, rewritten since, the interface back; what was undeclared stays."""
+        for value, port in self.inputs:
+            _free(graph, {port.name}, {value})
+            _declare(value, port)
+        name_outputs(graph, [port.name for port in self.outputs])
+        for value, port in zip(graph.outputs, self.outputs, strict=True):
+            _declare(value, port)
+
+
+def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Name the outputs of `graph`; each gets a value of its own, made by a node.
+
+    An output that is an input, an initializer or an earlier output becomes a copy of it. Another
+    value that bears one of `names` gets a new name; no input may.
+    """
+    outputs: list[ir.Value] = []
+    for i, value in enumerate(list(graph.outputs)):
+        own = value.producer() is not None and value not in outputs
+        outputs.append(value if own else _copy_of(value, graph))
+        graph.outputs[i] = outputs[i]
+    _free(graph, set(names), set(outputs))
+    stale = [value for value, name in zip(outputs, names, strict=True) if value.name != name]
+    for value in stale:  # first out of each other's way: the outputs may have swapped names
+        value.name = None
+    for value, name in zip(outputs, names, strict=True):
+        value.name = name
+
+
+def _port(value: ir.Value) -> _Port:
+    return _Port(value.name or "", value.shape.copy() if value.shape else value.shape, value.type)
+
+
+def _declare(value: ir.Value, port: _Port) -> None:
+    if value.name != port.name:
+        value.name = port.name
+    if port.shape is not None:
+        value.shape = port.shape
+    if port.type is not None:
+        value.type = port.type
+
+
+def _copy_of(value: ir.Value, graph: ir.Graph) -> ir.Value:
+    node = ir.node("Identity", [value])
+    node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _free(graph: ir.Graph, names: set[str], keep: set[ir.Value]) -> None:
+    """Rename every value but those in `keep` that bears one of `names`."""
+    made = [out for node in ir.traversal.RecursiveGraphIterator(graph) for out in node.outputs]
+    clashing = [
+        value
+        for value in [*made, *graph.initializers.values()]
+        if value.name in names and value not in keep
+    ]
+    if not clashing:
+        return
+    taken = {value.name for value in [*made, *graph.inputs, *graph.initializers.values()]} | names
+    for value in clashing:
+        number = 1
+        while (name := f"{value.name}_{number}") in taken:
+            number += 1
+        taken.add(name)
+        value.name = name

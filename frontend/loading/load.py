@@ -1,0 +1,223 @@
+"""ONNX files and protos -> ONNX IR. Nothing else in the package opens a model file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from flatfold.errors import InputError
+from flatfold.frontend.loading.external_data import Allowed, external_tensors, load_external_data
+from flatfold.frontend.loading.tensors import own_tensors, tensor_nbytes
+from flatfold.frontend.loading.validate import check_names, drop_false_shapes
+
+if TYPE_CHECKING:
+    import onnx
+
+
+_SMALL = 1024  # bytes; larger weights are kept from the checker, which would copy them
+_PROTOBUF_LIMIT = 2**31 - 1
+_USUALLY = Allowed()
+_SPLIT_HINT = "keep the weights beside it: onnx.save_model(..., save_as_external_data=True)"
+_EXPORT_HINT = "export it again, for example with torch.onnx.export"
+
+
+def read_model(path: str | os.PathLike[str], allowed: Allowed = _USUALLY) -> ir.Model:
+    """The model in the file at `path`, checked.
+
+    External data must lie in plain files inside the model's folder, see
+    `flatfold.frontend.loading.external_data`; large weights stay there until they are asked for.
+    Raises `InputError` for whatever is wrong with the file.
+    """
+    path = Path(path)
+    try:
+        proto = _parse(_read_regular(path))
+        with _readable():
+            return _from_own_proto(proto, load_external_data(proto, path.parent, allowed))
+    except InputError as error:
+        error.where = error.where or str(path)
+        raise
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """The model in `proto`, checked. Works on a copy: `proto` is neither changed nor kept.
+
+    Raises `InputError` when the proto is not a valid model or keeps weights outside of itself.
+    """
+    import onnx
+
+    with _readable():
+        _refuse_external(proto)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        return _from_own_proto(copy, {})
+
+
+def require_whole(content: bytes) -> None:
+    """Raise `InputError` unless `content` is a model that keeps all its weights in itself.
+
+    Nothing else is checked: an engine's own file may have operators that only the engine knows.
+    """
+    with _readable():
+        _refuse_external(_parse(content))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turns what reading the fields of a parsed model may raise into InputError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"text in the model is not UTF-8: {error}", hint=_EXPORT_HINT) from error
+    except RecursionError as error:
+        raise InputError("the graphs of the model are nested too deeply") from error
+
+
+def _refuse_external(proto: onnx.ModelProto) -> None:
+    external = next(external_tensors(proto), None)
+    if external is not None:
+        raise InputError(
+            f"weight {external.name!r} is kept in a file, and a proto does not say where",
+            hint="pass the path of the .onnx file",
+        )
+
+
+def _read_regular(path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}", hint="check the path") from error
+    except OSError as error:
+        raise InputError(f"cannot open the file: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError("expected an ONNX file, found no regular file")
+    with os.fdopen(handle, "rb") as file:
+        size = os.fstat(handle).st_size
+        if size > _PROTOBUF_LIMIT:
+            raise InputError(
+                f"expected an ONNX file of up to 2 GiB, found {size} bytes", hint=_SPLIT_HINT
+            )
+        return file.read(_PROTOBUF_LIMIT)
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    import onnx
+
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except Exception as error:  # protobuf's own, which differs between its implementations
+        raise InputError(
+            f"expected an ONNX model, found {len(data)} bytes that do not parse: "
+            "truncated, or of another format",
+            hint=_EXPORT_HINT,
+        ) from error
+    if not proto.HasField("graph"):
+        found = "no graph in the file" if data else "an empty file"
+        raise InputError(f"expected an ONNX model, found {found}", hint=_EXPORT_HINT)
+    return proto
+
+
+def _from_own_proto(proto: onnx.ModelProto, apart: Mapping[str, ir.TensorProtocol]) -> ir.Model:
+    """The model; `apart` are large initializers of the main graph that have no data in `proto`."""
+    _check_versions(proto)
+    check_names(proto)
+    _check_interface(proto.graph)
+    _check_structure(proto, apart)
+    try:
+        model = ir.serde.deserialize_model(proto)
+        for name, tensor in apart.items():
+            model.graph.initializers[name].const_value = tensor
+        own_tensors(model)
+    except Exception as error:
+        raise InputError(f"cannot read the model: {_one_line(error)}") from error
+    return model
+
+
+def _check_versions(proto: onnx.ModelProto) -> None:
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= newest:
+            raise InputError(
+                f"expected opset 1 to {newest}, found {opset.version}",
+                hint="convert it with onnx.version_converter, or install a newer onnx",
+            )
+    if proto.ir_version > onnx.IR_VERSION:
+        raise InputError(
+            f"expected IR version up to {onnx.IR_VERSION}, found {proto.ir_version}",
+            hint="install a newer onnx",
+        )
+
+
+def _check_interface(graph: onnx.GraphProto) -> None:
+    if not graph.output:
+        raise InputError("the graph has no outputs", hint=_EXPORT_HINT)
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value < 0:
+                raise InputError(
+                    f"{value.name!r} has a size of {dim.dim_value} on axis {axis}",
+                    hint="give a size that is open a name, or nothing at all",
+                )
+
+
+def _check_structure(proto: onnx.ModelProto, apart: Container[str]) -> None:
+    """Run onnx.checker on the model without its large weights, whose sizes are checked here."""
+    import onnx
+
+    skeleton = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name == "graph":
+            _copy_without_weights(proto.graph, skeleton.graph, apart)
+        elif field.is_repeated:
+            getattr(skeleton, field.name).extend(value)
+        else:
+            setattr(skeleton, field.name, value)
+    try:
+        onnx.checker.check_model(skeleton)
+    except Exception as error:
+        raise InputError(
+            f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
+        ) from error
+    drop_false_shapes(proto.graph, skeleton)
+
+
+def _copy_without_weights(
+    graph: onnx.GraphProto, skeleton: onnx.GraphProto, apart: Container[str]
+) -> None:
+    import onnx
+
+    inputs = {value.name for value in graph.input}
+    for field, value in graph.ListFields():
+        if field.name == "initializer":
+            continue
+        if field.is_repeated:
+            getattr(skeleton, field.name).extend(value)
+        else:
+            setattr(skeleton, field.name, value)
+    for tensor in graph.initializer:
+        if tensor.HasField("raw_data") and len(tensor.raw_data) != tensor_nbytes(tensor):
+            raise InputError(
+                f"weight {tensor.name!r} has {len(tensor.raw_data)} bytes, "
+                f"its shape and type call for {tensor_nbytes(tensor)}"
+            )
+        large = tensor.HasField("raw_data") and tensor_nbytes(tensor) > _SMALL
+        if not large and tensor.name not in apart:
+            skeleton.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            skeleton.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,202 @@
+"""nn.Module -> ONNX IR, in the form the module was trained in.
+
+The dynamo exporter runs with ``optimize=False``: its optimiser would fold BatchNorms into
+convolutions before our rewrites, and the proof, have seen them.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from flatfold.errors import ExportError
+from flatfold.frontend.canonicalize.interface import name_outputs
+from flatfold.frontend.loading.tensors import own_tensors
+from flatfold.frontend.pytorch.inputs import Example, example_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+SCOPE_KEY = "flatfold.scope"
+"""Key in a node's metadata_props: the path of the submodule that the node came from."""
+
+_HINTS = {
+    "data-dependent": "the network branches on values of a tensor; use torch.where or torch.cond",
+    "specialized": "the network fixes this size; export with dynamic_batch=False",
+    "No ONNX function found": "replace this operator in the module; it has no ONNX form",
+    "to have": "check input_shape or example_inputs against what forward expects",
+}
+
+
+def export_module(
+    module: nn.Module,
+    *,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
+    input_shape: Sequence[int] | None = None,
+    dynamic_batch: bool = False,
+    opset: int | None = None,
+) -> ir.Model:
+    """The inference graph of `module`, unoptimised, with a private copy of its weights.
+
+    Give either `example_inputs` (a tensor, the positional arguments of ``forward``, or a mapping
+    of its keyword arguments) or `input_shape`, (C, H, W) or (N, C, H, W). Without
+    `dynamic_batch` the graph has the batch size given, or 1; with it, axis 0 of every input is
+    the symbol ``batch``. `opset` defaults to the exporter's own.
+
+    The graph is that of eval mode, even for a module in train mode; the module itself is left
+    exactly as it was. Inputs are named after the parameters of ``forward``, the outputs
+    ``output``, or ``output_0``, ``output_1``, ... when there are several. A node's
+    ``metadata_props["flatfold.scope"]`` is the path of the submodule that it came from.
+
+    Raises `InputError` for unusable inputs and `ExportError` when the module cannot be captured.
+    """
+    example = example_of(module, example_inputs, input_shape, dynamic_batch)
+    with _eval_mode(module), _silence():
+        try:
+            model = _export(module, example, opset)
+        except Exception as error:
+            raise _as_export_error(module, error) from error
+    _check_promises(model, type(module).__name__, dynamic_batch, opset)
+    own_tensors(model, copy=True)  # so far they are views of the module's own memory
+    name_outputs(model.graph, _output_names(model.graph))
+    _strip_metadata(model)
+    return model
+
+
+def _export(module: nn.Module, example: Example, opset: int | None) -> ir.Model:
+    import torch
+
+    program = torch.onnx.export(
+        module,
+        example.args,
+        kwargs=example.kwargs,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        opset_version=opset,
+        dynamic_shapes=example.dynamic_shapes,
+    )
+    if program is None:
+        raise RuntimeError("the exporter returned nothing")
+    model: ir.Model = program.model
+    return model
+
+
+def _check_promises(model: ir.Model, name: str, dynamic_batch: bool, opset: int | None) -> None:
+    """The exporter falls back in silence: to sizes it can keep, and to opsets it can make."""
+    made = model.opset_imports.get("")
+    if opset is not None and made != opset:
+        raise ExportError(
+            f"asked for opset {opset}, the exporter made {made}",
+            where=name,
+            hint="leave opset out, or choose one nearer to the exporter's",
+        )
+    fixed = [
+        value for value in model.graph.inputs if value.shape and isinstance(value.shape[0], int)
+    ]
+    if dynamic_batch and fixed:
+        raise ExportError(
+            f"the network fixes the batch size of input {fixed[0].name!r}: {fixed[0].shape}",
+            where=name,
+            hint="export with dynamic_batch=False",
+        )
+
+
+@contextlib.contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode by the flags alone: an overridden ``train()`` may do more than set them."""
+    flags = [(layer, layer.training) for layer in module.modules()]
+    try:
+        for layer, _ in flags:
+            layer.training = False
+        yield
+    finally:
+        for layer, training in flags:
+            layer.training = training
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Hide progress, log lines and warnings of the exporter; exceptions pass through."""
+    disabled = logging.root.manager.disable
+    sink = io.StringIO()
+    try:
+        logging.disable(logging.CRITICAL)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _as_export_error(module: nn.Module, error: BaseException) -> ExportError:
+    cause = error
+    while cause.__cause__ is not None and type(cause).__module__.startswith("torch.onnx"):
+        cause = cause.__cause__  # the exporter wraps; what it wraps is what went wrong
+    text = str(cause).strip() or type(cause).__name__
+    hint = next((hint for sign, hint in _HINTS.items() if sign in str(cause)), "")
+    return ExportError(
+        f"cannot export {type(module).__name__}: {text.splitlines()[0]}",
+        where=_place(cause),
+        hint=hint
+        or "run the module on the same inputs in PyTorch; if that works, "
+        "see what torch.export supports",
+    )
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost frame outside torch and this package."""
+    import torch
+
+    ours = (os.path.dirname(torch.__file__), os.path.dirname(__file__), "<")
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if not frame.filename.startswith(ours)]
+    return f"{outside[-1].filename}:{outside[-1].lineno}" if outside else ""
+
+
+def _output_names(graph: ir.Graph) -> list[str]:
+    """``output``, or ``output_0`` and so on; an input of that name is left alone."""
+    count = len(graph.outputs)
+    names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    taken = {value.name for value in graph.inputs}
+    while any(name in taken for name in names):
+        names = [f"{name}_" for name in names]
+    return names
+
+
+def _strip_metadata(model: ir.Model) -> None:
+    """Drop the exporter's stack traces and graph dumps; keep the module path of each node."""
+    holders: list[Any] = [model, model.graph, *model.functions.values(), *model.graph.inputs]
+    holders += model.graph.initializers.values()
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        scope = _scope_of(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
+        node.metadata_props.clear()
+        if scope:
+            node.metadata_props[SCOPE_KEY] = scope
+        node.doc_string = None
+        holders += node.outputs
+    for holder in holders:
+        holder.metadata_props.clear()
+
+
+def _scope_of(name_scopes: str) -> str:
+    """``"['', 'stage1.0', 'conv2d']"`` -> ``stage1.0``: all but the operator, innermost."""
+    try:
+        scopes = ast.literal_eval(name_scopes)
+    except (ValueError, SyntaxError):
+        return ""
+    return str(scopes[-2]) if len(scopes) >= 2 else ""

@@ -1,0 +1,123 @@
+"""Example inputs to trace a module with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flatfold.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+BATCH = "batch"
+"""Name of the symbolic first axis."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Arguments of ``forward``, and which of their axes are symbols (None: none is)."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any = None
+
+
+def full_shape(input_shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """(C, H, W) or (N, C, H, W) -> (N, C, H, W), with N = 1 if missing. Raises `InputError`."""
+    shape = tuple(input_shape)
+    whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
+    if len(shape) not in (3, 4) or not whole:
+        raise InputError(
+            f"expected input_shape (C, H, W) or (N, C, H, W) of positive integers, found {shape}",
+            hint="for inputs of another kind pass example_inputs",
+        )
+    n, c, h, w = (int(size) for size in ((1, *shape) if len(shape) == 3 else shape))
+    return n, c, h, w
+
+
+def example_of(
+    module: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None,
+    input_shape: Sequence[int] | None,
+    dynamic_batch: bool,
+) -> Example:
+    """Private, distinct tensors on the module's device; batch of at least 2 if it is dynamic."""
+    import torch
+
+    if (example_inputs is None) == (input_shape is None):
+        raise InputError(
+            "expected either input_shape or example_inputs, found "
+            + ("neither" if input_shape is None else "both"),
+            where=type(module).__name__,
+            hint="input_shape=(3, 224, 224), or --size 224 on the command line",
+        )
+    device, dtype = _placement(module)
+    if example_inputs is None:
+        assert input_shape is not None
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randn(full_shape(input_shape), generator=generator)
+        example_inputs = (drawn.to(device, dtype),)
+    if isinstance(example_inputs, torch.Tensor | np.ndarray):
+        example_inputs = (example_inputs,)
+    kwargs = dict(example_inputs) if isinstance(example_inputs, Mapping) else {}
+    args = () if kwargs else tuple(example_inputs)
+
+    def prepare(value: Any) -> Any:
+        return _prepare(value, device, dynamic_batch)
+
+    args, kwargs = torch.utils._pytree.tree_map(prepare, (args, kwargs))
+    arguments = _bind(module, args, kwargs)
+    return Example(args, kwargs, _dynamic_shapes(arguments) if dynamic_batch else None)
+
+
+def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise InputError(
+            f"the inputs do not fit {type(module).__name__}.forward: {error}",
+            hint="pass example_inputs with one tensor per argument of forward",
+        ) from error
+
+
+def _placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    import torch
+
+    tensors = [*module.parameters(), *module.buffers()]
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if not floating:
+        return torch.device("cpu"), torch.float32
+    return floating[0].device, floating[0].dtype
+
+
+def _prepare(value: Any, device: torch.device, dynamic_batch: bool) -> Any:
+    """A copy: the exporter takes one tensor passed twice for one input."""
+    import torch
+
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.copy())
+    if not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach().clone().to(device)
+    if dynamic_batch and value.ndim > 0 and value.shape[0] == 1:
+        value = torch.cat([value, value])  # torch.export takes a size of 1 for a constant
+    return value
+
+
+def _dynamic_shapes(arguments: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    batch = torch.export.Dim(BATCH)
+
+    def axes(value: Any) -> dict[int, Any] | None:
+        return {0: batch} if isinstance(value, torch.Tensor) and value.ndim > 0 else None
+
+    shapes: dict[str, Any] = torch.utils._pytree.tree_map(axes, arguments)
+    return shapes

@@ -1,0 +1,114 @@
+"""What a piece of graph costs on a target: whether a rewrite pays is decided here and only here.
+
+    seconds = nodes * overhead + multiply-accumulates / rate(class) + bytes / bandwidth(class)
+
+for one image. The figures of a `Profile` are round numbers; bench/operator_costs.py measures them
+and prints what it finds beside them. Decisions depend on their ratios. Unknown spatial sizes count
+as `ASSUMED_SIZE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a target does in a second: multiply-accumulates per class of layer, bytes, nodes.
+
+    dense               k x k, in one group or in groups of at least LANES channels
+    pointwise           the same, 1x1
+    product             Gemm and MatMul
+    thin                groups of fewer than LANES channels, depthwise with more outputs than inputs
+    depthwise           by the width of the kernel (its last axis): widths in ascending order, each
+                        with its rate; between them the rate is interpolated
+    dilated             the share of the rate that is left when a dense kernel is dilated
+    dilated_depthwise   the same for a depthwise kernel
+    transposed          transposed convolutions with a stride
+    transposed_grouped  the same in more than one group
+    bandwidth           bytes that layers and element-wise nodes read and write
+    copies              bytes that Slice, Pad, Concat, Gather and Transpose read and write
+    node                seconds for each node, whatever it does
+    """
+
+    name: str
+    dense: float
+    pointwise: float
+    product: float
+    thin: float
+    depthwise: tuple[tuple[int, float], ...]
+    dilated: float
+    dilated_depthwise: float
+    transposed: float
+    transposed_grouped: float
+    bandwidth: float
+    copies: float
+    node: float
+
+
+# ONNX Runtime 1.31, float32, one core of an x86 processor with AVX-512; on two cores the rates
+# double. A wide depthwise kernel is slow because each column within its reach of the border takes
+# a path of its own; dilation costs a dense kernel nothing. In a network a copy also leaves the
+# layout that convolutions work in, and comes back to it.
+ORT_CPU = Profile(
+    "ort-cpu",
+    dense=53e9,
+    pointwise=52e9,
+    product=50e9,
+    thin=8e9,
+    depthwise=((1, 42e9), (5, 53e9), (7, 52e9), (9, 32e9), (13, 27e9), (51, 22e9)),
+    dilated=1.0,
+    dilated_depthwise=0.8,
+    transposed=36e9,
+    transposed_grouped=1.6e9,
+    bandwidth=70e9,
+    copies=32e9,
+    node=0.6e-6,
+)
+
+# OpenVINO 2026.4, on the same core: what differs by more than a tenth. From 8 taps in a row to 13
+# its depthwise kernels slow down more and more; from 14 on they are others, at three times the
+# rate. Element-wise nodes become part of the layer in front: they do not tell how fast bytes move.
+OPENVINO = replace(
+    ORT_CPU,
+    name="openvino",
+    thin=17e9,
+    depthwise=(
+        *((1, 45e9), (7, 50e9), (9, 33e9), (11, 30e9), (12, 17e9), (13, 14e9)),
+        *((14, 50e9), (51, 65e9)),
+    ),
+    dilated_depthwise=1.0,
+    transposed=50e9,
+    transposed_grouped=0.9e9,
+)
+
+# Not measured: from published figures of TensorRT and PyTorch on an A100, at batch 1. dense and
+# pointwise: the slope of latency over work from ResNet-18 to -34 and from VanillaNet-9 to -13.
+# depthwise: SLaK, where ordinary kernels run a 51x51 at twice the time of its two strips.
+# bandwidth: that of the memory. node: launching a kernel. The rest are cautious guesses.
+TRT = Profile(
+    "trt",
+    dense=8e12,
+    pointwise=15e12,
+    product=15e12,
+    thin=1e12,
+    depthwise=((1, 0.5e12), (5, 0.6e12), (51, 1.5e12)),
+    dilated=1.0,
+    dilated_depthwise=0.5,
+    transposed=4e12,
+    transposed_grouped=0.2e12,
+    bandwidth=1.5e12,
+    copies=1e12,
+    node=5e-6,
+)
+
+# By target. A target that is not here is taken for `default`. CUDA's own kernels have not been
+# measured.
+PROFILES = {
+    "default": ORT_CPU,
+    "trt": TRT,
+    "trt-rtx": TRT,
+    "ort-cuda": TRT,
+    "ort-cpu": ORT_CPU,
+    "openvino": OPENVINO,
+}

@@ -1,0 +1,1 @@
+"""From a linear region of the graph to one affine form."""

@@ -1,0 +1,1 @@
+"""From an affine form to ONNX nodes."""

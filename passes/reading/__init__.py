@@ -1,0 +1,1 @@
+"""From an ONNX node to what it computes."""

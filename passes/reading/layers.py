@@ -1,0 +1,99 @@
+"""Layers as stencils: convolutions and matrix products by a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes.decline import Decline
+from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.node import (
+    ints,
+    number,
+    optional_weights,
+    rank,
+    require_finite,
+    source,
+    weights,
+    window,
+)
+from flatfold.passes.stencil.kernels import transposed
+from flatfold.passes.stencil.stencil import stencil
+
+
+def read_conv(node: ir.Node) -> Applied:
+    weight = weights(node, 1, "weight")
+    groups = groups_of(node, weight.shape[0])
+    strides, dilations, begin, end = window(node, weight.shape[2:])
+    bias = optional_weights(node, 2, "bias")
+    form = stencil(
+        weight, bias, groups=groups, strides=strides, dilations=dilations, begin=begin, end=end
+    )
+    return Applied(source(node), form)
+
+
+def groups_of(node: ir.Node, rows: int) -> int:
+    groups = int(number(node, "group", 1))
+    if groups < 1 or rows % groups:
+        raise Decline("ATTRIBUTE", f"{rows} rows of weights do not make {groups} groups")
+    return groups
+
+
+def read_conv_transpose(node: ir.Node) -> Applied:
+    """The same taps read backwards over an input that is spread out by the stride."""
+    weight = weights(node, 1, "weight")
+    kernel, groups = weight.shape[2:], groups_of(node, weight.shape[0])
+    mode = node.attributes.get("auto_pad")
+    if "output_shape" in node.attributes or (mode and str(mode.value).startswith("SAME")):
+        wanted = ints(node, "output_shape", ()) or str(mode.value if mode else "")
+        raise Decline("AUTO-PAD", f"the padding follows from a wanted output size: {wanted}")
+    strides, dilations, begin, end = window(node, kernel)
+    extra = ints(node, "output_padding", (0,) * len(kernel))
+    reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
+    form = stencil(
+        transposed(weight, groups),
+        optional_weights(node, 2, "bias"),
+        groups=groups,
+        dilations=dilations,
+        begin=tuple(r - b for r, b in zip(reach, begin, strict=True)),
+        end=tuple(r - e + x for r, e, x in zip(reach, end, extra, strict=True)),
+        upsample=strides,
+    )
+    return Applied(source(node), form)
+
+
+def read_gemm(node: ir.Node) -> Applied:
+    """alpha * x W + beta * c, W read through transB."""
+    if number(node, "transA", 0) != 0:
+        raise Decline("TRANSPOSED", f"transA is 1: the data operand {source(node).name} is turned")
+    weight = weights(node, 1, "weight")
+    matrix = weight if number(node, "transB", 0) else weight.T
+    alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
+    offset = optional_weights(node, 2, "bias")
+    bias = None
+    if offset is not None:
+        if offset.ndim == 2 and offset.shape[0] != 1:
+            raise Decline("NOT-PER-CHANNEL", f"the bias has {offset.shape[0]} rows, one an image")
+        bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
+    require_finite(np.array([alpha, beta]), "alpha or beta of the Gemm")
+    scaled = matrix if alpha == 1 else alpha * matrix.astype(np.float64)
+    return Applied(source(node), stencil(scaled, bias))
+
+
+def read_matmul(node: ir.Node) -> Applied:
+    """x W along the last axis of x, whatever its rank."""
+    data, weight = source(node), weights(node, 1, "weight")
+    if weight.ndim != 2:
+        raise Decline("MATMUL", f"a product by a constant of shape {weight.shape} is not a matrix")
+    rank(data)
+    return Applied(data, stencil(weight.T))
+
+
+LAYERS: dict[str, Callable[[ir.Node], Applied]] = {
+    "Conv": read_conv,
+    "ConvTranspose": read_conv_transpose,
+    "Gemm": read_gemm,
+    "MatMul": read_matmul,
+}

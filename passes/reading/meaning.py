@@ -1,0 +1,85 @@
+"""Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
+
+And what an operator may turn out to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes.reading.node import (
+    channel_count,
+    either_axes,
+)
+from flatfold.passes.stencil.kernels import Array
+from flatfold.passes.stencil.stencil import Stencil, diagonal
+
+
+@dataclass(frozen=True)
+class Applied:
+    """stencil(source), by the node itself and those that make the values `through`."""
+
+    source: ir.Value
+    stencil: Stencil
+    through: tuple[ir.Value, ...] = ()
+    warning: str = ""  # about numbers that are odd, though no reason to decline
+
+
+@dataclass(frozen=True)
+class Summed:
+    """sum of sign * value."""
+
+    operands: tuple[tuple[int, ir.Value], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """Rows of one number per channel at the start or the end."""
+
+    numbers: Array
+    rows: int
+    at_start: bool
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Values put side by side along an axis that is not the batch, constants at its ends."""
+
+    values: tuple[ir.Value, ...]
+    axis: int
+    fills: tuple[Fill, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transparent:
+    """An operator that a map of the channels passes through.
+
+    Spatial axes of the map afterwards, if it mixes axis 1 (`spatial`) or the last one (`matrix`);
+    None if it does not pass. Each channel is `repeat` features afterwards.
+    """
+
+    source: ir.Value
+    spatial: int | None
+    matrix: int | None
+    repeat: int = 1
+
+
+Linear = Applied | Summed | Joined | Transparent
+
+
+def operands(linear: Linear) -> tuple[ir.Value, ...]:
+    """The values that it reads."""
+    if isinstance(linear, Applied | Transparent):
+        return (linear.source,)
+    if isinstance(linear, Joined):
+        return linear.values
+    return tuple(value for _, value in linear.operands)
+
+
+def scale(data: ir.Value, factor: float = 1.0) -> Applied:
+    """factor * data."""
+    axes = either_axes(data)
+    return Applied(data, diagonal(np.full(channel_count(data, axes), factor), None, axes))

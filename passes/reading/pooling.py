@@ -1,0 +1,50 @@
+"""What each ONNX operator means as a stencil: one small function per operator.
+
+`meaning(node)` gives `Applied(source, stencil)` for an operator with one data input, or
+`Summed(((sign, value), ...))` for a sum of several, `Joined(values, axis)` for several side by
+side, and raises Decline where the operator is not linear with constant weights, saying why.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes.decline import Decline
+from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.node import (
+    channel_count,
+    ints,
+    number,
+    source,
+    window,
+)
+from flatfold.passes.stencil.geometry import Ints
+from flatfold.passes.stencil.stencil import stencil
+
+
+def read_average_pool(node: ir.Node) -> Applied:
+    kernel = ints(node, "kernel_shape", ())
+    strides, dilations, begin, end = window(node, kernel)
+    if number(node, "ceil_mode", 0) != 0:
+        raise Decline("CEIL-MODE", f"the last window of {kernel} may hang over the edge")
+    if any((*begin, *end)) and number(node, "count_include_pad", 0) == 0:
+        pads = f"{begin} at the start and {end} at the end"
+        raise Decline("COUNT-PAD", f"the mean leaves the padding out, {pads}, so its weights vary")
+    count = channel_count(source(node))
+    mean = np.full((count, 1, *kernel), 1.0 / np.prod(kernel))
+    form = stencil(mean, groups=count, strides=strides, dilations=dilations, begin=begin, end=end)
+    return Applied(source(node), form)
+
+
+def filled_window(node: ir.Node) -> tuple[Ints, Ints, Ints, Ints]:
+    """`window` of a MaxPool of which none may lie in the padding alone; Decline of any other."""
+    kernel = ints(node, "kernel_shape", ())
+    strides, dilations, begin, end = window(node, kernel)
+    if number(node, "ceil_mode", 0) != 0 or len(node.outputs) > 1:
+        raise Decline("CEIL-MODE", f"the last window of {kernel} may hang over the edge")
+    beside = any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True))
+    if beside or (max(dilations) > 1 and any((*begin, *end))):
+        pads = f"{begin} at the start and {end} at the end"
+        raise Decline("PAD-MODE", f"a window of {kernel} may lie in the padding alone, {pads}")
+    return strides, dilations, begin, end

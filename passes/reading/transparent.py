@@ -1,0 +1,147 @@
+"""Operators that a map of the channels passes through: T(A x + b) = A' T(x) + b'.
+
+A mean over all pixels, a Flatten or Reshape that only drops or adds axes or divides the pixels
+anew, a Transpose between channels-first and channels-last. What is in front of them joins what is
+behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from flatfold.passes.decline import Decline
+from flatfold.passes.reading.affine import Affine
+from flatfold.passes.reading.deferred import deferred_through, origin_of
+from flatfold.passes.reading.layout import affine_form, in_layout, make_term
+from flatfold.passes.reading.meaning import Transparent
+from flatfold.passes.reading.node import (
+    constant,
+    dims_of,
+    ints,
+    number,
+    rank,
+    source,
+    with_channels,
+)
+from flatfold.passes.stencil.channels import NO_CHANNEL
+from flatfold.passes.stencil.stencil import Stencil
+
+MOST_AXES = 3  # a convolution has no more
+
+
+def read_global_mean(node: ir.Node) -> Transparent:
+    return Transparent(source(node), spatial=rank(source(node)) - 2, matrix=None)
+
+
+def read_mean(node: ir.Node) -> Transparent:
+    """The mean over every axis but the batch and the channels."""
+    data, rank_ = source(node), rank(source(node))
+    listed = ints(node, "axes", ())
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        given = constant(node.inputs[1])
+        if given is None:
+            name = node.inputs[1].name
+            raise Decline("NOT-CONSTANT", f"the axes {name} of the mean are not constant")
+        listed = tuple(int(axis) for axis in given.reshape(-1))
+    axes = sorted(axis % rank_ for axis in listed)
+    keep = bool(number(node, "keepdims", 1))
+    if rank_ > 2 and axes == list(range(2, rank_)):
+        return Transparent(data, spatial=rank_ - 2 if keep else 0, matrix=None)
+    if rank_ > 2 and axes == list(range(1, rank_ - 1)):
+        return Transparent(data, spatial=None, matrix=0)
+    raise Decline("NONLINEAR", "the mean is not over the pixels")
+
+
+def read_view(node: ir.Node) -> Transparent:
+    """[N, C, ..] to [N, C * ..], [N, C] to [N, C, 1, ..]; or only the other axes divided anew."""
+    data, before, after = source(node), dims_of(source(node)), dims_of(node.outputs[0])
+    if None in before[1:] or None in after[1:]:
+        raise Decline("NONLINEAR", "the sizes are not known")
+    inner, outer = ([n or 0 for n in sizes[1:]] for sizes in (before, after))
+    if node.op_type == "Flatten" and int(number(node, "axis", 1)) != 1:
+        raise Decline("NONLINEAR", "the batch is flattened too")
+    if before[0] is not None and after[0] != before[0]:
+        raise Decline("NONLINEAR", "the batch changes")
+    if len(outer) == 1 and outer[0] == math.prod(inner):
+        return Transparent(data, 0, 0 if len(inner) == 1 else None, math.prod(inner[1:]))
+    if len(inner) == 1 and outer[0] == inner[0] and math.prod(outer[1:]) == 1:
+        return Transparent(data, None, len(outer) - 1)
+    if min(len(inner), len(outer)) > 1 and math.prod(inner) == math.prod(outer):
+        first = inner[0] == outer[0] and len(outer) - 1 <= MOST_AXES
+        last = inner[-1] == outer[-1]
+        if first or last:
+            return Transparent(data, len(outer) - 1 if first else None, 0 if last else None)
+    raise Decline("NONLINEAR", f"{node.op_type} mixes channels and pixels")
+
+
+def read_transpose(node: ir.Node) -> Transparent:
+    order, rank_ = ints(node, "perm", ()), rank(source(node))
+    if len(order) != rank_ or order[0] != 0 or rank_ < 3:
+        raise Decline("NONLINEAR", "the batch is moved")
+    spatial = rank_ - 2 if order[1] == 1 else 0 if order[-1] == 1 else None
+    matrix = 0 if order[-1] == rank_ - 1 else rank_ - 2 if order[1] == rank_ - 1 else None
+    return Transparent(source(node), spatial, matrix)
+
+
+TRANSPARENT: dict[str, Callable[[ir.Node], Transparent]] = {
+    "Flatten": read_view,
+    "GlobalAveragePool": read_global_mean,
+    "ReduceMean": read_mean,
+    "Squeeze": read_view,
+    "Transpose": read_transpose,
+    "Unsqueeze": read_view,
+}
+
+
+def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
+    """The form of the node's output, over what the node makes of the form's source."""
+    if len(form.terms) != 1 or not form.geometry.is_pointwise or form.plane is not None:
+        raise Decline("NONLINEAR", "only a map of the channels passes through")
+    if (linear.matrix if form.geometry.axes == 0 else linear.spatial) is None:
+        other = 0 if form.geometry.axes else rank(linear.source) - 2
+        form = in_layout(form, linear.source, other)
+    axes = linear.matrix if form.geometry.axes == 0 else linear.spatial
+    term = form.terms[0]
+    if axes is None or (linear.repeat > 1 and not term.stencil.geometry.is_diagonal):
+        raise Decline("NONLINEAR", "only a scale of the channels passes through")
+    if _counts(node) and term.stencil.reads != form.geometry.outputs:
+        raise Decline("NONLINEAR", "the number of channels changes")
+    moved = _on_axes(term.stencil, axes, linear.repeat)
+    shape = with_channels(node.outputs[0], moved.reads, axes)
+    before = deferred_through(node, term.source, shape)
+    plain = term.stencil.is_identity and term.stencil.pick is None and form.bias is None
+    if plain and origin_of(before) is not None:
+        raise Decline("NONLINEAR", "there is nothing to pass through")
+    bias = None if form.bias is None else np.repeat(form.bias, linear.repeat)
+    return affine_form((make_term(before, moved),), bias, node.outputs[0])
+
+
+def _counts(node: ir.Node) -> bool:
+    """Whether what the node does depends on the number of channels."""
+    squeezed = node.op_type == "Squeeze" and len(node.inputs) < 2 and not ints(node, "axes", ())
+    return node.op_type == "Reshape" or squeezed
+
+
+def _on_axes(f: Stencil, axes: int, repeat: int) -> Stencil:
+    """The same map of channels with other axes behind them, each channel `repeat` times over."""
+    weight = np.repeat(f.weight, repeat, axis=0) if repeat > 1 else f.weight
+    weight = weight.reshape(*weight.shape[:2], *(1,) * axes)
+    one, none = (1,) * axes, (0,) * axes
+    shape = replace(
+        f.geometry,
+        outputs=f.geometry.outputs * repeat,
+        inputs=f.geometry.inputs * repeat,
+        groups=f.geometry.groups * repeat if repeat > 1 else f.geometry.groups,
+        **{name: one for name in ("kernel", "strides", "dilations", "upsample")},
+        **{name: none for name in ("begin", "end")},
+    )
+    pick = f.pick
+    if pick is not None and repeat > 1:
+        spread = (pick[:, None] * repeat + np.arange(repeat)).reshape(-1)
+        pick = np.where(np.repeat(pick, repeat) == NO_CHANNEL, NO_CHANNEL, spread)
+    return replace(f, geometry=shape, weight=weight, pick=pick, width=f.width * repeat)

@@ -1,0 +1,283 @@
+"""GridSample and DeformConv that look at whole pixels: shifts, and taps that are scattered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from flatfold.passes.decline import Decline
+from flatfold.passes.reading.channels import (
+    Numbers,
+)
+from flatfold.passes.reading.layers import groups_of
+from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.node import (
+    TO_THE_END,
+    channel_count,
+    constant,
+    constant_or_expanded,
+    dims_of,
+    ints,
+    number,
+    optional_weights,
+    rank,
+    require_finite,
+    source,
+    spatial_sizes,
+    weights,
+    window,
+)
+from flatfold.passes.stencil import kernels
+from flatfold.passes.stencil.channels import NO_CHANNEL, all_channels
+from flatfold.passes.stencil.geometry import Ints
+from flatfold.passes.stencil.kernels import Array, Weight
+from flatfold.passes.stencil.stencil import (
+    channel_selection,
+    compose,
+    select_outputs,
+    stencil,
+    translation,
+)
+
+MOST_TAPS = 4096  # of the box that holds them all
+SURE = 0.25  # a coordinate this close to a whole number is rounded to it by every runtime
+
+
+def read_grid_sample(node: ir.Node) -> Applied:
+    """x[step * p + shift], 0 outside, if the constant grid points at whole pixels in a lattice."""
+    data, grid = source(node), _expanded(node.inputs[1])
+    sizes = [size or 0 for size in spatial_sizes(data)]
+    if grid is None or 0 in sizes or not np.all(np.isfinite(grid)):
+        told = f"{source(node, 1).name} for a map of sizes {spatial_sizes(data)}"
+        raise Decline("NOT-CONSTANT", f"the grid or the size of the map is not constant: {told}")
+    if _text(node, "padding_mode", "zeros") != "zeros":
+        raise Decline("PAD-MODE", f"{_text(node, 'padding_mode', '')} is not padding by zero")
+    if grid.ndim != len(sizes) + 2 or np.any(grid != grid[:1]):
+        raise Decline("NOT-CONSTANT", f"the grid differs between {len(grid)} images")
+    nearest = _text(node, "mode", "linear") == "nearest"
+    aligned = number(node, "align_corners", 0) != 0
+    begin, end, strides = [], [], []
+    for axis, size in enumerate(sizes):
+        x = grid[0, ..., len(sizes) - 1 - axis].astype(np.float64)  # the last axis comes first
+        place = (x + 1) / 2 * (size - 1) if aligned else ((x + 1) * size - 1) / 2
+        step, shift = _line(np.moveaxis(place, axis, 0), nearest)
+        count = grid.shape[axis + 1]
+        begin.append(-shift)
+        end.append(step * (count - 1) + shift + 1 - size)
+        strides.append(step)
+    return Applied(data, translation(channel_count(data), tuple(begin), tuple(end), tuple(strides)))
+
+
+def _line(place: Array, nearest: bool) -> tuple[int, int]:
+    """(step, shift) of places that are step * p + shift along the first axis, alike on others."""
+    whole = np.rint(place)
+    off = float(np.max(np.abs(place - whole)))
+    if off > (SURE if nearest else 0.0):
+        raise Decline("FRACTION", f"a sample lies {off:.3g} of a pixel beside the next one")
+    line = whole.reshape(len(whole), -1)
+    step = int(line[1, 0] - line[0, 0]) if len(line) > 1 else 1
+    expected = line[0, 0] + step * np.arange(len(line))
+    if step < 1 or np.any(line != expected[:, None]):
+        raise Decline("NONLINEAR", "the samples are not in a lattice of pixels")
+    return step, int(line[0, 0])
+
+
+def read_deform_conv(node: ir.Node) -> Applied:
+    """A convolution whose taps are moved by whole pixels, the same everywhere (Dai et al. 2017)."""
+    weight, offset = weights(node, 1, "weight"), _expanded(node.inputs[2])
+    mask = _expanded(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
+    if offset is None or (mask is None and len(node.inputs) > 4 and node.inputs[4] is not None):
+        names = ", ".join(str(v.name) for v in (node.inputs[2], *node.inputs[4:5]) if v)
+        raise Decline("NOT-CONSTANT", f"the offsets or the mask are not constant: {names}")
+    parts = int(number(node, "offset_group", 1))
+    kernel, axes = weight.shape[2:], weight.ndim - 2
+    moves = _uniform(offset, "offsets").reshape(parts, int(np.prod(kernel)), axes)
+    share = None if mask is None else _uniform(mask, "mask").reshape(parts, -1)
+    if share is not None:
+        require_finite(share, "the mask")
+    require_finite(moves, "an offset of the taps")
+    if np.any(moves != np.rint(moves)):
+        off = float(np.max(np.abs(moves - np.rint(moves))))
+        raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel beside the next one")
+    groups = groups_of(node, weight.shape[0])
+    strides, dilations, begin, end = window(node, kernel)
+    taps = np.stack(np.meshgrid(*map(np.arange, kernel), indexing="ij"), -1).reshape(-1, axes)
+    places = (taps * np.array(dilations) + moves).astype(np.int64)
+    low, high = places.min((0, 1)), places.max((0, 1))
+    count = float(np.prod((high - low + 1).astype(float)))
+    if count > MOST_TAPS:
+        raise Decline("COST", f"exact, but the kernel would have {count:g} taps, over {MOST_TAPS}")
+    full = _scattered(weight, groups, places - low, high - low + 1, share)
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    first = tuple(int(b - n) for b, n in zip(begin, low, strict=True))
+    growth = [b + e - span for b, e, span in zip(begin, end, spans, strict=True)]
+    last = tuple(
+        int(g + h - n + 1 - b) for g, h, n, b in zip(growth, high, low, first, strict=True)
+    )
+    form = stencil(
+        full,
+        optional_weights(node, 3, "bias"),
+        groups=groups,
+        strides=strides,
+        begin=first,
+        end=last,
+    )
+    return Applied(source(node), form)
+
+
+def _scattered(
+    weight: Weight, groups: int, places: npt.NDArray[np.int64], size: Sequence[int], share: Any
+) -> Array:
+    """The weights on a dense kernel, each tap of each part of the channels at its place."""
+    each = weight.shape[1]
+    inputs = each * groups
+    if inputs % len(places):
+        raise Decline("ATTRIBUTE", f"{inputs} channels do not make {len(places)} groups of offsets")
+    full: Array = kernels.zeros((*weight.shape[:2], *size))
+    flat = weight.reshape(*weight.shape[:2], -1)
+    rows = weight.shape[0] // groups
+    for channel in range(inputs):
+        group, column = divmod(channel, each)
+        part = channel * len(places) // inputs
+        for tap, place in enumerate(places[part]):
+            scale = 1.0 if share is None else share[part, tap]
+            at = (slice(group * rows, (group + 1) * rows), column)
+            target: tuple[Any, ...] = (*at, *place)
+            full[target] += scale * flat[at[0], column, tap]
+    return full
+
+
+def _uniform(array: Weight, what: str) -> Weight:
+    """[N, numbers, ..] as one list of numbers, if these are the same everywhere."""
+    flat = array.swapaxes(0, 1).reshape(array.shape[1], -1)
+    if np.any(flat != flat[:, :1]):
+        told = f"the {what} differ between pixels or images"
+        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
+    first: Weight = flat[:, 0]
+    return first
+
+
+def _expanded(value: ir.Value | None) -> Weight | None:
+    """A constant, or one that is repeated for every image."""
+    array = constant_or_expanded(value)
+    if value is None or array is None or constant(value) is not None:
+        return array
+    sizes = dims_of(value)
+    if None in sizes[1:]:
+        return None
+    images = array.shape[0] if array.ndim == len(sizes) else 1
+    shape: Ints = (images, *(size or 0 for size in sizes[1:]))
+    return np.broadcast_to(array, shape)
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else str(attribute.value)
+
+
+SAMPLERS: dict[str, Callable[[ir.Node], Applied]] = {
+    "DeformConv": read_deform_conv,
+    "GridSample": read_grid_sample,
+}
+
+
+def read_slice(node: ir.Node) -> Applied:
+    """A crop on spatial axes (negative padding), a choice of channels on axis 1."""
+    given = [value for value in node.inputs[1:] if value is not None]
+    arrays = [constant(value) for value in given]
+    computed = [str(v.name) for v, array in zip(given, arrays, strict=True) if array is None]
+    if computed or len(given) < 2:
+        raise Decline("NOT-CONSTANT", f"the range is not constant: {', '.join(computed)}")
+    data = source(node)
+    sizes = spatial_sizes(data)
+    starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
+    axes, steps = _axes_and_steps(node, len(starts))
+    begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
+    index = all_channels(channel_count(data))
+    for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if (first, step) == (0, 1) and last >= TO_THE_END:
+            continue  # the whole of an axis, whichever it is
+        at = axis % (len(sizes) + 2) - 2
+        if at == -1:
+            index = index[_range(int(first), int(last), int(step), len(index))]
+            continue
+        if at < 0 or step < 1:
+            raise Decline("SLICE", f"the range of axis {axis} has step {step}; axis 0 is the batch")
+        begin[at], end[at] = _cut(int(first), int(last), sizes[at])
+        strides[at] = int(step)
+    if not len(index):
+        raise Decline("SLICE", f"the range holds none of {channel_count(data)} channels")
+    move = translation(len(index), tuple(begin), tuple(end), tuple(strides))
+    return Applied(data, compose(move, channel_selection(index, channel_count(data), len(sizes))))
+
+
+def _range(first: int, last: int, step: int, size: int) -> slice:
+    """The range as Python has it: an end before the first element is written as none."""
+    if step < 0 and last < -size:
+        return slice(first, None, step)
+    return slice(first, last, step)
+
+
+def _axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
+    given = [constant(value) for value in node.inputs[3:]] + [None, None]
+    axes = list(range(count)) if given[0] is None else given[0].reshape(-1).tolist()
+    steps = [1] * count if given[1] is None else given[1].reshape(-1).tolist()
+    return axes, steps
+
+
+def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
+    """(begin, end) padding, both at most 0, of x[first:last]."""
+    if size is not None:
+        low, high, _ = slice(first, last).indices(size)
+        if high <= low:
+            raise Decline("SLICE", f"the range from {first} to {last} holds none of {size} pixels")
+        return -low, high - size
+    if first < 0 or 0 <= last < TO_THE_END:
+        raise Decline("SHAPE", f"the range from {first} to {last} depends on an unknown size")
+    return -first, min(last, 0) if last < 0 else 0
+
+
+def read_pad(node: ir.Node) -> Applied:
+    """Zeros around the map, and channels of zeros around its channels; of either, a crop."""
+    mode = node.attributes.get("mode")
+    if mode is not None and mode.as_string() != "constant":
+        raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
+    pads, fill, axes = _padding(node)
+    if np.any(fill != 0):
+        raise Decline("PAD-MODE", f"padding by {fill.item():g} is not padding by zero")
+    data = source(node)
+    both = np.zeros((2, rank(data)), dtype=np.int64)
+    both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
+    if np.any(both[:, 0]):
+        raise Decline("PAD-MODE", f"the batch is padded by {both[:, 0].tolist()}")
+    begin, end = (tuple(int(n) for n in side[2:]) for side in both)
+    move, count = translation(channel_count(data), begin, end), channel_count(data)
+    if not np.any(both[:, 1]):
+        return Applied(data, move)
+    index = np.arange(-both[0, 1], count + both[1, 1])
+    if not len(index):
+        raise Decline("PAD-MODE", f"none of {count} channels is left")
+    return Applied(
+        data, select_outputs(move, np.where((index < 0) | (index >= count), NO_CHANNEL, index))
+    )
+
+
+def _padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:
+    """(pads, fill, axes) of a Pad: inputs, or attributes before opset 11."""
+    every_axis: Numbers = np.arange(rank(source(node)))
+    attribute = node.attributes.get("pads", node.attributes.get("paddings"))
+    if attribute is not None:
+        value = np.array(number(node, "value", 0.0))
+        return np.array(ints(node, attribute.name, ())), value, every_axis
+    given = [(value, constant(value)) for value in node.inputs[1:]]
+    computed = [str(v.name) for v, array in given if v is not None and array is None]
+    if computed:
+        raise Decline("NOT-CONSTANT", f"the padding is not constant: {', '.join(computed)}")
+    pads, fill, axes = [*(array for _, array in given), None, None][:3]
+    if pads is None:
+        raise Decline("NOT-CONSTANT", "the padding, input 1 of the node, is missing")
+    return pads, np.zeros(1) if fill is None else fill, every_axis if axes is None else axes

@@ -1,0 +1,1 @@
+"""The algebra of affine stencils. NumPy only; knows no ONNX."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from flatfold.backends.options import parse_options
 from flatfold.backends.store import bundle
 from flatfold.backends.store.bundle import log_rebuild, rebuild_reason
 from flatfold.backends.store.files import read_verified
-from flatfold.backends.store.model_file import EXTERNAL_ABOVE, detached
+from flatfold.backends.store.model_file import EXTERNAL_ABOVE, detached, write_model
 from flatfold.backends.tensors import Array, TensorSpec, specs_of
 from flatfold.errors import BuildError, InputError, TargetError
 from flatfold.system.host import processor
@@ -123,7 +124,7 @@ def _made(model: ir.Model, options: OpenvinoOptions, progress: Say) -> bytes:
     """What OpenVINO exports of `model` after compiling it in a process of its own."""
     made = made_apart(
         MAKER,
-        model,
+        partial(write_model, model),
         asdict(options),
         target=TARGET,
         time_limit=options.time_limit,

@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from flatfold.backends.base import Availability, Backend, Engine, precision_of
 from flatfold.backends.options import parse_options
 from flatfold.backends.store import bundle
 from flatfold.backends.store.files import read_verified
-from flatfold.backends.store.model_file import detached
+from flatfold.backends.store.model_file import detached, write_model
 from flatfold.backends.tensorrt.options import FACTS_FILE, FLAVOURS, PLAN_FILE, Flavour, TrtOptions
 from flatfold.backends.tensors import Array, specs_of
 from flatfold.errors import InputError, TargetUnavailable
@@ -77,7 +78,7 @@ class TensorRT(Backend):
         job = {**asdict(settings), "target": self.name}
         with made_apart(
             MAKER,
-            kept,
+            partial(write_model, kept),
             job,
             target=self.name,
             time_limit=settings.time_limit,

@@ -1,10 +1,11 @@
 """Building in a process of its own: an SDK that crashes or hangs takes only that one with it.
 
-    with made_apart("flatfold.system.child:make", model, options, ...) as folder:
+    with made_apart("package.module:make", write, options, ...) as folder:
         engine = (folder / "engine.bin").read_bytes()
 
-A maker is a function `make(model, folder, options, say)`: it reads the ONNX file `model`, writes
-what it builds into `folder`, and calls `say` with a line on what it is doing.
+`write(path)` writes the ONNX file. A maker is a function `make(model, folder, options, say)`: it
+reads the ONNX file `model`, writes what it builds into `folder`, and calls `say` with a line on
+what it is doing.
 """
 
 from __future__ import annotations
@@ -19,15 +20,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flatfold import errors
-from flatfold.backends.store.model_file import write_model
 from flatfold.errors import BuildError, FlatfoldError
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
 
 _LONGEST = 600  # characters
 
@@ -53,14 +49,15 @@ def silent(_: str) -> None:
 @contextmanager
 def made_apart(
     maker: str,
-    model: ir.Model,
+    write: Callable[[Path], object],
     options: Mapping[str, Any],
     *,
     target: str,
     time_limit: float = TIME_LIMIT,
     progress: Say = silent,
 ) -> Iterator[Path]:
-    """A temporary folder with what `maker`, "module:function", made of `model`.
+    """A temporary folder with what `maker`, "module:function", built of the model
+    that `write` wrote.
 
     The process is killed after `time_limit` seconds, and when the caller is interrupted. Raises
     BuildError with the end of its log where it crashed, failed or took too long. What the maker
@@ -69,7 +66,7 @@ def made_apart(
     with tempfile.TemporaryDirectory(prefix="flatfold-", ignore_cleanup_errors=True) as name:
         place = Path(name)
         (place / FOLDER).mkdir()
-        write_model(model, place / MODEL)
+        write(place / MODEL)
         job = {"maker": maker, "options": dict(options)}
         (place / JOB).write_text(json.dumps(job), encoding="utf-8")
         code = _supervise(place, target, time_limit, progress)

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import onnx
 import pytest
 
+from flatfold.backends.store.model_file import write_model
 from flatfold.errors import BuildError, InputError
 from flatfold.system.isolated import made_apart
 from tests.backends.small_nets import make_model
@@ -28,7 +30,7 @@ def scratch(tmp_path, monkeypatch):
 def made(maker, progress=lambda _: None, time_limit=60.0, **options):
     maker = f"tests.backends.makers:{maker}"
     how = {"target": "test", "time_limit": time_limit, "progress": progress}
-    return made_apart(maker, make_model(), options, **how)
+    return made_apart(maker, partial(write_model, make_model()), options, **how)
 
 
 def alive(pid):

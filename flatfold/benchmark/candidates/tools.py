@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,11 @@ def installed() -> list[str]:
 
 def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
     """What `tool` makes of `model`. Raises BuildError where it fails or crashes."""
+    from flatfold.backends.store.model_file import write_model
     from flatfold.frontend.loading.load import read_model
     from flatfold.system.isolated import made_apart
 
-    with made_apart(MAKER, model, {"tool": tool}, target=tool) as folder:
+    with made_apart(MAKER, partial(write_model, model), {"tool": tool}, target=tool) as folder:
         found = read_model(folder / "model.onnx")
         return _in_memory(found)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flatfold.backends.attribution import RunProfile
 from flatfold.backends.tensors import Array, TensorSpec, checked_feeds, named_feeds, numpy_of
 from flatfold.errors import InputError, TargetError, TargetUnavailable
-from flatfold.system.isolated import Say, silent
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -73,7 +73,7 @@ class Backend(ABC):
 
     @abstractmethod
     def build(
-        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+        self, model: ir.Model, options: Mapping[str, object], progress: Progress = silent
     ) -> Engine:
         """An engine for `model`, which is left as it was; `progress` hears what takes long.
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.compiler import (
     Choice,
-    Progress,
     compiled,
     optimized,
-    silent,
 )
 from flatfold.errors import UnknownName
 from flatfold.result import Optimized
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import FlatfoldError
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from flatfold.backends.base import Engine
@@ -59,7 +60,7 @@ def choose(
     targets: Sequence[str],
     build: Callable[[str], Engine],
     needs: Mapping[str, int],
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> tuple[Choice, Engine]:
     """Build an engine for each of `targets` with `build`, and time them on the same inputs.
 
@@ -90,7 +91,7 @@ def _chosen(
     engines: Mapping[str, Engine],
     refused: Sequence[str],
     needs: Mapping[str, int],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Choice:
     if len(engines) == 1:
         (only,) = engines

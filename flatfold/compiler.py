@@ -18,6 +18,7 @@ from flatfold.errors import (
     UnknownName,
 )
 from flatfold.result import Optimized
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -135,7 +136,7 @@ def identical() -> Equivalence:
     return Equivalence("identical", reason="the two graphs have the same bytes")
 
 
-def proved(result: Optimized, checks: Any, progress: Callable[[str], None]) -> Optimized:
+def proved(result: Optimized, checks: Any, progress: Progress) -> Optimized:
     """`result` with the verdict on its graph; `checks` are those of its changes, if any were made.
 
     Raises NotEquivalent where the graph differs from the original.
@@ -167,13 +168,6 @@ def proved(result: Optimized, checks: Any, progress: Callable[[str], None]) -> O
     return replace(
         result, equivalence=found, changes=tuple(checks.entries) if checks is not None else None
     )
-
-
-Progress = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Progress that nobody wants to see."""
 
 
 def optimized(source: Source, choice: Choice, progress: Progress) -> Optimized:

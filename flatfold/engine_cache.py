@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flatfold.errors import FlatfoldError
+from flatfold.system.progress import Progress
 from flatfold.text import clean
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def through_cache(
     cache_dir: str | os.PathLike[str] | None,
     key_of: Callable[[], str],
     make: Callable[[], Engine],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[Engine, bool]:
     """The engine of this key, and whether it came from the cache; else `make` makes it.
 

@@ -7,10 +7,11 @@ import onnx_ir as ir
 import pytest
 
 from flatfold import compiler
-from flatfold.compiler import Choice, Results, silent
+from flatfold.compiler import Choice, Results
 from flatfold.frontend.source import Source
 from flatfold.result import summarise
 from flatfold.sources import resolve
+from flatfold.system.progress import silent
 from tests.nets import Net
 
 TARGETS = ("ort-cpu", "openvino", "default")

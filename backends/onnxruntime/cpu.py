@@ -37,7 +37,7 @@ from flatfold.backends.store.model_file import (
 )
 from flatfold.backends.tensors import Array
 from flatfold.system.host import processor
-from flatfold.system.isolated import Say, silent
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,7 +70,7 @@ class OrtCpu(Backend):
         return Availability(True, "onnxruntime is installed")
 
     def build(
-        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+        self, model: ir.Model, options: Mapping[str, object], progress: Progress = silent
     ) -> OrtEngine:
         """See `Backend.build`; the options are the fields of `OrtOptions`."""
         settings = parse_options(self.options, options, self.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from flatfold.errors import BuildError, InputError
 from flatfold.system.isolated import tail
+from flatfold.system.progress import Progress
 
 TARGET = "openvino"
 ENGINE_FILE = "engine.blob"
@@ -60,7 +61,7 @@ class OpenvinoOptions:
         return found
 
 
-def make(model: Path, folder: Path, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     """Compiles the ONNX file `model`, and writes what OpenVINO exports of it into `folder`.
 
     Imports and runs that once, too, so that whoever imports it here can rely on it.

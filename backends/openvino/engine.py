@@ -33,7 +33,8 @@ from flatfold.backends.store.model_file import EXTERNAL_ABOVE, detached, write_m
 from flatfold.backends.tensors import Array, TensorSpec, specs_of
 from flatfold.errors import BuildError, InputError, TargetError
 from flatfold.system.host import processor
-from flatfold.system.isolated import Say, made_apart, silent, tail
+from flatfold.system.isolated import made_apart, tail
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -95,7 +96,7 @@ class Openvino(Backend):
         return Availability(True, "openvino is installed")
 
     def build(
-        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+        self, model: ir.Model, options: Mapping[str, object], progress: Progress = silent
     ) -> OpenvinoEngine:
         """See `Backend.build`; the options are the fields of `OpenvinoOptions`."""
         settings = parse_options(OpenvinoOptions, options, TARGET)
@@ -120,7 +121,7 @@ class Openvino(Backend):
         return OpenvinoEngine(read_verified(folder, ENGINE_FILE, manifest), settings, model)
 
 
-def _made(model: ir.Model, options: OpenvinoOptions, progress: Say) -> bytes:
+def _made(model: ir.Model, options: OpenvinoOptions, progress: Progress) -> bytes:
     """What OpenVINO exports of `model` after compiling it in a process of its own."""
     made = made_apart(
         MAKER,

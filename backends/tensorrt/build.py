@@ -21,7 +21,7 @@ from flatfold.backends.tensorrt.options import (
 )
 from flatfold.errors import BuildError, InputError
 from flatfold.system.host import nvidia_gpu
-from flatfold.system.isolated import Say
+from flatfold.system.progress import Progress
 
 LARGEST_BATCH = 32
 _LAYER = re.compile(r"^Name: (.*?), LayerType: ([^,\n]*)(.*)", re.MULTILINE)
@@ -29,7 +29,7 @@ _NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 _METADATA = "flatfold."
 
 
-def make(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     """Build `model` for options["target"]; see `made_apart`.
 
     Raises BuildError with the node that was refused and what is known of where it comes from.
@@ -99,7 +99,7 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def _monitor(trt: Any, say: Say) -> Any:
+def _monitor(trt: Any, say: Progress) -> Any:
     """Says how far the outermost phase of the build has come."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -28,7 +28,8 @@ from flatfold.backends.tensorrt.options import FACTS_FILE, FLAVOURS, PLAN_FILE, 
 from flatfold.backends.tensors import Array, specs_of
 from flatfold.errors import InputError, TargetUnavailable
 from flatfold.system.host import GPU_HINT, NO_GPU, nvidia_gpu, versions
-from flatfold.system.isolated import Say, made_apart, silent
+from flatfold.system.isolated import made_apart
+from flatfold.system.progress import Progress, silent
 from flatfold.text import clean
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class TensorRT(Backend):
         return Availability(False, reason, hint)
 
     def build(
-        self, model: ir.Model, options: Mapping[str, object], progress: Say = silent
+        self, model: ir.Model, options: Mapping[str, object], progress: Progress = silent
     ) -> TensorRTEngine:
         """See `Backend.build`; the options are the fields of `ClassicOptions` or `RtxOptions`."""
         settings = parse_options(self.flavour.options, options, self.name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from flatfold.benchmark.report import Report
@@ -20,7 +22,7 @@ def compare(
     verify: str = "certify",
     seed: int = 0,
     explain: bool = True,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
     **reading: Any,
 ) -> Report:
     """How long a model takes in training form, rewritten by others, in PyTorch, and by flatfold.

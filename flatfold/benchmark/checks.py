@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from flatfold.benchmark.measure.protocol import Plan, Record
 from flatfold.benchmark.report import FLATFOLD, TORCH, TRAINING, ModelReport, Pair, Row
 from flatfold.errors import FlatfoldError, InputError
 from flatfold.proof.equivalence import Equivalence
+from flatfold.system.progress import Progress
 from flatfold.timing import Estimate
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ BY_ONNX = "the ONNX reference in float64"
 class Checks:
     """Compares outputs by the limits of `proof.engine_check`, against one float64 reference."""
 
-    def __init__(
-        self, source: Source, variants: Mapping[str, Variant], progress: Callable[[str], None]
-    ) -> None:
+    def __init__(self, source: Source, variants: Mapping[str, Variant], progress: Progress) -> None:
         self.source, self.variants, self.progress = source, variants, progress
         self.found: dict[str, Equivalence] = {}
         self._reference: tuple[Reference | None, str] | None = None

@@ -17,13 +17,11 @@ from flatfold.benchmark.measure.process import TIME_LIMIT, Process
 from flatfold.benchmark.measure.protocol import Measured, Plan, Record, measure
 from flatfold.benchmark.report import Limit, ModelReport, Report, Row
 from flatfold.errors import FlatfoldError, InputError, TargetUnavailable
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from flatfold.benchmark.report import Limit
     from flatfold.frontend.source import Source
-
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def report_on(
     batch: int | None = None,
     image: tuple[int, ...] | None = None,
     explain: bool = True,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Report:
     """The report on the models that `sources` read, one after the other; see `flatfold.compare`.
 

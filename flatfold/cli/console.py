@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from flatfold.system.progress import Progress
 from flatfold.text import clean
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ def listing(names: Sequence[str], shown: int) -> str:
 
 SCHEMA = 1
 PIPE_WIDTH = 160  # columns of a table that no terminal limits
-
-Progress = Callable[[str], None]
 
 
 def out() -> Console:

@@ -24,6 +24,7 @@ from typing import Any
 
 from flatfold import errors
 from flatfold.errors import BuildError, FlatfoldError
+from flatfold.system.progress import Progress, silent
 
 _LONGEST = 600  # characters
 
@@ -39,12 +40,6 @@ TIME_LIMIT = 600.0
 _TAIL = 800  # characters of a log worth showing: the cause is at its end
 _PATIENCE = 5.0  # seconds for a process that was asked to end
 
-Say = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Progress that nobody wants to see."""
-
 
 @contextmanager
 def made_apart(
@@ -54,7 +49,7 @@ def made_apart(
     *,
     target: str,
     time_limit: float = TIME_LIMIT,
-    progress: Say = silent,
+    progress: Progress = silent,
 ) -> Iterator[Path]:
     """A temporary folder with what `maker`, "module:function", built of the model
     that `write` wrote.
@@ -75,7 +70,7 @@ def made_apart(
         yield place / FOLDER
 
 
-def _supervise(place: Path, target: str, time_limit: float, progress: Say) -> int:
+def _supervise(place: Path, target: str, time_limit: float, progress: Progress) -> int:
     """The exit status of the process that does the job in `place`."""
     command = [sys.executable, "-m", "flatfold.system.child", str(place)]
     with open(place / LOG, "wb") as log:
@@ -113,7 +108,7 @@ def _supervise(place: Path, target: str, time_limit: float, progress: Say) -> in
     return code
 
 
-def _listen(child: subprocess.Popen[bytes], log: Any, progress: Say) -> None:
+def _listen(child: subprocess.Popen[bytes], log: Any, progress: Progress) -> None:
     """What the maker says goes to `progress`, what the SDK prints to the log."""
     assert child.stdout is not None
     with child.stdout as lines:

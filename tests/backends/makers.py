@@ -7,36 +7,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flatfold.errors import InputError
+from flatfold.system.progress import Progress
 
-Say = Callable[[str], None]
 
-
-def copies(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def copies(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     say("copying")
     print("the SDK prints this")
     (folder / "copy").write_bytes(model.read_bytes())
     (folder / "options").write_text(str(dict(options)))
 
 
-def refuses(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def refuses(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     raise InputError("expected a cat, found a dog", where="node 3", hint="feed a cat")
 
 
-def fails(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def fails(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     raise RuntimeError("the SDK has a bug")
 
 
-def crashes(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def crashes(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     print("about to crash", flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def hangs(model: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def hangs(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     """With a child of its own, whose number it leaves where `options` says."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(options["pids"]).write_text(f"{os.getpid()} {child.pid}")

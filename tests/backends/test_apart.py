@@ -17,6 +17,7 @@ import pytest
 from flatfold.backends.store.model_file import write_model
 from flatfold.errors import BuildError, InputError
 from flatfold.system.isolated import made_apart
+from flatfold.system.progress import silent
 from tests.backends.small_nets import make_model
 
 
@@ -27,7 +28,7 @@ def scratch(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made(maker, progress=lambda _: None, time_limit=60.0, **options):
+def made(maker, progress=silent, time_limit=60.0, **options):
     maker = f"tests.backends.makers:{maker}"
     how = {"target": "test", "time_limit": time_limit, "progress": progress}
     return made_apart(maker, partial(write_model, make_model()), options, **how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from flatfold import timing
 from flatfold.benchmark.measure.protocol import Plan
 from flatfold.benchmark.report import Row, Step
 from flatfold.errors import FlatfoldError
+from flatfold.system.progress import Progress
 from flatfold.timing import Estimate
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ class Stage:
     graph: ir.Model
 
 
-def stages(
-    original: ir.Model, result: Optimized, target: str, progress: Callable[[str], None]
-) -> list[Stage]:
+def stages(original: ir.Model, result: Optimized, target: str, progress: Progress) -> list[Stage]:
     """The training graph, then each graph that differs from the one before, flatfold's last.
 
     The rewrites are added in the order of the pipeline, each time starting from the training graph.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flatfold.benchmark.candidates.tools import installed, rewritten_by
 from flatfold.benchmark.report import FLATFOLD, TORCH, TRAINING, Row
 from flatfold.errors import FlatfoldError, UnknownName
+from flatfold.system.progress import Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 
 MODULES = ("eager", "torch.compile")
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

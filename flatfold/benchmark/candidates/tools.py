@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import InputError
+from flatfold.system.progress import Progress
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
-
-    from flatfold.system.isolated import Say
 
 
 MAKER = "flatfold.benchmark.candidates.tools:make"
@@ -71,7 +70,7 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
         return _in_memory(found)
 
 
-def make(path: Path, folder: Path, options: Mapping[str, Any], say: Say) -> None:
+def make(path: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
     """A maker of `backends.apart`: writes model.onnx, if what the tool makes is a model."""
     from flatfold.backends.store.model_file import write_model
     from flatfold.frontend.loading.load import from_proto, read_model

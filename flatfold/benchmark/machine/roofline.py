@@ -21,6 +21,7 @@ from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.report import Limit
 from flatfold.errors import FlatfoldError
 from flatfold.result import macs_of, shape_of
+from flatfold.system.progress import Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -147,8 +148,6 @@ SIDES = (
 )  # rows and columns: the smaller stay in the caches, the larger feed more threads
 BLOCKS, RUNS = 4, 10
 WARM_S = 1.0
-
-Progress = Callable[[str], None]
 
 
 def measured(

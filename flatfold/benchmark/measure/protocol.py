@@ -19,8 +19,8 @@ from typing import Protocol, TypeVar
 
 from flatfold import timing
 from flatfold.errors import FlatfoldError, InputError
+from flatfold.system.progress import Progress, silent
 
-Progress = Callable[[str], None]
 Blocks = list[list[list[float]]]
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ def measure(
     plan: Plan,
     *,
     inspect: Callable[[str, Runner], None] = lambda name, runner: None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
     """Measures each of `launch`. `inspect` sees every runner of the first round, built, not timed.

@@ -9,7 +9,7 @@ within rounding, dead channels, and what an average hides, included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,10 +29,9 @@ from flatfold.proof.cut_points.alignment import (
 )
 from flatfold.proof.cut_points.check import Verdict, crosscheck
 from flatfold.proof.cut_points.cones import Cone, cone_of, is_linear, is_other, is_same, since
+from flatfold.system.progress import Progress, silent
 
 DEEPEST = 2  # operators in a row that are not linear; beyond, M says nothing any more
-
-Progress = Callable[[str], None]
 
 
 @dataclass
@@ -162,7 +161,7 @@ def _ends(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.inputs, *graph.outputs]
 
 
-def prove(a: ir.Model, b: ir.Model, progress: Progress = lambda _: None, seed: int = 0) -> Cuts:
+def prove(a: ir.Model, b: ir.Model, progress: Progress = silent, seed: int = 0) -> Cuts:
     """Both canonical, with the same inputs and outputs; they are not changed.
 
     Raises FlatfoldError where a graph cannot be run.

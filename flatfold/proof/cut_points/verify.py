@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -16,14 +16,13 @@ from flatfold.proof.cut_points.prove import Cuts, prove
 from flatfold.proof.equivalence import Equivalence, Fault
 from flatfold.proof.network.judge import MARGIN
 from flatfold.proof.reduction.impulse import described, diagnose
+from flatfold.system.progress import Progress, silent
 
 SHOWN = 3  # faults that are looked into
 
-Progress = Callable[[str], None]
-
 
 def part_by_part(
-    a: ir.Model, b: ir.Model, whole: Equivalence, progress: Progress = lambda _: None
+    a: ir.Model, b: ir.Model, whole: Equivalence, progress: Progress = silent
 ) -> Equivalence:
     """`whole`, what running both came to, with what their parts say.
 

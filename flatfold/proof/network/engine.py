@@ -27,6 +27,7 @@ from flatfold.proof.network.run import (
     require_runnable,
     specs_of,
 )
+from flatfold.system.progress import Progress, silent
 
 INPUTS = 3  # of each size: two random ones, and one that is zero but for its border
 
@@ -57,7 +58,7 @@ def check_engine(
     *,
     reference: Reference | None = None,
     before: Reference | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Equivalence:
     """Verdict `sampled`, `refuted`, or `unknown` where the engine cannot be run or compared.
 
@@ -134,9 +135,7 @@ def _comparison(
     return comparison
 
 
-def _try_inputs(
-    comparison: Comparison, original: ir.Model, progress: Callable[[str], None]
-) -> None:
+def _try_inputs(comparison: Comparison, original: ir.Model, progress: Progress) -> None:
     """Compares on a few inputs of each size that both the original and the engine take."""
     specs = specs_of(original)
     for number, shapes in enumerate(settings(specs)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.network.inputs import Feeds, InputSpec, draw, settings
 from flatfold.proof.network.judge import ROUNDOFF, Comparison, rounding_growth
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
+from flatfold.system.progress import Progress, silent
 
 PROTOBUF_LIMIT = 1 << 31
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
@@ -129,7 +130,7 @@ def compare(
     reference: Reference | None = None,
     macs: int = 0,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Equivalence:
     """Verdict `sampled` or `refuted`; a difference is never an exception.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from flatfold.proof.equivalence import Fault
 from flatfold.proof.reduction.extract import carved
 from flatfold.proof.reduction.shrink import shrunk
 from flatfold.system.atomic import os_errors_as_ours, refuse_foreign, staged
+from flatfold.system.progress import Progress
 
 FILES = ("a.onnx", "b.onnx", "fault.json")
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

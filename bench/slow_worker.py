@@ -22,7 +22,7 @@ class Slowed(worker.Worker):
         begin = time.perf_counter()
         self.bound()
         took = time.perf_counter() - begin
-        extra = SLOWER * took if self.job["variant"] == "slowed" else 0.0
+        extra = SLOWER * took if self.job.variant == "slowed" else 0.0
         while time.perf_counter() - begin < took + extra:
             pass
         return time.perf_counter() - begin

@@ -15,6 +15,7 @@ import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from flatfold.backends.tensors import drawn, shapes_of, specs_of
 from flatfold.benchmark.checks import AGAIN
 from flatfold.benchmark.machine import machine
 from flatfold.benchmark.measure import arrays, process
+from flatfold.benchmark.measure.job import Job
 from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.measure.protocol import Plan, Record, measure
 from flatfold.sources import resolve
@@ -60,17 +62,19 @@ def launchers(
     write_model(source.model, folder / "model.onnx")
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
     arrays.store(folder / "feeds.npz", drawn(specs, shapes_of(specs, None, None)))
-    job = {
-        "target": "ort-cpu",
-        "model": str(folder / "model.onnx"),
-        "saved": str(folder / "saved"),
-        "options": {"intra_threads": threads},
-        "threads": threads,
-        "affinity": machine.cores_for(threads),
-        "feeds": str(folder / "feeds.npz"),
-    }
+    job = Job(
+        BASE,
+        "ort-cpu",
+        threads,
+        tuple(machine.cores_for(threads)),
+        feeds=str(folder / "feeds.npz"),
+        model=str(folder / "model.onnx"),
+        options={"intra_threads": threads},
+        saved=str(folder / "saved"),
+    )
     names = (BASE, SAME, SLOWED, BASE + AGAIN)
-    return {name: lambda name=name: Process({**job, "variant": name}, folder) for name in names}
+    jobs = {name: replace(job, variant=name) for name in names}
+    return {name: lambda job=job: Process(job, folder) for name, job in jobs.items()}
 
 
 def main() -> None:

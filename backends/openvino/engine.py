@@ -33,7 +33,7 @@ from flatfold.backends.store.model_file import EXTERNAL_ABOVE, detached, write_m
 from flatfold.backends.tensors import Array, TensorSpec, specs_of
 from flatfold.errors import BuildError, InputError, TargetError
 from flatfold.system.host import processor
-from flatfold.system.isolated import made_apart, tail
+from flatfold.system.isolated import build_in_subprocess, tail
 from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Openvino(Backend):
 
 def _made(model: ir.Model, options: OpenvinoOptions, progress: Progress) -> bytes:
     """What OpenVINO exports of `model` after compiling it in a process of its own."""
-    made = made_apart(
+    made = build_in_subprocess(
         MAKER,
         partial(write_model, model),
         asdict(options),

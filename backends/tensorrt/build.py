@@ -30,7 +30,7 @@ _METADATA = "flatfold."
 
 
 def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
-    """Build `model` for options["target"]; see `made_apart`.
+    """Build `model` for options["target"]; see `build_in_subprocess`.
 
     Raises BuildError with the node that was refused and what is known of where it comes from.
     """

@@ -28,7 +28,7 @@ from flatfold.backends.tensorrt.options import FACTS_FILE, FLAVOURS, PLAN_FILE, 
 from flatfold.backends.tensors import Array, specs_of
 from flatfold.errors import InputError, TargetUnavailable
 from flatfold.system.host import GPU_HINT, NO_GPU, nvidia_gpu, versions
-from flatfold.system.isolated import made_apart
+from flatfold.system.isolated import build_in_subprocess
 from flatfold.system.progress import Progress, silent
 from flatfold.text import clean
 
@@ -77,7 +77,7 @@ class TensorRT(Backend):
         self.require()
         kept = detached(model)
         job = {**asdict(settings), "target": self.name}
-        with made_apart(
+        with build_in_subprocess(
             MAKER,
             partial(write_model, kept),
             job,

@@ -6,17 +6,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flatfold import timing
 from flatfold.benchmark.candidates.candidates import Kitchen, Variant
 from flatfold.benchmark.checks import AGAIN, Checks, judged, noise_of, notes, pairs_of
 from flatfold.benchmark.explain.layers import with_floors, with_profiles, with_steps
 from flatfold.benchmark.measure import arrays
-from flatfold.benchmark.measure.process import TIME_LIMIT, Process
+from flatfold.benchmark.measure.job import Job
+from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.measure.protocol import Measured, Plan, Record, measure
 from flatfold.benchmark.report import Limit, ModelReport, Report, Row
 from flatfold.errors import FlatfoldError, InputError, TargetUnavailable
+from flatfold.system.isolated import TIME_LIMIT
 from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -74,11 +76,7 @@ class _Contest:
         self.source, self.terms, self.folder, self.progress = source, terms, folder, progress
         feeds = folder / "feeds.npz"
         self.shapes = _store_feeds(source, terms, feeds)
-        common = {
-            "threads": terms.threads,
-            "affinity": list(terms.affinity),
-            "feeds": str(feeds),
-        }
+        common = Job("", "", terms.threads, tuple(terms.affinity), str(feeds))
         self.batch = next((shape[0] for shape in self.shapes.values() if shape), 1)
         kitchen = Kitchen(source, common, terms.options, folder, progress, self.batch)
         self.variants = kitchen.variants(against, terms.verify)
@@ -137,7 +135,7 @@ class _Contest:
         return judged({v.row.name: v.row for v in variants}, records, self.checks.found)
 
     def _launchers(self, variants: Sequence[Variant]) -> dict[str, Callable[[], Process]]:
-        able = {v.row.name: v.job for v in variants if not v.row.reason}
+        able = {v.row.name: v.job for v in variants if v.job is not None}
         if not able:
             reasons = "; ".join(v.row.reason for v in variants)
             raise InputError("no variant can be measured", where=reasons)
@@ -145,7 +143,7 @@ class _Contest:
             able[self.reference + AGAIN] = able[self.reference]
         return {name: self._launcher(job) for name, job in able.items()}
 
-    def _launcher(self, job: Mapping[str, Any]) -> Callable[[], Process]:
+    def _launcher(self, job: Job) -> Callable[[], Process]:
         return lambda: Process(job, self.folder, self.terms.time_limit)
 
 

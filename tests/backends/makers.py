@@ -1,4 +1,4 @@
-"""Makers for the tests of `made_apart`: one that works, and the ways in which others may not."""
+"""Builders for the tests of `build_in_subprocess`: one that works, and others that fail."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 
 from flatfold.backends.store.model_file import write_model
 from flatfold.errors import BuildError, InputError
-from flatfold.system.isolated import made_apart
+from flatfold.system.isolated import build_in_subprocess
 from flatfold.system.progress import silent
 from tests.backends.small_nets import make_model
 
@@ -31,7 +31,7 @@ def scratch(tmp_path, monkeypatch):
 def made(maker, progress=silent, time_limit=60.0, **options):
     maker = f"tests.backends.makers:{maker}"
     how = {"target": "test", "time_limit": time_limit, "progress": progress}
-    return made_apart(maker, partial(write_model, make_model()), options, **how)
+    return build_in_subprocess(maker, partial(write_model, make_model()), options, **how)
 
 
 def alive(pid):

@@ -17,16 +17,16 @@ from flatfold.benchmark.measure import worker
 
 
 class Faulty(worker.Worker):
-    """What goes wrong is what the variant is called, or what its target says."""
+    """What goes wrong is what the variant is called, or what its options say."""
 
     def start(self) -> dict[str, Any]:
-        if self.job["variant"] == "light":
+        if self.job.variant == "light":
             print("a line on stdout that is no answer", flush=True)
             return {"build_s": 0.5, "first_call_s": 0.25, "precision": "fp32", "layers": 3}
         return super().start()
 
     def block(self, runs: int) -> dict[str, Any]:
-        fault = self.job.get("fault") or {"onnxslim": "crash"}.get(self.job["variant"])
+        fault = self.job.options.get("fault") or {"onnxslim": "crash"}.get(self.job.variant)
         return self._fail(fault) if fault or self.bound is None else super().block(runs)
 
     def _fail(self, fault: str | None) -> dict[str, Any]:

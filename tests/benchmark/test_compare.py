@@ -47,7 +47,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "MODULE", "tests.benchmark.faulty_worker")
         patch.setattr(candidates, "rewritten_by", planted)
-        patch.setattr(candidates, "installed", lambda: ["onnxsim", "onnxslim"])
+        patch.setattr(candidates, "installed_tools", lambda: ["onnxsim", "onnxslim"])
         return report(path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flatfold.benchmark.measure import process
+from flatfold.benchmark.measure.job import Job
 from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.measure.protocol import Started
 from flatfold.errors import TargetError
@@ -31,7 +32,7 @@ def begun(tmp_path: Path) -> Iterator[list[Process]]:
 
 
 def begin(folder: Path, begun: list[Process], fault: str = "") -> Process:
-    job = {"variant": "light", "target": "none", "threads": 1, "affinity": [], "fault": fault}
+    job = Job("light", "none", 1, options={"fault": fault})
     found = Process(job, folder)
     begun.append(found)
     assert found.start() == Started(0.5, 0.25, "fp32", 3)
@@ -41,7 +42,7 @@ def begin(folder: Path, begun: list[Process], fault: str = "") -> Process:
 def test_answers_arrive_although_something_prints(tmp_path: Path, begun: list[Process]) -> None:
     one = begin(tmp_path, begun)
     assert one.block(2) == [0.123456789, 0.2]
-    assert "a line on stdout" in one.log.read_text()
+    assert "a line on stdout" in one.child.log.read_text()
 
 
 def test_a_crash_has_its_signal_and_the_end_of_the_log(
@@ -57,7 +58,7 @@ def test_a_crash_has_its_signal_and_the_end_of_the_log(
 
 def test_what_hangs_is_ended(tmp_path: Path, begun: list[Process]) -> None:
     one = begin(tmp_path, begun, "hang")
-    one.time_limit, before = 0.5, time.monotonic()
+    one.child.time_limit, before = 0.5, time.monotonic()
     with pytest.raises(TargetError, match=r"longer than 0\.5 s"):
         one.block(1)
     assert time.monotonic() - before < 30
@@ -74,10 +75,10 @@ def test_what_a_library_raises_is_an_answer(tmp_path: Path, begun: list[Process]
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system tells no affinity")
 def test_threads_and_cores_are_those_of_the_job(tmp_path: Path, begun: list[Process]) -> None:
     core = max(os.sched_getaffinity(0))
-    job = {"variant": "light", "target": "none", "threads": 3, "affinity": [core]}
+    job = Job("light", "none", 3, (core,))
     one = Process(job, tmp_path)
     begun.append(one)
     one.start()
-    assert os.sched_getaffinity(one.child.pid) == {core}
-    environment = Path(f"/proc/{one.child.pid}/environ").read_bytes().split(b"\0")
+    assert os.sched_getaffinity(one.child.process.pid) == {core}
+    environment = Path(f"/proc/{one.child.process.pid}/environ").read_bytes().split(b"\0")
     assert b"OMP_NUM_THREADS=3" in environment

@@ -10,6 +10,7 @@ from torch import nn
 
 from flatfold.backends.store.model_file import write_model
 from flatfold.benchmark.measure import arrays
+from flatfold.benchmark.measure.job import Job
 from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.report import Profile
 from flatfold.frontend.pytorch.module import store_module
@@ -20,8 +21,7 @@ RUNS = 5
 
 def profile(folder: Path, **job: Any) -> Profile | None:
     arrays.store(folder / "feeds.npz", {"image": image(2)})
-    common = {"threads": 1, "affinity": [], "feeds": str(folder / "feeds.npz")}
-    process = Process({"variant": "training", **common, **job}, folder)
+    process = Process(Job("training", threads=1, feeds=str(folder / "feeds.npz"), **job), folder)
     try:
         process.start()
         return process.profile(RUNS)
@@ -50,8 +50,8 @@ def torch_job(folder: Path, compiled: bool) -> dict[str, Any]:
     return {
         "target": "torch",
         "model": str(folder / "module.pt"),
-        "inputs": ["image"],
-        "outputs": ["y"],
+        "inputs": ("image",),
+        "outputs": ("y",),
         "precision": "fp32",
         "compiled": compiled,
     }
@@ -69,5 +69,6 @@ def test_a_copy_and_a_compiled_module_have_no_layers(tmp_path: Path) -> None:
     from flatfold.benchmark.measure.worker import Worker
 
     arrays.store(tmp_path / "feeds.npz", {"image": image(1)})
-    job = {**torch_job(tmp_path, compiled=True), "feeds": str(tmp_path / "feeds.npz")}
+    feeds = str(tmp_path / "feeds.npz")
+    job = Job("training", threads=1, feeds=feeds, **torch_job(tmp_path, compiled=True))
     assert Worker(job).profile(RUNS) == {}

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatfold.benchmark.candidates.tools import installed, rewritten_by
+from flatfold.benchmark.candidates.tools import installed_tools, rewritten_by
+from flatfold.benchmark.measure.job import Job
 from flatfold.benchmark.report import FLATFOLD, TORCH, TRAINING, Row
 from flatfold.errors import FlatfoldError, UnknownName
 from flatfold.system.progress import Progress
@@ -36,7 +37,7 @@ class Variant:
 
     row: Row
     graph: ir.Model | None = None
-    job: Mapping[str, Any] = field(default_factory=dict)
+    job: Job | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def chosen(against: Iterable[str] | None, has_module: bool) -> list[str]:
 
     Raises UnknownName.
     """
-    possible = [*installed(), *(MODULES if has_module else ())]
+    possible = [*installed_tools(), *(MODULES if has_module else ())]
     if against is None:
         return possible
     wanted = list(dict.fromkeys(against))
@@ -79,7 +80,7 @@ class Kitchen:
     def __init__(
         self,
         source: Source,
-        common: Mapping[str, Any],
+        common: Job,
         options: Mapping[str, Mapping[str, object]],
         folder: Path,
         progress: Progress,
@@ -179,13 +180,16 @@ class Kitchen:
         seconds: float | None,
         proof: str = "",
     ) -> Variant:
-        job = {
-            "model": str(path),
-            "options": dict(self.options[target]),
-            "saved": str(path.parent / target),
-        }
+        job = replace(
+            self.common,
+            variant=name,
+            target=target,
+            model=str(path),
+            options=dict(self.options[target]),
+            saved=str(path.parent / target),
+        )
         row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph, self.batch))
-        return self._variant(row, graph, job)
+        return Variant(row, graph, job)
 
     def _module(self, name: str) -> Variant:
         from flatfold.backends.base import precision_of
@@ -199,18 +203,17 @@ class Kitchen:
                 store_module(self.source.module, path)
         except FlatfoldError as error:
             return Variant(Row(name, TORCH, reason=error.cause))
-        job = {
-            "model": str(path),
-            "compiled": name == MODULES[1],
-            "inputs": [v.name for v in graph.graph.inputs if not v.is_initializer()],
-            "outputs": [v.name for v in graph.graph.outputs],
-            "precision": precision_of(graph),
-        }
-        return self._variant(Row(name, TORCH), graph, job)
-
-    def _variant(self, row: Row, graph: ir.Model, job: Mapping[str, Any]) -> Variant:
-        told = {"variant": row.variant, "target": row.target, **self.common, **job}
-        return Variant(row, graph, told)
+        job = replace(
+            self.common,
+            variant=name,
+            target=TORCH,
+            model=str(path),
+            compiled=name == MODULES[1],
+            inputs=tuple(str(v.name) for v in graph.graph.inputs if not v.is_initializer()),
+            outputs=tuple(str(v.name) for v in graph.graph.outputs),
+            precision=precision_of(graph),
+        )
+        return Variant(Row(name, TORCH), graph, job)
 
     def _stored(self, name: str, graph: ir.Model) -> Path:
         from flatfold.backends.store.model_file import write_model

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flatfold.benchmark.measure import arrays
+from flatfold.benchmark.measure.job import MEMORY, Job
 from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.report import Limit
 from flatfold.errors import FlatfoldError
@@ -167,17 +168,25 @@ def measured(
     targets = [target for target in options if load_backend(target).threads]
     if not targets:
         return ()
-    common = {"threads": threads, "affinity": list(affinity)}
     products = {side: _stored(folder / f"product {side}", side) for side in SIDES}
     progress("measuring a copy in memory")
-    copy = _best({**common, "variant": "copy", "target": "memory", **products[SIDES[0]]}, folder)
+    job = Job("copy", MEMORY, threads, tuple(affinity), feeds=str(_feeds(products[SIDES[0]])))
+    copy = _best(job, folder)
     found = []
     for target in targets:
         progress(f"measuring a product of matrices on target {target}")
         rates = []
         for side, files in products.items():
-            saved = {"saved": f"{files['model']}.{target}", "options": dict(options[target])}
-            job = {**common, "variant": "product", "target": target, **files, **saved}
+            job = Job(
+                "product",
+                target,
+                threads,
+                tuple(affinity),
+                str(_feeds(files)),
+                str(_model(files)),
+                dict(options[target]),
+                str(files / target),
+            )
             least = _best(job, folder)
             rates += [] if least is None else [2 * side**3 / least]
         if rates and copy is not None:
@@ -185,7 +194,7 @@ def measured(
     return tuple(found)
 
 
-def _best(job: Mapping[str, Any], folder: Path) -> float | None:
+def _best(job: Job, folder: Path) -> float | None:
     """The seconds of the fastest run, None where it fails.
 
     Not the median: other work only ever makes a run slower, and what is looked for is a limit.
@@ -201,8 +210,16 @@ def _best(job: Mapping[str, Any], folder: Path) -> float | None:
         process.close()
 
 
-def _stored(folder: Path, side: int) -> dict[str, str]:
-    """Files with the model x @ w, where w is constant like the weights of a layer, and with x."""
+def _model(folder: Path) -> Path:
+    return folder / "model.onnx"
+
+
+def _feeds(folder: Path) -> Path:
+    return folder / "feeds.npz"
+
+
+def _stored(folder: Path, side: int) -> Path:
+    """Writes the model x @ w, where w is constant like the weights of a layer, and x."""
     import onnx_ir as ir
 
     from flatfold.backends.store.model_file import write_model
@@ -218,6 +235,6 @@ def _stored(folder: Path, side: int) -> dict[str, str]:
         [x], [y], nodes=[node], initializers=[w], opset_imports={"": 20}, name="product"
     )
     folder.mkdir()
-    write_model(ir.Model(graph, ir_version=10), folder / "model.onnx")
-    arrays.store(folder / "feeds.npz", {"x": given})
-    return {"model": str(folder / "model.onnx"), "feeds": str(folder / "feeds.npz")}
+    write_model(ir.Model(graph, ir_version=10), _model(folder))
+    arrays.store(_feeds(folder), {"x": given})
+    return folder

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from flatfold.benchmark.candidates import candidates, tools
+from flatfold.benchmark.measure.job import Job
 from flatfold.errors import InputError
 from flatfold.sources import resolve
 from tests.cli.running import write_onnx
@@ -22,11 +23,11 @@ def text(nodes: str) -> str:
 
 WHOLE = text("y = Relu(x) z = Relu(y)")
 TORN = onnx.parser.parse_model(text("y = Relu(x) [torn] z = Relu(lost)"))
-UNUSABLE = "what {tool} makes cannot be used: not a valid ONNX model: .*'lost'.*torn"
+UNUSABLE = "the model that {tool} returned cannot be used: not a valid ONNX model: .*'lost'.*torn"
 EXPORTED = text("y = Relu(x) t = Identity(y) z = Relu(t)")
 
 
-@pytest.mark.parametrize("tool", tools.RIVALS)
+@pytest.mark.parametrize("tool", tools.TOOLS)
 def test_each_tool_makes_a_model(tool: str) -> None:
     pytest.importorskip(tool)
     made = tools.rewritten_by(tool, ir.from_onnx_text(WHOLE))
@@ -38,7 +39,7 @@ def test_each_tool_makes_a_model(tool: str) -> None:
     [
         ("onnxsim", "simplify", (TORN, True), UNUSABLE),
         ("onnxslim", "slim", TORN, UNUSABLE),
-        ("onnxslim", "slim", None, "onnxslim gives no model back"),
+        ("onnxslim", "slim", None, "expected a model from onnxslim"),
         ("onnxscript", "optimizer.optimize", TORN, UNUSABLE),
     ],
 )
@@ -55,7 +56,7 @@ def test_what_is_no_model_is_told(
     monkeypatch.setattr(f"{tool}.{function}", lambda *_, **__: given)
     path = write_onnx(tmp_path / "net.onnx", WHOLE)
     with pytest.raises(InputError, match=told.format(tool=tool)):
-        tools.make(path, tmp_path, {"tool": tool}, lambda _: None)
+        tools.build(path, tmp_path, {"tool": tool}, lambda _: None)
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -76,7 +77,7 @@ def test_a_tool_that_fails_on_the_training_graph_gets_the_exported_one(
 
     monkeypatch.setattr(candidates, "rewritten_by", tool)
     source = resolve(write_onnx(tmp_path / "net.onnx", EXPORTED))
-    kitchen = candidates.Kitchen(source, {}, {"ort-cpu": {}}, tmp_path, lambda _: None)
+    kitchen = candidates.Kitchen(source, Job("", "", 1), {"ort-cpu": {}}, tmp_path, lambda _: None)
     training, row, ours = [v.row for v in kitchen.variants(["onnxslim"], "off")]
     assert (training.nodes, ours.variant) == (2, "flatfold")
     assert (row.variant, row.nodes, row.reason) == ("onnxslim", nodes, reason)

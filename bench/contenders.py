@@ -25,13 +25,13 @@ def checked_on(path: Path) -> object:
     """The rewrites with every change checked against its bound, before any graph is run."""
     import onnx_ir as ir
 
-    from flatfold.frontend.canonicalize.canonicalize import canonicalise
+    from flatfold.frontend.canonicalization.canonicalize import canonicalize
     from flatfold.frontend.loading.load import read_model
     from flatfold.passes import PIPELINE, Pipeline
     from flatfold.proof.change import RegionChecks
 
     graph = read_model(path)
-    canonicalise(graph)
+    canonicalize(graph)
     Pipeline([kind() for kind in PIPELINE], check=RegionChecks()).run(graph)
     return ir.to_proto(graph)
 

@@ -30,7 +30,7 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from flatfold.result import summarise
 from flatfold.sources import resolve
 from flatfold.timing import Timing, interleaved_ratio, measure
@@ -46,7 +46,7 @@ def training_form(name: str, folder: Path) -> tuple[Path, int]:
     """The exported training form as a file, and its number of weights."""
     note.print(f"exporting {name}")
     graph = resolve(name).model
-    canonicalise(graph)
+    canonicalize(graph)
     path = folder / f"{name}.onnx"
     ir.save(graph, path)
     return path, summarise(graph).parameters

@@ -1,4 +1,4 @@
-"""From a model to an engine: export, canonicalise, rewrite, prove, build. Reads top to bottom."""
+"""From a model to an engine: export, canonicalize, rewrite, prove, build. Reads top to bottom."""
 
 from __future__ import annotations
 
@@ -164,11 +164,11 @@ def verify(
 
 def _certified(content: Mapping[str, Any], a: ir.Model, b: ir.Model) -> str:
     """What a certificate says of these two. Raises InputError if it is about others."""
-    from flatfold.frontend.canonicalize.canonicalize import canonicalise
+    from flatfold.frontend.canonicalization.canonicalize import canonicalize
     from flatfold.proof.certificate import Certificate, require_about
 
     found, original = Certificate.from_dict(content), a.clone()
-    canonicalise(original)
+    canonicalize(original)
     require_about(found, original, b)
     exact = sum(entry.certified for entry in found.changes)
     return (

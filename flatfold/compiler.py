@@ -67,10 +67,10 @@ class Choice:
 
 def training_form(original: ir.Model) -> ir.Model:
     """The graph without the exporter's clutter: what the rewrites start from."""
-    from flatfold.frontend.canonicalize.canonicalize import canonicalise
+    from flatfold.frontend.canonicalization.canonicalize import canonicalize
 
     graph = original.clone()
-    canonicalise(graph)
+    canonicalize(graph)
     return graph
 
 

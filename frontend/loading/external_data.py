@@ -33,7 +33,7 @@ _BLOCK = 1 << 22
 Buffer = npt.NDArray[np.uint8]
 
 
-class StoredFile:
+class LazyFile:
     """An open regular file; closed when nothing refers to it any more."""
 
     def __init__(self, handle: int) -> None:
@@ -51,7 +51,7 @@ class StoredFile:
             done += some
 
 
-def stored_tensor(tensor: onnx.TensorProto, file: StoredFile, offset: int) -> ir.LazyTensor:
+def lazy_tensor(tensor: onnx.TensorProto, file: LazyFile, offset: int) -> ir.LazyTensor:
     """The weight at `offset` of `file`, read each time it is asked for and kept by nobody.
 
     Its digest is taken here; raises `InputError` when the bytes are others later, so a file that
@@ -80,7 +80,7 @@ def stored_tensor(tensor: onnx.TensorProto, file: StoredFile, offset: int) -> ir
     return ir.LazyTensor(read, dtype, shape, name=name)
 
 
-def _digest_of(file: StoredFile, offset: int, size: int) -> bytes:
+def _digest_of(file: LazyFile, offset: int, size: int) -> bytes:
     digest, block = hashlib.blake2b(), np.empty(min(size, _BLOCK), np.uint8)
     for start in range(0, size, _BLOCK):
         part = block.data[: min(_BLOCK, size - start)]
@@ -119,7 +119,7 @@ def load_external_data(
     import onnx
 
     _check_sizes(proto, allowed)
-    opened: dict[str, StoredFile] = {}
+    opened: dict[str, LazyFile] = {}
     apart: dict[str, ir.TensorProtocol] = {}
     for tensor in proto.graph.initializer:
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
@@ -177,7 +177,7 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
 
 
 def _taken(
-    tensor: onnx.TensorProto, folder: Path, allowed: Allowed, opened: dict[str, StoredFile]
+    tensor: onnx.TensorProto, folder: Path, allowed: Allowed, opened: dict[str, LazyFile]
 ) -> ir.TensorProtocol:
     """The data of `tensor`, which no longer says that it is elsewhere."""
     import onnx
@@ -190,13 +190,13 @@ def _taken(
         raise refusal(tensor, f"has {length} bytes, its shape and type call for {expected}")
     location = entries.get("location", "")
     if location not in opened:
-        opened[location] = StoredFile(_open_inside(tensor, folder, location, allowed))
+        opened[location] = LazyFile(_open_inside(tensor, folder, location, allowed))
     file = opened[location]
     if offset + length > file.size:
         raise refusal(tensor, f"ends at byte {offset + length} of a file of {file.size} bytes")
     tensor.ClearField("external_data")
     tensor.data_location = onnx.TensorProto.DEFAULT
-    return stored_tensor(tensor, file, offset)
+    return lazy_tensor(tensor, file, offset)
 
 
 def _number(tensor: onnx.TensorProto, entries: dict[str, str], key: str, default: int) -> int:

@@ -170,7 +170,7 @@ def _check_interface(graph: onnx.GraphProto) -> None:
 
 
 def _check_structure(proto: onnx.ModelProto, apart: Container[str]) -> None:
-    """Run onnx.checker on the model without its large weights, whose sizes are checked here."""
+    """Arange onnx.checker on the model without its large weights, whose sizes are checked here."""
     import onnx
 
     skeleton = onnx.ModelProto()

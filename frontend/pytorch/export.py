@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from flatfold.errors import ExportError
-from flatfold.frontend.canonicalize.interface import name_outputs
+from flatfold.frontend.canonicalization.interface import name_outputs
 from flatfold.frontend.loading.tensors import own_tensors
 from flatfold.frontend.pytorch.inputs import Example, example_of
 

@@ -1,4 +1,4 @@
-"""What canonicalising promises, asserted."""
+"""What canonicalizing promises, asserted."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.execution import content, counts, random_feeds, run
 
 GLUE = {"Constant", "Identity", "Shape", "Expand", "CastLike", "Cast", "Concat", "Squeeze"}
 
 
 def assert_same_function(model: ir.Model) -> None:
-    """Canonicalising keeps the interface and the outputs' bits; a second time it does nothing."""
+    """Canonicalizing keeps the interface and the outputs' bits; a second time it does nothing."""
     interface = [(v.name, v.shape, v.type) for v in (*model.graph.inputs, *model.graph.outputs)]
     feeds = random_feeds(model)
     before = run(model, feeds)
-    canonicalise(model)
+    canonicalize(model)
     assert interface == [
         (v.name, v.shape, v.type) for v in (*model.graph.inputs, *model.graph.outputs)
     ]
@@ -25,7 +25,7 @@ def assert_same_function(model: ir.Model) -> None:
         np.testing.assert_array_equal(old, new)
     onnx.checker.check_model(ir.serde.serialize_model(model), full_check=True)
     once = content(model)
-    canonicalise(model)
+    canonicalize(model)
     assert content(model) == once
 
 

@@ -1,4 +1,4 @@
-"""Run a graph by ONNX Runtime with its optimiser off, so that it computes what is written."""
+"""Run a graph by ONNX Runtime with its optimizer off, so that it computes what is written."""
 
 from __future__ import annotations
 

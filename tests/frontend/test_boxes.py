@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 from tests.frontend.scatters import box, scatter
@@ -35,7 +35,7 @@ def test_what_is_no_box_in_order_is_left_alone(
 ) -> None:
     model = scatter(indices, updates=updates, call=call)
     (node,) = model.graph
-    canonicalise(model)
+    canonicalize(model)
     assert list(model.graph) == [node]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.execution import from_text
 
 
@@ -18,7 +18,7 @@ def test_work_grows_linearly_with_the_graph() -> None:
         count = itertools.count()
         sys.setprofile(lambda *_: next(count))
         try:
-            canonicalise(model)
+            canonicalize(model)
         finally:
             sys.setprofile(None)
         return next(count)

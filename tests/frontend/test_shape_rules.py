@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
-from flatfold.frontend.canonicalize.shape_rules import RULES
-from flatfold.frontend.canonicalize.symbolic_dims import Run, Size, facts_of
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend.canonicalization.shape_rules import RULES
+from flatfold.frontend.canonicalization.symbolic_dims import Arange, Size, evaluate_shapes
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
@@ -18,16 +18,16 @@ int64[1] all = {9223372036854775807}, int64[4] minus = {-1, -1, -1, -1},
 int64[4] ones = {1, 1, 1, 1}, int64[2] column = {-1, 1}, int64[2] kept = {0, -1}"""
 
 
-def known(body: str) -> tuple[tuple[Size, ...], object, tuple[Run, ...]]:
+def known(body: str) -> tuple[tuple[Size, ...], object, tuple[Arange, ...]]:
     """Shape, elements and runs of `r` in a graph that has `s`, the shape (N, 4, 6, M) of `x`."""
     model = from_text(
         f"g (float[N, 4, 6, M] x, float[N, M] z) => (float[N, M] y) <{CONSTANTS}>"
         f"{{ y = Relu (z)  s = Shape (x)  {body} }}"
     )
-    facts = facts_of(model.graph, RULES)
+    shapes = evaluate_shapes(model.graph, RULES)
     (result,) = [v for node in model.graph for v in node.outputs if v.name == "r"]
-    found = facts.known[result]
-    return found.shape, None if found.items is None else found.items.tolist(), found.runs
+    found = shapes.tensors[result]
+    return found.shape, None if found.elements is None else found.elements.tolist(), found.aranges
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_grid_of_indices() -> None:
         size = Shape (sum)
         a = Expand (i, size) b = Expand (some, size)
         c = Unsqueeze (a, last) d = Unsqueeze (b, last) r = Concat <axis = -1> (c, d)"""
-    assert known(body) == (("N", 2, 2), None, (Run(0, 0), Run(1, 1)))
+    assert known(body) == (("N", 2, 2), None, (Arange(0, 0), Arange(1, 1)))
 
 
 def test_unnamed_sizes_are_not_equal() -> None:
@@ -84,7 +84,7 @@ def test_unnamed_sizes_are_not_equal() -> None:
             s = Shape (x)  y = Expand (z, s)  t = Shape (z)  w = Expand (z, t)
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model) == {"Shape": 1, "Expand": 1, "Identity": 1}
     x, z = np.ones((3, 4), np.float32), np.ones((1, 4), np.float32)
     assert [a.shape for a in run(model, {"x": x, "z": z})] == [(3, 4), (1, 4)]
@@ -142,7 +142,7 @@ def test_bodies_are_left_alone() -> None:
             >
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     branch = next(iter(model.graph)).attributes["then_branch"].as_graph()
     assert [node.op_type for node in branch] == ["Shape", "Expand"]
 

@@ -162,7 +162,7 @@ def test_options_for_modules_are_refused_with_a_graph(options: dict[str, Any]) -
 
 def test_import_is_light() -> None:
     modules = "pytorch.export", "pytorch.weights", "loading.load", "loading.onnxsim"
-    names = ["source", *modules, "canonicalize.canonicalize"]
+    names = ["source", *modules, "canonicalization.canonicalize"]
     code = (
         f"import sys, {', '.join(f'flatfold.frontend.{name}' for name in names)}\n"
         "heavy = {'torch', 'onnxruntime', 'onnxscript', 'onnxsim', 'timm'} & sys.modules.keys()\n"

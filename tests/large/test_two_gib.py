@@ -27,7 +27,8 @@ pytestmark = pytest.mark.slow
 
 OPTIMIZE = """
 import json, resource, sys
-import flatfold, flatfold.passes, flatfold.frontend.canonicalize.canonicalize, onnxscript.optimizer
+import flatfold, flatfold.passes
+import flatfold.frontend.canonicalization.canonicalize, onnxscript.optimizer
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -9,7 +9,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from flatfold.errors import FlatfoldError
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from flatfold.proof.cut_points.check import Verdict
 from flatfold.proof.cut_points.cones import Cone
 from flatfold.proof.cut_points.prove import Cuts, prove
@@ -31,7 +31,7 @@ def part_by_part(
     one, two = a.clone(), b.clone()
     try:
         for model in (one, two):
-            canonicalise(model)
+            canonicalize(model)
         if ir.to_proto(one) == ir.to_proto(two):
             return Equivalence("identical", reason="the same bytes once both are canonical")
         cuts = prove(one, two, progress)

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from flatfold.errors import Inconclusive, OutputError
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from flatfold.proof.cut_points.cones import named
 from flatfold.proof.cut_points.prove import Cuts, prove
 from flatfold.proof.cut_points.verify import fault
@@ -53,7 +53,7 @@ def reduce_pair(a: ir.Model, b: ir.Model, folder: Path, progress: Progress) -> R
     _refuse_foreign(folder)
     one, two = a.clone(), b.clone()
     for model in (one, two):
-        canonicalise(model)
+        canonicalize(model)
     cuts = prove(one, two, progress)
     wrong = cuts.of_kind("refuted")
     if not wrong:

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from flatfold.proof.cut_points.check import ROUNDINGS, both, widest
 from flatfold.proof.cut_points.data import Shape, dense, farther, reach_of
 from flatfold.proof.interpreter.pair import Unsupported
@@ -75,7 +75,7 @@ def _declared(twins: Twins) -> Twins:
     y, _ = both(cone, {v: np.zeros(twins.shapes[v]) for v in twins.a.graph.inputs})
     for model in (twins.a, twins.b):
         model.graph.outputs[0].shape = ir.Shape(y.y.shape)
-        canonicalise(model)
+        canonicalize(model)
     return twins
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
@@ -123,7 +123,7 @@ def test_sequence_that_is_read_as_a_whole() -> None:
     model = from_text(sequence("int64 split = {2}", "1", extra, ", float[N, 5] z"))
     x = np.arange(10, dtype=np.float32).reshape(2, 5)
     before = run(model, {"x": x})
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model)["SplitToSequence"] == 1
     for old, new in zip(before, run(model, {"x": x}), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -184,5 +184,5 @@ def test_what_does_something_stays(body: str) -> None:
         }}"""
     )
     before = counts(model)
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model) == before

@@ -1,4 +1,4 @@
-"""Graphs written by hand, each with one thing that canonicalising must do or must not touch."""
+"""Graphs written by hand, each with one thing that canonicalizing must do or must not touch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.canonical import assert_invariants, assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
@@ -124,7 +124,7 @@ def test_batchnorm_in_training_mode_is_untouched() -> None:
             y, m, v = BatchNormalization <training_mode = 1> (x, s, b, mean, var)
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     (norm,) = model.graph
     assert norm.attributes["training_mode"].as_int() == 1
     assert [value.name for value in norm.inputs] == ["x", "s", "b", "mean", "var"]
@@ -203,7 +203,7 @@ def test_nodes_without_names_or_with_one_name_get_their_own() -> None:
     assert_invariants(model)
     for node in model.graph:
         node.name = "same"
-    canonicalise(model)
+    canonicalize(model)
     assert_invariants(model)
 
 
@@ -228,7 +228,7 @@ def test_sequences_of_unknown_parts_are_left_alone() -> None:
             y = SequenceAt (parts, at)
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model) == {"SplitToSequence": 1, "SequenceAt": 1}
     feeds = {"x": np.arange(3, dtype=np.float32), "at": np.array(0)}
     assert run(model, feeds)[0].tolist() == [0.0]

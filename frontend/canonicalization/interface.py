@@ -1,4 +1,4 @@
-"""The inputs and outputs of a graph: what a caller sees, and what no clean-up may change."""
+"""The inputs and outputs of a graph, which canonicalization must not change."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ class _Port:
 
 @dataclass(frozen=True)
 class Interface:
-    """Names, types and shapes of the inputs and outputs of a graph at one moment."""
+    """A snapshot of the names, types and shapes of a graph's inputs and outputs."""
 
     inputs: tuple[tuple[ir.Value, _Port], ...]
     outputs: tuple[_Port, ...]
 
     @classmethod
     def of(cls, graph: ir.Graph) -> Interface:
+        """The interface that `graph` has now."""
         inputs = tuple((value, _port(value)) for value in graph.inputs)
         return cls(inputs, tuple(_port(value) for value in graph.outputs))
 
     def restore(self, graph: ir.Graph) -> None:
-        """Give `graph`, rewritten since, the interface back; what was undeclared stays."""
+        """Give `graph`, changed since, this interface again; undeclared shapes and types stay."""
         for value, port in self.inputs:
-            _free(graph, {port.name}, {value})
+            _rename_clashing(graph, {port.name}, {value})
             _declare(value, port)
         name_outputs(graph, [port.name for port in self.outputs])
         for value, port in zip(graph.outputs, self.outputs, strict=True):
@@ -38,19 +39,19 @@ class Interface:
 
 
 def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
-    """Name the outputs of `graph`; each gets a value of its own, made by a node.
+    """Name the outputs of `graph`, after making each a distinct value computed by a node.
 
-    An output that is an input, an initializer or an earlier output becomes a copy of it. Another
-    value that bears one of `names` gets a new name; no input may.
+    An output that is an input, an initializer or an earlier output becomes an Identity of it.
+    Other values called by one of `names` are renamed; no input may be called so.
     """
     outputs: list[ir.Value] = []
     for i, value in enumerate(list(graph.outputs)):
-        own = value.producer() is not None and value not in outputs
-        outputs.append(value if own else _copy_of(value, graph))
+        distinct = value.producer() is not None and value not in outputs
+        outputs.append(value if distinct else _copy_of(value, graph))
         graph.outputs[i] = outputs[i]
-    _free(graph, set(names), set(outputs))
-    stale = [value for value, name in zip(outputs, names, strict=True) if value.name != name]
-    for value in stale:  # first out of each other's way: the outputs may have swapped names
+    _rename_clashing(graph, set(names), set(outputs))
+    misnamed = [value for value, name in zip(outputs, names, strict=True) if value.name != name]
+    for value in misnamed:  # cleared first: the outputs may have swapped names
         value.name = None
     for value, name in zip(outputs, names, strict=True):
         value.name = name
@@ -76,17 +77,19 @@ def _copy_of(value: ir.Value, graph: ir.Graph) -> ir.Value:
     return node.outputs[0]
 
 
-def _free(graph: ir.Graph, names: set[str], keep: set[ir.Value]) -> None:
-    """Rename every value but those in `keep` that bears one of `names`."""
-    made = [out for node in ir.traversal.RecursiveGraphIterator(graph) for out in node.outputs]
+def _rename_clashing(graph: ir.Graph, names: set[str], keep: set[ir.Value]) -> None:
+    """Rename every value called by one of `names`, except those in `keep`."""
+    computed = [out for node in ir.traversal.RecursiveGraphIterator(graph) for out in node.outputs]
     clashing = [
         value
-        for value in [*made, *graph.initializers.values()]
+        for value in [*computed, *graph.initializers.values()]
         if value.name in names and value not in keep
     ]
     if not clashing:
         return
-    taken = {value.name for value in [*made, *graph.inputs, *graph.initializers.values()]} | names
+    taken = {
+        value.name for value in [*computed, *graph.inputs, *graph.initializers.values()]
+    } | names
     for value in clashing:
         number = 1
         while (name := f"{value.name}_{number}") in taken:

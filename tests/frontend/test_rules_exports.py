@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from flatfold.frontend.pytorch.export import export_module
 from tests.frontend.execution import content, counts, random_feeds, run
 
@@ -131,12 +131,12 @@ def export(
 def assert_settles(model: ir.Model, batches: Sequence[int]) -> None:
     feeds = [random_feeds(model, batch) for batch in batches]
     before = [run(model, feed) for feed in feeds]
-    canonicalise(model)
+    canonicalize(model)
     for old, feed in zip(before, feeds, strict=True):
         np.testing.assert_array_equal(run(model, feed), old)
     onnx.checker.check_model(ir.serde.serialize_model(model), full_check=True)
     once = content(model)
-    canonicalise(model)
+    canonicalize(model)
     assert content(model) == once
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from flatfold.frontend.canonicalize.symbolic_dims import ELEMENTWISE, Size, bounded, broadcast
+from flatfold.frontend.canonicalization.symbolic_dims import ELEMENTWISE, Size, bounded, broadcast
 
 SIZES: list[Size] = [None, "n", "m", -2, -1, 0, 1, 2, 7]
 

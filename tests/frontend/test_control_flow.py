@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
@@ -81,7 +81,7 @@ def test_a_default_that_the_caller_may_override_decides_nothing() -> None:
             >
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model) == {"If": 1}
     feeds = {"x": np.array([-1, 2], np.float32), "c": np.array(False)}
     assert run(model, feeds)[0].tolist() == [1, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 from tests.frontend.scatters import box, scatter
@@ -46,7 +46,7 @@ def test_two_axes_are_nested() -> None:
 def test_integers_are_written_alike() -> None:
     model = scatter(box((0, 1)), "int64[3] x", "int64[1] u")
     feeds = {"x": np.arange(3), "u": np.array([7])}
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model) == {"Concat": 1, "Slice": 1}
     assert run(model, feeds)[0].tolist() == [7, 1, 2]
 
@@ -164,7 +164,7 @@ def test_negative_zeros_are_not_padded_with() -> None:
         }"""
     )
     before = run(model, {"u": np.ones((2, 5), np.float32)})[0]
-    canonicalise(model)
+    canonicalize(model)
     after = run(model, {"u": np.ones((2, 5), np.float32)})[0]
     assert counts(model) == {"Concat": 1}
     assert np.signbit(before).sum() == 10
@@ -199,7 +199,7 @@ def test_another_dynamic_axis_is_not_the_same() -> None:
             y = ScatterND (x, i, u)
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     assert counts(model)["ScatterND"] == 1
     x, u = np.zeros((3, 4), np.float32), np.ones((2, 4), np.float32)
     assert run(model, {"x": x, "u": u})[0].sum() == 8
@@ -213,7 +213,7 @@ def test_negative_zeros_of_a_dynamic_shape_are_not_padded_with() -> None:
             y = ScatterND (z, i, u)
         }"""
     )
-    canonicalise(model)
+    canonicalize(model)
     feeds = {"x": np.ones((4, 3), np.float32), "u": np.ones((2, 3), np.float32)}
     assert counts(model)["Pad"] == 0
     assert np.signbit(run(model, feeds)[0]).sum() == 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text
 
@@ -19,7 +19,7 @@ def test_a_castlike_keeps_how_it_rounds(attributes: str) -> None:
     )
     node = model.graph.node(0)
     before = {name: attribute.value for name, attribute in node.attributes.items()}
-    canonicalise(model)
+    canonicalize(model)
     (node,) = model.graph
     after = {name: attribute.value for name, attribute in node.attributes.items()}
     after.pop("to", None)

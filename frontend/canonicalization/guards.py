@@ -1,4 +1,4 @@
-"""Take parts of a graph out of the way while a library that would harm them goes over it."""
+"""Hide parts of a graph from constant folding and shape inference that these would change."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-_APART = "flatfold.apart"  # no model imports it, and folding leaves alone what is not imported
+_UNKNOWN_DOMAIN = "flatfold.protected"  # folding skips operators of domains no model imports
 
 
 @contextlib.contextmanager
-def overridable_hidden(graph: ir.Graph) -> Iterator[None]:
-    """An initializer that is also an input is only a default; folding must not see its value."""
+def hide_overridable_defaults(graph: ir.Graph) -> Iterator[None]:
+    """Hide the values of initializers that are also inputs: the caller may override them."""
     defaults = [(v, v.const_value) for v in graph.inputs if v.const_value is not None]
     try:
         for value, _ in defaults:
@@ -25,26 +25,29 @@ def overridable_hidden(graph: ir.Graph) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bodies_detached(graph: ir.Graph) -> Iterator[None]:
-    """Take the bodies off If, Loop and Scan, so that folding neither enters nor inlines them."""
-    bodies = [
+def detach_subgraphs(graph: ir.Graph) -> Iterator[None]:
+    """Remove the subgraphs of If, Loop and Scan, which folding would enter and inline."""
+    subgraphs = [
         (node, name, attribute)
         for node in graph
         for name, attribute in node.attributes.items()
         if attribute.type in _GRAPHS
     ]
     try:
-        for node, name, _ in bodies:
+        for node, name, _ in subgraphs:
             del node.attributes[name]
         yield
     finally:
-        for node, name, attribute in bodies:
+        for node, name, attribute in subgraphs:
             node.attributes[name] = attribute
 
 
 @contextlib.contextmanager
-def casts_set_apart(graph: ir.Graph) -> Iterator[None]:
-    """A CastLike may say how to round and to saturate; folding makes a Cast of it that does not."""
+def protect_castlike(graph: ir.Graph) -> Iterator[None]:
+    """Hide each CastLike with attributes: folding makes a Cast of it and loses the attributes.
+
+    They say how to round and to saturate.
+    """
     casts = [
         node
         for node in graph
@@ -52,7 +55,7 @@ def casts_set_apart(graph: ir.Graph) -> Iterator[None]:
     ]
     try:
         for node in casts:
-            node.domain = _APART
+            node.domain = _UNKNOWN_DOMAIN
         yield
     finally:
         for node in casts:

@@ -1,4 +1,4 @@
-"""Lists of channels picked, and channels interleaved, in the words that exporters share."""
+"""Reading parts of a tensor by constant indices: as Gather, Split, Concat and channel shuffles."""
 
 from __future__ import annotations
 
@@ -7,69 +7,72 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.frontend.canonicalize.edit import (
+from flatfold.frontend.canonicalization.edit import (
     Insertion,
-    constant,
+    add_constant,
+    int_attribute,
     perm_of,
+    producer_of,
+    replace_with_identity,
     resized,
     shape_of,
-    source_of,
-    stand_in,
 )
-from flatfold.frontend.canonicalize.shape_rules import number
-from flatfold.frontend.canonicalize.symbolic_dims import Facts, Size, constant_of
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, constant_of
 
 
-def settle_picks(graph: ir.Graph, facts: Facts) -> bool:
-    """GatherND along one axis, alone or between Transposes, becomes Gather; whether any did."""
+def canonicalize_gathers(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Replace GatherND along one axis by Gather, with the Transpose before it moved behind.
+
+    Returns whether any was replaced.
+    """
     changed = False
     for node in graph:
-        if node.op_type != "GatherND" or node.domain != "" or number(node, "batch_dims", 0):
+        if node.op_type != "GatherND" or node.domain != "" or int_attribute(node, "batch_dims", 0):
             continue
-        sizes, indices = facts.sizes(node.inputs[0]), facts.integers(node.inputs[1])
+        sizes, indices = shapes.sizes(node.inputs[0]), shapes.integers(node.inputs[1])
         if not sizes or indices is None or indices.ndim != 2 or indices.shape[1] != 1:
             continue
-        _settle_pick(node, sizes, indices[:, 0].tolist())
+        _gather(node, sizes, indices[:, 0].tolist())
         changed = True
     return changed
 
 
-def _settle_pick(node: ir.Node, sizes: Sequence[Size], picked: Sequence[int]) -> None:
+def _gather(node: ir.Node, sizes: Sequence[Size], positions: Sequence[int]) -> None:
     data = node.inputs[0]
     assert data is not None
     insertion = Insertion(node, data)
     size = sizes[0]
     if isinstance(size, int):
-        picked = [i + size if i < 0 else i for i in picked]
-    indices = insertion.integers("indices", picked)
-    result_sizes = resized(sizes, 0, len(picked))
-    turn = source_of(data, "Transpose")
-    perm = None if turn is None else perm_of(turn)
-    if turn is None or turn.inputs[0] is None or perm is None:
+        positions = [i + size if i < 0 else i for i in positions]
+    indices = insertion.integers("indices", positions)
+    result_sizes = resized(sizes, 0, len(positions))
+    transpose = producer_of(data, "Transpose")
+    perm = None if transpose is None else perm_of(transpose)
+    if transpose is None or transpose.inputs[0] is None or perm is None:
         gathered = insertion.add("Gather", [data, indices], result_sizes, {"axis": 0})
         insertion.replace(gathered)
         return
     before = [result_sizes[perm.index(axis)] for axis in range(len(perm))]
-    gathered = insertion.add("Gather", [turn.inputs[0], indices], before, {"axis": perm[0]})
+    gathered = insertion.add("Gather", [transpose.inputs[0], indices], before, {"axis": perm[0]})
     insertion.replace(insertion.add("Transpose", [gathered], result_sizes, {"perm": perm}))
 
 
-def settle_stacks(graph: ir.Graph, facts: Facts) -> bool:
-    """Tensors stacked along a new axis that a Reshape then merges with the one before it.
+def canonicalize_stacks(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Replace tensors stacked along a new axis that a Reshape merges with a neighbor.
 
-    That interleaves them: Concat along the axis before it, and a shuffle. If it is merged with
-    the axis behind it, they are just concatenated. Whether there were any.
+    Merged with the axis after it, the tensors are concatenated. Merged with the axis before it,
+    they are interleaved: a Concat along that axis, and a shuffle. Returns whether any was.
     """
     changed = False
     for node in graph:
         if node.op_type != "Reshape" or node.domain != "" or node.inputs[0] is None:
             continue
-        stack = source_of(node.inputs[0], "Concat")
-        parts = None if stack is None else _stacked(stack, facts)
-        sizes, after = facts.sizes(node.inputs[0]), facts.sizes(node.outputs[0])
+        stack = producer_of(node.inputs[0], "Concat")
+        parts = None if stack is None else _stacked(stack, shapes)
+        sizes, after = shapes.sizes(node.inputs[0]), shapes.sizes(node.outputs[0])
         if stack is None or parts is None or sizes is None or after is None:
             continue
-        axis = number(stack, "axis", 0) % len(sizes)
+        axis = int_attribute(stack, "axis", 0) % len(sizes)
         if axis > 0 and _merges(sizes, after, axis - 1):
             changed |= _interleave(node, parts, axis, sizes)
         elif axis + 1 < len(sizes) and _merges(sizes, after, axis):
@@ -79,26 +82,27 @@ def settle_stacks(graph: ir.Graph, facts: Facts) -> bool:
     return changed
 
 
-def _stacked(stack: ir.Node, facts: Facts) -> list[ir.Value] | None:
-    """What is stacked, before each got an axis of its own."""
-    sizes = facts.sizes(stack.outputs[0])
+def _stacked(stack: ir.Node, shapes: Shapes) -> list[ir.Value] | None:
+    """The tensors that `stack`, a Concat of Unsqueezes, joins along a new axis."""
+    sizes = shapes.sizes(stack.outputs[0])
     if sizes is None or len(stack.inputs) < 2 or "axis" not in stack.attributes:
         return None
-    axis, parts = number(stack, "axis", 0) % len(sizes), []
+    axis, parts = int_attribute(stack, "axis", 0) % len(sizes), []
     for value in stack.inputs:
-        made = source_of(value, "Unsqueeze")
-        part = None if made is None else _part(made, axis, len(sizes))
+        unsqueeze = producer_of(value, "Unsqueeze")
+        part = None if unsqueeze is None else _unsqueezed(unsqueeze, axis, len(sizes))
         if part is None:
             return None
         parts.append(part)
     return parts
 
 
-def _part(made: ir.Node, axis: int, rank: int) -> ir.Value | None:
-    axes = constant_of(made.inputs[1]) if len(made.inputs) == 2 else None
+def _unsqueezed(unsqueeze: ir.Node, axis: int, rank: int) -> ir.Value | None:
+    """The input of an Unsqueeze, if that adds `axis` to a tensor that then has `rank` axes."""
+    axes = constant_of(unsqueeze.inputs[1]) if len(unsqueeze.inputs) == 2 else None
     if axes is None or axes.size != 1 or int(axes.item()) % rank != axis:
         return None
-    return made.inputs[0]
+    return unsqueeze.inputs[0]
 
 
 def _merges(sizes: Sequence[Size], after: Sequence[Size], axis: int) -> bool:
@@ -129,26 +133,29 @@ def _interleave(node: ir.Node, parts: Sequence[ir.Value], axis: int, sizes: Sequ
     return True
 
 
-def settle_sequences(graph: ir.Graph, facts: Facts) -> bool:
-    """Of every SplitToSequence of known sizes, read only at known positions; whether any was."""
+def canonicalize_sequences(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Replace SplitToSequence by Split where sizes and the positions read are known.
+
+    Returns whether any was replaced.
+    """
     changed = False
     for node in graph:
         if node.op_type != "SplitToSequence" or node.domain != "" or len(node.inputs) != 2:
             continue
-        parts = _parts(node, facts)
-        taken = None if parts is None else _taken(node, len(parts), facts)
-        if parts is not None and taken is not None:
-            _settle(node, parts, taken, facts)
+        parts = _parts(node, shapes)
+        readers = None if parts is None else _readers(node, len(parts), shapes)
+        if parts is not None and readers is not None:
+            _split(node, parts, readers, shapes)
             changed = True
     return changed
 
 
-def _parts(node: ir.Node, facts: Facts) -> list[int] | None:
-    """The sizes of the parts."""
-    sizes, split = facts.sizes(node.inputs[0]), facts.integers(node.inputs[1])
+def _parts(node: ir.Node, shapes: Shapes) -> list[int] | None:
+    """The sizes of the parts that a SplitToSequence returns."""
+    sizes, split = shapes.sizes(node.inputs[0]), shapes.integers(node.inputs[1])
     if not sizes or split is None or not split.size:
         return None
-    whole = sizes[number(node, "axis", 0)]
+    whole = sizes[int_attribute(node, "axis", 0)]
     if not isinstance(whole, int) or whole < 1 or split.min() < 1:
         return None
     if split.ndim:
@@ -157,35 +164,37 @@ def _parts(node: ir.Node, facts: Facts) -> list[int] | None:
     return [min(part, whole - start) for start in range(0, whole, part)]
 
 
-def _taken(node: ir.Node, count: int, facts: Facts) -> list[tuple[ir.Node, int]] | None:
-    """The readers of the sequence, all in the same graph, and the position that each takes."""
-    sequence, taken = node.outputs[0], []
+def _readers(node: ir.Node, count: int, shapes: Shapes) -> list[tuple[ir.Node, int]] | None:
+    """The SequenceAts that read the sequence with their positions; None for other readers."""
+    sequence, readers = node.outputs[0], []
     if sequence.is_graph_output():
         return None
     for use in sequence.uses():
         reader, graph = use.node, use.node.graph
         if reader.op_type != "SequenceAt" or reader.domain != "" or graph is not node.graph:
             return None
-        position = facts.integers(reader.inputs[1])
+        position = shapes.integers(reader.inputs[1])
         if position is None or position.size != 1 or not -count <= position.item() < count:
             return None
-        taken.append((reader, position.item() % count))
-    return taken
+        readers.append((reader, position.item() % count))
+    return readers
 
 
-def _settle(
-    node: ir.Node, parts: list[int], taken: list[tuple[ir.Node, int]], facts: Facts
+def _split(
+    node: ir.Node, parts: list[int], readers: list[tuple[ir.Node, int]], shapes: Shapes
 ) -> None:
     graph, data = node.graph, node.inputs[0]
-    sizes = facts.sizes(data)
+    sizes = shapes.sizes(data)
     assert isinstance(graph, ir.Graph) and data is not None and sizes is not None
-    axis = number(node, "axis", 0) % len(sizes)
-    split = constant(graph, f"{node.outputs[0].name}_sizes", np.array(parts, dtype=np.int64))
-    made = ir.node("Split", [data, split], {"axis": axis}, num_outputs=len(parts))
-    made.metadata_props.update(node.metadata_props)
-    for output, part in zip(made.outputs, parts, strict=True):
+    axis = int_attribute(node, "axis", 0) % len(sizes)
+    sizes_input = add_constant(
+        graph, f"{node.outputs[0].name}_sizes", np.array(parts, dtype=np.int64)
+    )
+    split = ir.node("Split", [data, sizes_input], {"axis": axis}, num_outputs=len(parts))
+    split.metadata_props.update(node.metadata_props)
+    for output, part in zip(split.outputs, parts, strict=True):
         output.name = f"{node.outputs[0].name}_part"
         output.type, output.shape = data.type, shape_of(resized(sizes, axis, part))
-    graph.insert_before(node, made)
-    for reader, position in taken:
-        stand_in(reader, made.outputs[position])
+    graph.insert_before(node, split)
+    for reader, position in readers:
+        replace_with_identity(reader, split.outputs[position])

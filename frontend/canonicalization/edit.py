@@ -1,4 +1,4 @@
-"""Small edits of a graph that keep every reader of what they replace."""
+"""Small edits of a graph, and small questions about its nodes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from flatfold.frontend.canonicalize.symbolic_dims import Size
+from flatfold.frontend.canonicalization.symbolic_dims import Size, is_unnamed
 
 
-def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """A new initializer, called `name` or something like it."""
+def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """A new initializer that holds `array`; `name` gets underscores appended until it is free."""
     while name in graph.initializers:
         name += "_"
     tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
@@ -23,8 +23,8 @@ def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     return value
 
 
-def stand_in(node: ir.Node, value: ir.Value) -> ir.Value:
-    """Let `value` be the only output of `node`, of which an Identity is left: its output."""
+def replace_with_identity(node: ir.Node, value: ir.Value) -> ir.Value:
+    """Replace `node` by an Identity of `value`, and return the output of that Identity."""
     assert node.graph is not None
     identity = ir.node("Identity", [value], name=node.name)
     ir.convenience.replace_nodes_and_values(
@@ -33,8 +33,8 @@ def stand_in(node: ir.Node, value: ir.Value) -> ir.Value:
     return identity.outputs[0]
 
 
-def source_of(value: ir.Value | None, operator: str) -> ir.Node | None:
-    """The node that makes `value`, if it is an `operator` with one output in the same graph."""
+def producer_of(value: ir.Value | None, operator: str) -> ir.Node | None:
+    """The node that computes `value`, if it is an `operator` with one output."""
     node = None if value is None else value.producer()
     if node is None or node.op_type != operator or node.domain != "" or len(node.outputs) != 1:
         return None
@@ -42,12 +42,17 @@ def source_of(value: ir.Value | None, operator: str) -> ir.Node | None:
 
 
 def perm_of(node: ir.Node) -> list[int] | None:
-    """The permutation of a Transpose; None if it is the reverse that goes without saying."""
+    """The permutation of a Transpose; None if it has no attribute, which reverses the axes."""
     return list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None
 
 
+def int_attribute(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute of `node`."""
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
 class Insertion:
-    """Nodes in front of `anchor`, and in place of it; what they make has the type of `like`."""
+    """New nodes in front of `anchor`, which they then replace; outputs have the type of `like`."""
 
     def __init__(self, anchor: ir.Node, like: ir.Value) -> None:
         assert anchor.graph is not None
@@ -63,7 +68,7 @@ class Insertion:
         sizes: Sequence[Size] | None,
         attributes: Mapping[str, Any] | None = None,
     ) -> ir.Value:
-        """The output, of shape `sizes`, of a new node."""
+        """Insert a node and return its output, of shape `sizes`."""
         node = ir.node(operator, inputs, attributes)
         node.metadata_props.update(self.anchor.metadata_props)
         (output,) = node.outputs
@@ -74,33 +79,29 @@ class Insertion:
         return output
 
     def replace(self, value: ir.Value) -> None:
-        """Let `value`, made here, be what the anchor was, by its name."""
-        result = stand_in(self.anchor, value)
+        """Replace the anchor by `value`, the output of an inserted node, which takes its name."""
+        result = replace_with_identity(self.anchor, value)
         if not result.is_graph_output():
             value.name, result.name = self._name, None
 
     def integers(self, role: str, numbers: Sequence[int]) -> ir.Value:
-        """A constant argument."""
-        return constant(self.graph, f"{self._name}_{role}", np.array(numbers, dtype=np.int64))
+        """A constant input, named after the anchor and its `role`."""
+        return add_constant(self.graph, f"{self._name}_{role}", np.array(numbers, dtype=np.int64))
 
     def slice(
         self, data: ir.Value, sizes: Sequence[Size], axis: int, start: int, end: int
     ) -> ir.Value:
-        """Positions `start` to `end` along `axis` of `data`, whose shape is `sizes`."""
+        """Insert a Slice of `data`, of shape `sizes`: positions `start` to `end` along `axis`."""
         bounds = [("starts", start), ("ends", end), ("axes", axis), ("steps", 1)]
         inputs = [self.integers(role, [number]) for role, number in bounds]
         return self.add("Slice", [data, *inputs], resized(sizes, axis, end - start))
 
 
 def resized(sizes: Sequence[Size], axis: int, size: Size) -> tuple[Size, ...]:
-    """`sizes` with another one at `axis`."""
+    """`sizes` with `size` at `axis`."""
     return (*sizes[:axis], size, *sizes[axis + 1 :])
 
 
 def shape_of(sizes: Sequence[Size]) -> ir.Shape:
-    """For the graph: unnamed symbolic sizes are unknown to it."""
-    return ir.Shape([_declared(size) for size in sizes])
-
-
-def _declared(size: Size) -> int | str | None:
-    return None if isinstance(size, str) and size.startswith("\0") else size
+    """`sizes` as a shape of the graph, where unnamed dimensions stay unnamed."""
+    return ir.Shape([None if is_unnamed(size) else size for size in sizes])

@@ -1,20 +1,25 @@
-"""One form for the graphs of every exporter, so that the rewrites meet only that.
+"""One canonical form for the graphs of every exporter, so that the rewrites meet only that.
 
 Afterwards the main graph of a model has these properties, the entry invariants of the rewrites:
 
 - constants are initializers; nothing that depends on constants alone is left to compute;
-- no Identity, except where an output is an input, a constant or another output; no Dropout;
-- shapes are computed, and tensors are written in place, picked from, stacked and split, as
-  `settle` says, which the rewrites know as Slice, Split, Gather, Concat, Pad and Reshape;
+- integers computed from known sizes are constants; sizes known only in a run are read from the
+  graph's inputs;
+- a write of a box (ScatterND, ScatterElements) is a Concat of Slices of the old and the new
+  values, or a Pad of the new ones;
+- channels are selected by Gather, and parts of known size by Split;
+- tensors stacked along an axis that is then merged are a Concat and a channel shuffle;
+- no operator that changes nothing; no Identity, except where an output is an input, a constant or
+  another output; no Dropout;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
-- nothing unused; every node and value has a name of its own, and a shape and type if inferable;
+- nothing unused; every node and value has a unique name, and a shape and type if inferable;
 - calls of model-local functions are inlined where their opsets allow it.
 
 Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
-may be overridden by the caller, so it is never taken for a constant. An If by a constant is the
-branch taken; other bodies are left as they are, but for the shapes, and so is a
-BatchNormalization in training mode. A model of an opset before 7 stays as it is: Add and Mul
-broadcast by other rules there.
+may be overridden by the caller, so it is never taken for a constant. An If with a constant
+condition is replaced by the branch it takes; other subgraphs only have their shapes inferred. A
+BatchNormalization in training mode is left alone. A model of an opset before 7 is left as it is:
+Add and Mul broadcast by other rules there.
 """
 
 from __future__ import annotations
@@ -29,35 +34,41 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.errors import ExportError
-from flatfold.frontend.canonicalize.control_flow import take_branches
-from flatfold.frontend.canonicalize.gather import settle_picks, settle_sequences, settle_stacks
-from flatfold.frontend.canonicalize.guards import (
-    bodies_detached,
-    casts_set_apart,
-    overridable_hidden,
+from flatfold.frontend.canonicalization.control_flow import inline_constant_if
+from flatfold.frontend.canonicalization.gather import (
+    canonicalize_gathers,
+    canonicalize_sequences,
+    canonicalize_stacks,
 )
-from flatfold.frontend.canonicalize.identities import settle_no_ops
-from flatfold.frontend.canonicalize.interface import Interface
-from flatfold.frontend.canonicalize.scatter import settle_writes
-from flatfold.frontend.canonicalize.shape_constants import (
-    settle_integers,
-    settle_reshapes,
-    settle_shapes,
-    settle_targets,
+from flatfold.frontend.canonicalization.guards import (
+    detach_subgraphs,
+    hide_overridable_defaults,
+    protect_castlike,
 )
-from flatfold.frontend.canonicalize.shape_rules import RULES
-from flatfold.frontend.canonicalize.symbolic_dims import Facts, facts_of
+from flatfold.frontend.canonicalization.identities import canonicalize_identities
+from flatfold.frontend.canonicalization.interface import Interface
+from flatfold.frontend.canonicalization.scatter import canonicalize_scatters
+from flatfold.frontend.canonicalization.shape_constants import (
+    canonicalize_integers,
+    canonicalize_reshapes,
+    canonicalize_shape_operands,
+    canonicalize_shapes,
+)
+from flatfold.frontend.canonicalization.shape_rules import RULES
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, evaluate_shapes
 
 _OLDEST_OPSET = 7
+_AXES_ARE_INPUTS = 13  # the opset from which on axes and sizes are inputs of their operators
+_SHAPE_HAS_START = 15  # the opset from which on Shape has a start and an end
 _SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
-_LARGEST = 2**26  # elements of a constant that folding may compute
-_ROUNDS = 32  # each settles what the one before made known
-_OUTPUT_LIMIT = 512 * 512  # elements by which folding one node may make the model larger
+_MAX_FOLDED = 2**26  # elements of a constant that folding may compute
+_MAX_GROWTH = 512 * 512  # elements by which folding one node may make the model larger
+_MAX_ROUNDS = 32  # each uses the shapes that became known in the one before
 
 
-def canonicalise(model: ir.Model) -> None:
-    """Bring `model` into the form above, in place; doing it twice changes nothing more.
+def canonicalize(model: ir.Model) -> None:
+    """Bring `model` into the canonical form, in place; a second time changes nothing more.
 
     Never folds a BatchNormalization into a convolution. Weights are shared, not copied. Raises
     `ExportError` when the graph is so malformed that its constants cannot be evaluated.
@@ -70,38 +81,64 @@ def canonicalise(model: ir.Model) -> None:
     interface = Interface.of(model.graph)
     with _quiet():
         _inline_functions(model)
-        changed = _clean(model, interface)
-        for _ in range(_ROUNDS):
+        changed = _canonicalize_once(model, interface)
+        for _ in range(_MAX_ROUNDS):
             if not changed and not _lacks_shapes(model.graph):
                 break
             if not _has_sequences(model.graph):
                 _infer_shapes(model)
-            changed = _clean(model, interface)  # shapes newly known may settle more of the graph
+            changed = _canonicalize_once(model, interface)  # inferred shapes may enable more rules
             if not changed:
                 break
 
 
-def _clean(model: ir.Model, interface: Interface) -> bool:
-    """One round; whether another may find more."""
+def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
+    """Do one round; return whether another may change more."""
     from onnx_ir.passes import common
 
     graph = model.graph
     _drop_dropouts(model)
-    with overridable_hidden(graph), bodies_detached(graph), casts_set_apart(graph):
+    with hide_overridable_defaults(graph), detach_subgraphs(graph), protect_castlike(graph):
         _fold_constants(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    taken = take_branches(graph)
-    if taken:
+    inlined = inline_constant_if(graph)
+    if inlined:
         common.NameFixPass(_Names())(model)
     _drop_identities(graph)
-    changed = settle(model) or taken
+    changed = _apply_rules(model) or inlined
     _drop_identities(graph)
     _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass(_Names())(model)
     interface.restore(graph)
-    for value in [*graph.initializers.values(), *_results(graph)]:
+    computed = [value for node in graph for value in node.outputs]
+    for value in [*graph.initializers.values(), *computed]:
         value.metadata_props.pop("pkg.onnxscript.optimizer.folded_from", None)
+    return changed
+
+
+def _apply_rules(model: ir.Model) -> bool:
+    """Apply the rules of this package to the main graph once; return whether anything changed.
+
+    The results are equal to the bit; what cannot be shown to have one of the forms is left alone.
+    """
+    graph, version = model.graph, model.opset_imports.get("", 0)
+    if version < _AXES_ARE_INPUTS:
+        return canonicalize_reshapes(graph, Shapes())
+    shapes = evaluate_shapes(graph, RULES)
+    changed = canonicalize_shapes(shapes)
+    for rule in (
+        canonicalize_integers,
+        canonicalize_reshapes,
+        canonicalize_scatters,
+        canonicalize_sequences,
+        canonicalize_gathers,
+        canonicalize_stacks,
+        canonicalize_identities,
+    ):
+        changed |= rule(graph, shapes)
+    if version >= _SHAPE_HAS_START:
+        changed |= canonicalize_shape_operands(graph, shapes)
     return changed
 
 
@@ -115,8 +152,8 @@ def _fold_constants(model: ir.Model) -> None:
     def should_fold(node: ir.Node) -> bool | None:
         if node.graph is not graph or any(value.is_graph_output() for value in node.outputs):
             return False
-        if any(_elements(value) > _LARGEST for value in node.outputs):
-            return False  # it would be computed, only to be found too large to keep
+        if any(_elements(value) > _MAX_FOLDED for value in node.outputs):
+            return False  # it would be computed and then dropped as too large
         return True if node.op_type == "ConstantOfShape" and node.domain == "" else None
 
     try:
@@ -125,7 +162,7 @@ def _fold_constants(model: ir.Model) -> None:
                 model,
                 onnx_shape_inference=True,
                 input_size_limit=_UNLIMITED,
-                output_size_limit=_OUTPUT_LIMIT,
+                output_size_limit=_MAX_GROWTH,
                 should_fold=should_fold,
             )
     except Exception as error:
@@ -138,12 +175,12 @@ def _fold_constants(model: ir.Model) -> None:
 
 
 def _elements(value: ir.Value) -> int:
-    """How many it has, as far as its sizes are known."""
+    """The product of the known sizes of `value`."""
     return math.prod(dim for dim in value.shape or () if isinstance(dim, int))
 
 
 def _has_sequences(graph: ir.Graph) -> bool:
-    """Values that are no tensors: folding and shape inference take them for tensors."""
+    """Whether values are sequences, which folding and shape inference take for tensors."""
     return any(node.op_type.startswith(_SEQUENCES) for node in graph.all_nodes())
 
 
@@ -157,12 +194,12 @@ def _inline_functions(model: ir.Model) -> None:
 
     if not model.functions:
         return
-    with contextlib.suppress(PreconditionError):  # functions that call each other in a circle
+    with contextlib.suppress(PreconditionError):  # functions that call each other recursively
         common.InlinePass(criteria=compatible)(model)
 
 
 def _drop_dropouts(model: ir.Model) -> None:
-    """Before opset 12 Dropout has no training mode; later ones are for constant folding."""
+    """Drop each Dropout of an opset before 12; constant folding does the later ones."""
     if model.opset_imports.get("", 0) >= 12:
         return
     for node in model.graph:
@@ -191,8 +228,8 @@ def _drop_identities(graph: ir.Graph) -> None:
 
 def _can_be_output(source: ir.Value, result: ir.Value, graph: ir.Graph) -> bool:
     producer = source.producer()
-    made_here = producer is not None and producer.graph is graph
-    return made_here and not source.is_graph_output() and result in graph.outputs
+    local = producer is not None and producer.graph is graph
+    return local and not source.is_graph_output() and result in graph.outputs
 
 
 def _drop_zero_biases(graph: ir.Graph) -> None:
@@ -206,10 +243,6 @@ def _drop_zero_biases(graph: ir.Graph) -> None:
             node.resize_inputs(2)
 
 
-def _results(graph: ir.Graph) -> Iterator[ir.Value]:
-    return (value for node in graph for value in node.outputs)
-
-
 def _lacks_shapes(graph: ir.Graph) -> bool:
     values = (value for node in graph.all_nodes() for value in node.outputs)
     return any(value.shape is None or value.type is None for value in values)
@@ -220,12 +253,12 @@ def _infer_shapes(model: ir.Model) -> None:
 
     # The pass sets weights above 1 KB aside while it runs, and puts them back. No size may follow
     # from the default of an input.
-    with overridable_hidden(model.graph):
+    with hide_overridable_defaults(model.graph):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 class _Names:
-    """Names for what has none: the operator's own."""
+    """Names nodes and values that have none after their operator."""
 
     def generate_node_name(self, node: ir.Node) -> str:
         return node.name or node.op_type
@@ -237,7 +270,7 @@ class _Names:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the folding library logs about nodes that it leaves alone."""
+    """Hide what the folding library logs and warns about nodes that it leaves alone."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -249,39 +282,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-_INPUTS = 13  # the opset from which on axes and sizes are inputs of their operators
-_SHAPE_OF_AXES = 15  # the opset from which on Shape has a start and an end
-
-
-def settle(model: ir.Model) -> bool:
-    """One round over the main graph of `model`; whether anything changed.
-
-    - integers computed from known sizes are constants, and so are target shapes;
-    - sizes that only a run knows are taken from the inputs of the graph;
-    - a write of a box is a Concat of Slices of the old and the new, or a Pad of the new;
-    - a list of channels is taken by Gather, parts of a known size by Split;
-    - stacked and merged axes are a Concat and a channel shuffle;
-    - what changes nothing is an Identity.
-
-    The results are equal to the bit; what cannot be shown to have these forms stays as it is.
-    """
-    graph, version = model.graph, model.opset_imports.get("", 0)
-    if version < _INPUTS:
-        return settle_reshapes(graph, Facts())
-    facts = facts_of(graph, RULES)
-    changed = settle_shapes(facts)
-    for step in (
-        settle_integers,
-        settle_reshapes,
-        settle_writes,
-        settle_sequences,
-        settle_picks,
-        settle_stacks,
-        settle_no_ops,
-    ):
-        changed |= step(graph, facts)
-    if version >= _SHAPE_OF_AXES:
-        changed |= settle_targets(graph, facts)
-    return changed

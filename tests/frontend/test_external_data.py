@@ -20,8 +20,8 @@ from flatfold.frontend.loading import external_data
 from flatfold.frontend.loading.external_data import Allowed
 from flatfold.frontend.loading.load import read_model
 from tests.frontend import hostile_paths
+from tests.frontend.file_watch import Watch
 from tests.frontend.hostile_paths import CASES, TENSORS, WEIGHT, available, model
-from tests.frontend.watching import Watch
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120  # for some three hundred calls, each of which takes milliseconds

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatfold.frontend.canonicalize.canonicalize import canonicalise
+from flatfold.frontend.canonicalization.canonicalize import canonicalize
 from flatfold.models.repvgg import repvgg
 from tests.frontend.canonical import assert_invariants, assert_same_function
 from tests.frontend.execution import counts
@@ -82,7 +82,7 @@ def test_shared_initializers_behind_identities() -> None:
 def test_weights_are_shared_not_copied(exported_a0: ir.Model) -> None:
     model = exported_a0.clone()
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
-    canonicalise(model)
+    canonicalize(model)
     kept = [name for name in before if name in model.graph.initializers]
     assert len(kept) == 44 + 61 * 4 + 2
     assert all(model.graph.initializers[name].const_value is before[name] for name in kept)
@@ -90,6 +90,6 @@ def test_weights_are_shared_not_copied(exported_a0: ir.Model) -> None:
 
 def test_provenance_survives(exported_a0: ir.Model) -> None:
     model = exported_a0.clone()
-    canonicalise(model)
+    canonicalize(model)
     scopes = {n.metadata_props["flatfold.scope"] for n in model.graph if n.op_type == "Conv"}
     assert len(scopes) == 44

@@ -1,0 +1,200 @@
+"""Shape arithmetic replaced by its results: declared shapes, constants, sizes of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from flatfold.frontend.canonicalization.edit import add_constant, shape_of
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, constant_of
+
+_TYPES = {
+    ir.DataType.INT64: np.int64,
+    ir.DataType.INT32: np.int32,
+    ir.DataType.BOOL: np.bool_,
+}
+
+
+def canonicalize_shapes(shapes: Shapes) -> bool:
+    """Declare every shape that is known better than the graph says; return whether any was."""
+    changed = False
+    for value, known in shapes.tensors.items():
+        shape = shape_of(shapes.sizes(value) or known.shape)
+        if value.shape is None or (value.shape != shape and not value.is_graph_output()):
+            value.shape = shape
+            changed = True
+    return changed
+
+
+def canonicalize_integers(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Replace computed integers by constants where all elements are known; whether any was."""
+    changed = False
+    for value in list(shapes.tensors):
+        array = shapes.integers(value)
+        if array is None or value.dtype not in _TYPES or value.is_graph_output():
+            continue
+        typed: NDArray[Any] = array.astype(_TYPES[value.dtype])
+        if not value.uses() or not np.array_equal(typed, array):
+            continue
+        constant = add_constant(graph, f"{value.name}_known", typed)
+        ir.convenience.replace_all_uses_with(value, constant)
+        changed = True
+    return changed
+
+
+def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Replace computed shape operands of Reshape by constants; return whether any was.
+
+    0 stands for a size that is kept and -1 for one other size that is not known.
+    """
+    changed = False
+    for node in graph:
+        if node.op_type != "Reshape" or node.domain != "" or len(node.inputs) != 2:
+            continue
+        operand = node.inputs[1]
+        if operand is None or operand.is_graph_input() or constant_of(operand) is not None:
+            continue
+        sizes = _from_output_shape(node) or _from_operand(node, shapes)
+        if sizes is None:
+            continue
+        name = f"{node.outputs[0].name}_shape"
+        node.replace_input_with(1, add_constant(graph, name, np.array(sizes, dtype=np.int64)))
+        changed = True
+    return changed
+
+
+def _from_output_shape(node: ir.Node) -> list[int] | None:
+    """The constant operand, where the output's declared shape leaves one size open."""
+    shape = node.outputs[0].shape
+    if shape is None:
+        return None
+    sizes = [size if isinstance(size, int) else -1 for size in shape]
+    return None if sizes.count(-1) != 1 or 0 in sizes else sizes
+
+
+def _from_operand(node: ir.Node, shapes: Shapes) -> list[int] | None:
+    """The constant operand, where all unknown sizes but one are the input's on the same axis."""
+    operand, before = shapes.shape_operand(node.inputs[1]), shapes.sizes(node.inputs[0])
+    if operand is None or before is None or 0 in before:
+        return None  # of a tensor without elements, -1 may stand for any size
+    if "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
+        return None
+    sizes = [_constant_size(size, before[i : i + 1]) for i, size in enumerate(operand)]
+    return None if sizes.count(-1) > 1 else sizes
+
+
+def _constant_size(size: Size, before: tuple[Size, ...]) -> int:
+    """`size` in a constant operand; `before` has the input's size on the same axis, if any."""
+    if isinstance(size, int):
+        return size
+    return 0 if size is not None and (size,) == before else -1
+
+
+_SHAPE_OPERAND = {"ConstantOfShape": 0, "Expand": 1}  # the input that holds it
+
+
+def canonicalize_shape_operands(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Write computed shape operands as a Concat of constants and sizes of graph inputs.
+
+    For Expand and ConstantOfShape, where each size is known by number or name. Needs opset 15.
+    Returns whether any was written.
+    """
+    writer = _OperandWriter(graph)
+    for node in graph:
+        index = _SHAPE_OPERAND.get(node.op_type) if node.domain == "" else None
+        sizes = None if index is None else shapes.shape_operand(node.inputs[index])
+        if index is None or sizes is None:
+            continue
+        operand = node.inputs[index]
+        if operand is None or constant_of(operand) is not None or _is_canonical(operand, graph):
+            continue
+        named = [size for size in sizes if not isinstance(size, int)]
+        if named and all(size in writer.origins for size in named):
+            node.replace_input_with(index, writer.operand(sizes))
+    return writer.insert()
+
+
+class _OperandWriter:
+    """Values that hold given sizes; equal sizes share one value.
+
+    `origins` has the graph input and axis that each symbolic dimension is the size of.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.origins = {
+            size.value: (value, axis)
+            for value in graph.inputs
+            for axis, size in enumerate(value.shape or ())
+            if not isinstance(size, int) and size.value
+        }
+        self._graph = graph
+        self._values: dict[tuple[Size, ...], ir.Value] = {}
+        self._nodes: list[ir.Node] = []
+
+    def operand(self, sizes: tuple[Size, ...]) -> ir.Value:
+        if sizes not in self._values:
+            parts = [self._part(part) for part in _grouped(sizes)]
+            whole = parts[0] if len(parts) == 1 else self._add("Concat", parts, len(sizes), axis=0)
+            self._values[sizes] = whole
+        return self._values[sizes]
+
+    def _part(self, part: tuple[Size, ...]) -> ir.Value:
+        numbers = [size for size in part if isinstance(size, int)]
+        if numbers:
+            return add_constant(self._graph, "sizes", np.array(numbers, dtype=np.int64))
+        if part not in self._values:
+            value, axis = self.origins[str(part[0])]
+            self._values[part] = self._add("Shape", [value], 1, start=axis, end=axis + 1)
+        return self._values[part]
+
+    def _add(
+        self, operator: str, inputs: Iterable[ir.Value], count: int, **attributes: int
+    ) -> ir.Value:
+        node = ir.node(operator, list(inputs), attributes)
+        node.outputs[0].name = "sizes"
+        node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        node.outputs[0].shape = ir.Shape([count])
+        self._nodes.append(node)
+        return node.outputs[0]
+
+    def insert(self) -> bool:
+        """Put the new nodes at the start of the graph; return whether there are any."""
+        if self._nodes:
+            self._graph.insert_before(self._graph[0], self._nodes)
+        return bool(self._nodes)
+
+
+def _grouped(sizes: tuple[Size, ...]) -> list[tuple[Size, ...]]:
+    """`sizes` in order: consecutive numbers as one group, each name as its own."""
+    groups: list[tuple[Size, ...]] = []
+    for size in sizes:
+        if isinstance(size, int) and groups and isinstance(groups[-1][0], int):
+            groups[-1] = (*groups[-1], size)
+        else:
+            groups.append((size,))
+    return groups
+
+
+def _is_canonical(operand: ir.Value, graph: ir.Graph) -> bool:
+    """Whether `operand` is an input, the size of one, or a Concat of such sizes and constants."""
+    producer = operand.producer()
+    if producer is None or producer.domain != "":
+        return operand in graph.inputs
+    if producer.op_type == "Shape":
+        return producer.inputs[0] in graph.inputs
+    values = producer.inputs if producer.op_type == "Concat" else ()
+    return bool(values) and all(
+        constant_of(value) is not None or (value is not None and _is_input_size(value, graph))
+        for value in values
+    )
+
+
+def _is_input_size(value: ir.Value, graph: ir.Graph) -> bool:
+    producer = value.producer()
+    return (
+        producer is not None and producer.op_type == "Shape" and producer.inputs[0] in graph.inputs
+    )

@@ -1,0 +1,272 @@
+"""Partial evaluation of integer tensors: shapes and sizes, as far as they are known before a run.
+
+A size is an int, the name of a symbolic dimension (equal names are equal sizes), or None if
+nothing is known. An element of an integer tensor is the same.
+
+    Size, KnownTensor, Arange   the values: what is known of a size, of a tensor, of its elements
+    Shapes, evaluate_shapes     what is known of every tensor of a graph
+    ELEMENTWISE                 arithmetic on sizes, by ONNX operator
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Size = int | str | None
+Elements = NDArray[np.object_]
+
+MAX_ELEMENTS = 2**16
+"""The largest tensor whose elements are evaluated one by one."""
+
+_UNNAMED = "\0"  # starts the unique names; no name in a model starts with it
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+@dataclass(frozen=True)
+class Arange:
+    """Elements ``start + position along axis``; ``start`` everywhere if `axis` is None."""
+
+    axis: int | None
+    start: int
+
+
+@dataclass(frozen=True, eq=False)
+class KnownTensor:
+    """A tensor of `shape`, with its elements if known: one by one, or as aranges.
+
+    Aranges describe a grid of indices with a symbolic size. A single one is the tensor itself;
+    if `stacked`, the tensor is ``np.stack(aranges, axis=-1)``.
+    """
+
+    shape: tuple[Size, ...]
+    elements: Elements | None = None
+    aranges: tuple[Arange, ...] = ()
+    stacked: bool = False
+
+    @classmethod
+    def of(cls, elements: object) -> KnownTensor:
+        array = np.array(elements, dtype=object)
+        return cls(array.shape, array)
+
+
+class Shapes:
+    """Shapes of tensors, and the elements of those that hold sizes or indices."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[ir.Value, KnownTensor] = {}
+
+    def tensor(self, value: ir.Value | None) -> KnownTensor | None:
+        """Shape and elements of an integer tensor; of an evaluated other tensor, its shape."""
+        if value is None:
+            return None
+        if value in self.tensors:
+            return self.tensors[value]
+        array = constant_of(value)
+        if array is None or value.dtype not in _INTEGERS or array.size > MAX_ELEMENTS:
+            return None
+        return KnownTensor.of(array.astype(object))
+
+    def sizes(self, value: ir.Value | None) -> tuple[Size, ...] | None:
+        """The shape of `value`; each unnamed symbolic dimension gets a unique name."""
+        if value is None:
+            return None
+        known = self.tensors.get(value)
+        if value.shape is None:
+            return known.shape if known else None
+        declared = [_size(value, i) for i in range(len(value.shape))]
+        if known is None or len(known.shape) != len(declared):
+            return tuple(declared)
+        return tuple(_more_specific(a, b) for a, b in zip(known.shape, declared, strict=True))
+
+    def shape_operand(self, value: ir.Value | None) -> tuple[Size, ...] | None:
+        """The elements of a 1-D tensor of sizes, such as the second input of Reshape."""
+        known = self.tensor(value)
+        if known is None or known.elements is None or known.elements.ndim != 1:
+            return None
+        return tuple(known.elements)
+
+    def integers(self, value: ir.Value | None) -> NDArray[np.int64] | None:
+        """The elements of an integer tensor, if all are known numbers."""
+        array = None if value is None else constant_of(value)
+        if array is not None:
+            return array.astype(np.int64) if array.dtype.kind in "ib" else None
+        known = self.tensor(value)
+        if known is None or known.elements is None:
+            return None
+        if not all(isinstance(element, int) for element in known.elements.flat):
+            return None
+        return known.elements.astype(np.int64)
+
+
+Rule = Callable[[ir.Node, Shapes], "KnownTensor | None"]
+"""What is known of the output of a node, given what is known of its inputs."""
+
+
+def evaluate_shapes(graph: ir.Graph, rules: Mapping[str, Rule]) -> Shapes:
+    """Apply `rules`, by operator, to the nodes of `graph` in order; subgraphs are not entered."""
+    shapes = Shapes()
+    for node in graph:
+        rule = rules.get(node.op_type) if node.domain == "" else None
+        if rule is None or len(node.outputs) != 1:
+            continue
+        try:
+            known = rule(node, shapes)
+        except (IndexError, KeyError, TypeError, ValueError):
+            continue  # the node is malformed; the runtime will say so
+        if known is not None and not any(isinstance(n, int) and n < 0 for n in known.shape):
+            shapes.tensors[node.outputs[0]] = known
+    return shapes
+
+
+def constant_of(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """The elements of a constant; None for a default that the caller may override."""
+    if value is None or not value.is_initializer() or value.is_graph_input():
+        return None
+    return None if value.const_value is None else value.const_value.numpy()
+
+
+def element_count(sizes: Sequence[Size]) -> int | None:
+    """The product of `sizes`, if every one is a number."""
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return math.prod(numbers) if len(numbers) == len(sizes) else None
+
+
+def is_unnamed(size: Size) -> bool:
+    """Whether `size` is the unique name that `Shapes.sizes` gave to an unnamed dimension."""
+    return isinstance(size, str) and size.startswith(_UNNAMED)
+
+
+def _size(value: ir.Value, axis: int) -> Size:
+    assert value.shape is not None
+    size = value.shape[axis]
+    if isinstance(size, int):
+        return size
+    return size.value or f"{_UNNAMED}{id(value)}:{axis}"
+
+
+def _more_specific(a: Size, b: Size) -> Size:
+    """A number before a name, a name of the model before a unique one, None last."""
+
+    def rank(size: Size) -> int:
+        return 0 if isinstance(size, int) else 3 if size is None else 2 if is_unnamed(size) else 1
+
+    return min((a, b), key=rank)
+
+
+_SAFE = 2**31  # beyond it arithmetic may wrap around, depending on the type
+
+
+def bounded(size: Size) -> Size:
+    """`size`, unless it is a number that does not fit into every integer type."""
+    return None if isinstance(size, int) and not -_SAFE <= size < _SAFE else size
+
+
+def broadcast(shapes: Sequence[Sequence[Size]]) -> tuple[Size, ...]:
+    """The shape of a sum of tensors of `shapes`, in a graph that runs."""
+    rank = max(len(shape) for shape in shapes)
+    padded: list[list[Size]] = [[*[1] * (rank - len(shape)), *shape] for shape in shapes]
+    columns = zip(*padded, strict=True)
+    return tuple(_common_size({size for size in sizes if size != 1}) for sizes in columns)
+
+
+def _common_size(sizes: set[Size]) -> Size:
+    """The size of an axis from those that are not 1."""
+    if len(sizes) < 2:
+        return next(iter(sizes), 1)
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def _add(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return bounded(a + b)
+    return b if a == 0 else a if b == 0 else None
+
+
+def _sub(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return bounded(a - b)
+    if b == 0:
+        return a
+    return 0 if a is not None and a == b else None
+
+
+def _mul(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return bounded(a * b)
+    if a == 0 or b == 0:
+        return 0
+    return b if a == 1 else a if b == 1 else None
+
+
+def _div(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if a >= 0 and b > 0 else None
+    return a if b == 1 else None
+
+
+def _mod(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return a % b if a >= 0 and b > 0 else None
+    return 0 if b == 1 else None
+
+
+def _neg(a: Size) -> Size:
+    return bounded(-a) if isinstance(a, int) else None
+
+
+def _equal(a: Size, b: Size) -> Size:
+    if a is None or b is None:
+        return None
+    if isinstance(a, int) == isinstance(b, int):
+        return a == b if isinstance(a, int) or a == b else None
+    number = a if isinstance(a, int) else b
+    return False if isinstance(number, int) and number < 0 else None
+
+
+def _where(condition: Size, a: Size, b: Size) -> Size:
+    if not isinstance(condition, int):
+        return a if a == b else None
+    return a if condition else b
+
+
+def _extreme(choose: Callable[..., int], with_name: int) -> Callable[..., Size]:
+    """Min or Max; of a number up to 0 and a named size, argument number `with_name`."""
+
+    def function(*sizes: Size) -> Size:
+        result = sizes[0]
+        for size in sizes[1:]:
+            result = pair(result, size)
+        return result
+
+    def pair(a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return choose(a, b)
+        if a is None or b is None or a == b:
+            return a if a == b else None
+        number, name = (a, b) if isinstance(a, int) else (b, a)
+        if not isinstance(number, int) or number > 0:
+            return None
+        return (number, name)[with_name]
+
+    return function
+
+
+ELEMENTWISE: dict[str, Callable[..., Size]] = {
+    "Add": _add,
+    "Sub": _sub,
+    "Mul": _mul,
+    "Div": _div,
+    "Mod": _mod,
+    "Neg": _neg,
+    "Equal": _equal,
+    "Where": _where,
+    "Min": _extreme(min, 0),
+    "Max": _extreme(max, 1),
+}

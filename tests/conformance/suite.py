@@ -13,11 +13,12 @@ import onnx
 from onnx.backend.base import BackendRep
 from onnx.backend.test.runner import Runner
 
-from flatfold.backend import FlatfoldBackend, OrtBackend
 from flatfold.errors import TargetError
 from flatfold.passes.pipeline import OLDEST_OPSET
 from flatfold.result import Optimized
 from tests.conformance.between import TOLERANCE, between_layers, difference
+from tests.conformance.flatfold_backend import FlatfoldBackend
+from tests.conformance.ort_backend import OrtBackend
 
 PLAIN, THROUGH, BETWEEN = "onnxruntime", "flatfold", "between"
 PASS, ERROR, WRONG = "pass", "error", "wrong"

@@ -1,4 +1,4 @@
-"""flatfold behind the backend interface of ONNX."""
+"""flatfold and ONNX Runtime behind the backend interface of ONNX."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import onnx
 import pytest
 from onnx import helper
 
-import flatfold.backend as backend
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
+from tests.conformance.flatfold_backend import FlatfoldBackend
+from tests.conformance.ort_backend import OrtBackend
 from tests.nets import Net
 
-BACKENDS = (backend.FlatfoldBackend, backend.OrtBackend)
+BACKENDS = (FlatfoldBackend, OrtBackend)
 TYPES = (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4, ml_dtypes.uint4)
 
 
@@ -25,14 +26,14 @@ def test_a_network_is_rewritten_and_runs():
     net = Net((2, 4, 6, 6), dtype=np.float32)
     model = net.model(net.op("Relu", net.bn(net.conv(net.x, 4, 4, (3, 3), bias=False), 4)))
     x = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
-    prepared = backend.prepare(model)
+    prepared = FlatfoldBackend.prepare(model)
     assert prepared.result is not None
     assert [node.op_type for node in prepared.result.model.graph.node] == ["Conv", "Relu"]
-    (expected,) = backend.OrtBackend.run_model(model, [x])
+    (expected,) = OrtBackend.run_model(model, [x])
     (found,) = prepared.run([x])
     bound = 36 * 2.0**-23 * np.abs(expected).max()  # sums of 36 products in float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
-    assert backend.OrtBackend.prepare(model).result is None
+    assert OrtBackend.prepare(model).result is None
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
@@ -85,25 +86,25 @@ def test_opsets_that_onnx_runtime_does_not_know(kind):
 
 def test_one_node():
     node = helper.make_node("Split", ["x"], ["a", "b"], axis=0, num_outputs=2)
-    first, second = backend.run_node(node, [np.arange(4.0)])
+    first, second = FlatfoldBackend.run_node(node, [np.arange(4.0)])
     assert (first.tolist(), second.tolist()) == ([0, 1], [2, 3])
     node = helper.make_node("Squeeze", ["x"], ["y"], axes=[0])  # an input since opset 13
-    (found,) = backend.run_node(node, [np.ones((1, 2), np.float32)], opset_version=11)
+    (found,) = FlatfoldBackend.run_node(node, [np.ones((1, 2), np.float32)], opset_version=11)
     assert found.shape == (2,)
 
 
 def test_devices():
-    assert backend.supports_device("CPU") and backend.supports_device("CPU:0")
-    assert not backend.supports_device("CUDA")
+    assert FlatfoldBackend.supports_device("CPU") and FlatfoldBackend.supports_device("CPU:0")
+    assert not FlatfoldBackend.supports_device("CUDA")
     model = from_text("g (float[2] x) => (float[2] y) { y = Neg (x) }")
-    assert backend.is_compatible(model) and not backend.is_compatible(model, "CUDA")
+    assert FlatfoldBackend.is_compatible(model) and not FlatfoldBackend.is_compatible(model, "CUDA")
     with pytest.raises(TargetUnavailable, match="CUDA"):
-        backend.prepare(model, "CUDA")
+        FlatfoldBackend.prepare(model, "CUDA")
 
 
 def test_what_cannot_run_says_why():
     model = from_text("g (float[2] x, float[2] z) => (float[2] y) { y = Add (x, z) }")
-    prepared = backend.prepare(model)
+    prepared = FlatfoldBackend.prepare(model)
     one, two = np.ones(2, np.float32), np.ones(3, np.float32)
     with pytest.raises(InputError, match=r"expected 2 inputs \(x, z\), found 1"):
         prepared.run([one])
@@ -113,4 +114,4 @@ def test_what_cannot_run_says_why():
         prepared.run([one, two])
     unknown = from_text("g (float[2] x) => (float[2] y) { y = Det (x) }", opset=1, ir_version=3)
     with pytest.raises((BuildError, InputError)):
-        backend.prepare(unknown)
+        FlatfoldBackend.prepare(unknown)

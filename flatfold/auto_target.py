@@ -1,6 +1,7 @@
-"""Target "auto": each target that runs here, built and timed in turn in one run; the fastest wins.
+"""Target "auto": builds an engine for each target that runs here and times them in one run.
 
-Where the timings cannot tell it from the fastest, the target that needs the fewest packages wins.
+The fastest wins. Where the timings cannot tell a target from the fastest, the one that needs the
+fewest packages wins.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ SAME = 0.01  # a difference that nobody notices, however sure it is
 
 @dataclass(frozen=True)
 class Candidate:
-    """One target: how long it takes, and how many times as long as the fastest; or why not."""
+    """One target: its time, and how many times that of the fastest; or the reason it has none.
+
+    `needs` is the number of packages to install besides flatfold's own.
+    """
 
     target: str
     needs: int
@@ -44,8 +48,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen, why, and what there was to choose from."""
+class AutoTarget:
+    """The target that "auto" stands for, the reason, and the candidates it was chosen from."""
 
     target: str
     because: str
@@ -61,52 +65,53 @@ def choose(
     build: Callable[[str], Engine],
     needs: Mapping[str, int],
     progress: Progress = silent,
-) -> tuple[Choice, Engine]:
+) -> tuple[AutoTarget, Engine]:
     """Build an engine for each of `targets` with `build`, and time them on the same inputs.
 
     Returns the choice and its engine; the other engines are closed. `needs` counts the packages
-    that a target asks for. A target that refuses the model, or whose engine is not right, is left
-    out with its reason. Raises that of the first if all are.
+    that each target needs. A target that refuses the model, or whose engine is inaccurate, is left
+    out with its reason. Raises the error of the first target if all are left out.
     """
     engines: dict[str, Engine] = {}
-    refused: dict[str, FlatfoldError] = {}
+    errors: dict[str, FlatfoldError] = {}
     try:
         for target in targets:
             try:
                 engines[target] = build(target)
             except FlatfoldError as error:
-                refused[target] = error
+                errors[target] = error
         if not engines:
-            raise next(iter(refused.values()))
-        left_out = tuple(Candidate(t, needs[t], reason=e.cause) for t, e in refused.items())
-        found = _chosen(engines, list(refused), needs, progress)
-        choice = replace(found, candidates=(*found.candidates, *left_out))
+            raise next(iter(errors.values()))
+        left_out = tuple(Candidate(t, needs[t], reason=e.cause) for t, e in errors.items())
+        choice = _choose_built(engines, list(errors), needs, progress)
+        choice = replace(choice, candidates=(*choice.candidates, *left_out))
         return choice, engines.pop(choice.target)
     finally:
         for engine in engines.values():
             engine.close()
 
 
-def _chosen(
+def _choose_built(
     engines: Mapping[str, Engine],
-    refused: Sequence[str],
+    left_out: Sequence[str],
     needs: Mapping[str, int],
     progress: Progress,
-) -> Choice:
+) -> AutoTarget:
     if len(engines) == 1:
         (only,) = engines
-        others = " and ".join(refused)
-        return Choice(only, f"{others} cannot run it" if others else "it is the only target here")
+        others = " and ".join(left_out)
+        because = f"{others} cannot run it" if others else "it is the only target here"
+        return AutoTarget(only, because)
     progress(f"timing {', '.join(engines)}")
     try:
-        return decided(_timings(engines), needs)
+        return choose_by_time(_timings(engines), needs)
     except FlatfoldError as error:
         simplest = min(engines, key=lambda target: needs[target])
-        return Choice(simplest, f"it needs the fewest packages; no timing: {error.cause}")
+        return AutoTarget(simplest, f"it needs the fewest packages; no timing: {error.cause}")
 
 
-def decided(timings: Mapping[str, Timing], needs: Mapping[str, int]) -> Choice:
-    """The choice that timings of the same rounds lead to."""
+def choose_by_time(timings: Mapping[str, Timing], needs: Mapping[str, int]) -> AutoTarget:
+    """The choice between targets that were timed in the same rounds."""
     from flatfold.timing import interleaved_ratio
 
     fastest = min(timings, key=lambda target: timings[target].median)
@@ -120,33 +125,34 @@ def decided(timings: Mapping[str, Timing], needs: Mapping[str, int]) -> Choice:
         )
         for target, timing in sorted(timings.items(), key=lambda item: item[1].median)
     ]
-    level = [c for c in candidates if c.target == fastest or _is_level(c)]
-    winner = min(level, key=lambda c: c.needs)  # the first, so the faster one, of equals
-    return Choice(winner.target, _because(winner, candidates, fastest), tuple(candidates))
+    tied = [c for c in candidates if c.target == fastest or _is_tied(c)]
+    winner = min(tied, key=lambda c: c.needs)  # the first, so the faster one, of equals
+    return AutoTarget(winner.target, _reason(winner, candidates, fastest), tuple(candidates))
 
 
-def _is_level(candidate: Candidate) -> bool:
+def _is_tied(candidate: Candidate) -> bool:
+    """Whether the timings cannot tell it from the fastest."""
     assert candidate.slower is not None
     return candidate.slower.interval[0] <= 1 + SAME
 
 
-def _because(winner: Candidate, candidates: Sequence[Candidate], fastest: str) -> str:
+def _reason(winner: Candidate, candidates: Sequence[Candidate], fastest: str) -> str:
     if winner.target != fastest:
         low, high = winner.slower.interval if winner.slower else (1.0, 1.0)
         return (
             f"it needs fewer packages than {fastest}, from which it cannot be told: "
             f"{low:.2f} to {high:.2f} times as long"
         )
-    others = [c for c in candidates if c is not winner]
-    second = others[0]
+    second = next(candidate for candidate in candidates if candidate is not winner)
     assert second.slower is not None
     low, high = second.slower.interval
-    if _is_level(second):
+    if _is_tied(second):
         return f"it cannot be told from {second.target}, which needs no fewer packages"
     return f"{second.target} takes {second.slower.value:.2f} times as long [{low:.2f}, {high:.2f}]"
 
 
 def _timings(engines: Mapping[str, Engine]) -> dict[str, Timing]:
+    """All engines timed on the same random inputs, in alternating runs."""
     from flatfold.backends.tensors import drawn, shapes_of
     from flatfold.timing import measure
 

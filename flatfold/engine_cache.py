@@ -1,4 +1,11 @@
-"""The cache of engines: where it is, and what is done where it cannot be used."""
+"""The cache of engines: the key of an engine, the folder, and a slot that one process fills.
+
+with slot(cache_dir, key, progress) as place:
+    engine = place.engine             # None where it has to be built
+    if engine is None:
+        engine = build()
+        place.store(engine)
+"""
 
 from __future__ import annotations
 
@@ -6,8 +13,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,46 +29,51 @@ if TYPE_CHECKING:
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.backends.store.cache import Cache
-    from flatfold.compiler import Choice
     from flatfold.frontend.source import Source
 
+VARIABLE = "FLATFOLD_CACHE"
+OFF = ""
+WAITING = "waiting for another process that builds this engine"
+WITHOUT = "going on without a cache of engines"
 
-# What makes the rewritten graph and the proof, whatever the target.
+# The packages that decide the rewritten graph and its proof, whatever the target.
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
-_SOURCES = (".py", ".json")
+_SOURCE_FILES = (".py", ".json")
+
+_log = logging.getLogger(__name__)
 
 
-def key_of(
-    source: Source, choice: Choice, backend: Backend, engine_options: Mapping[str, object]
-) -> str:
-    """SHA-256, in hexadecimal, of everything that decides what is built.
+def key_of(source: Source, backend: Backend, options: Mapping[str, object]) -> str:
+    """SHA-256, in hexadecimal, of everything that decides which engine is built.
 
-    The model as exported, with the names of values between nodes left out; what was chosen; and
-    who builds it: our own source files, the packages, and the device.
+    The model as exported, without the names of values between nodes; `options`, as JSON values;
+    flatfold's own source files, the versions of packages, and the device.
     """
     from flatfold.system.host import versions
 
     packages = {*PACKAGES, *backend.packages}
-    packages |= {"torch"} if source.module is not None else set()  # it is the reference then
-    packages |= {"onnxsim"} if choice.simplify else set()
+    packages |= {"torch"} if source.module is not None else set()  # the module is the reference
+    packages |= {"onnxsim"} if options.get("simplify") else set()
     content = {
+        **options,
         "graph": graph_hash(source.model),
         "name": source.name,
         "reference": source.module is not None,
         "target": backend.name,
         "device": backend.device(),
-        "options": sorted((str(name), repr(value)) for name, value in engine_options.items()),
-        "passes": [rewrite.name for rewrite in choice.rewrites()],
-        "verify": choice.verify,
-        "simplify": choice.simplify,
         "flatfold": source_hash(),  # the version is in it
         "versions": versions(sorted(packages)),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def joined(keys: Sequence[str]) -> str:
+    """One key for an engine that is chosen from several, each with a key of its own."""
+    return keys[0] if len(keys) == 1 else hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
 def graph_hash(model: ir.Model) -> str:
-    """SHA-256 of a model, comments and all, but for what values between nodes are called."""
+    """SHA-256 of a whole model, comments included, without the names of values between nodes."""
     import onnx_ir as ir
 
     from flatfold.backends.store.fingerprint import skeleton
@@ -71,12 +84,12 @@ def graph_hash(model: ir.Model) -> str:
 
 @cache
 def source_hash() -> str:
-    """SHA-256 of flatfold's own source files: a changed rewrite never serves what the old made."""
+    """SHA-256 of flatfold's own source files: after a change of a rewrite, engines are rebuilt."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for folder, below, names in os.walk(root, followlinks=True):
-        below.sort()
-        for name in sorted(name for name in names if name.endswith(_SOURCES)):
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders.sort()
+        for name in sorted(name for name in names if name.endswith(_SOURCE_FILES)):
             path = Path(folder, name)
             content = path.read_bytes()
             digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
@@ -84,68 +97,71 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-VARIABLE = "FLATFOLD_CACHE"
-OFF = ""
-WAITING = "waiting for another process that builds this engine"
-WITHOUT = "going on without a cache of engines"
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """`cache_dir`, else $FLATFOLD_CACHE, else the user's own folder; None if the cache is off.
 
-_log = logging.getLogger(__name__)
-
-
-def place(cache_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder of the cache: `cache_dir`, $FLATFOLD_CACHE, or the user's own; None if it is off.
-
-    An empty name switches it off.
+    An empty name switches the cache off.
     """
-    chosen = os.environ.get(VARIABLE) if cache_dir is None else os.fspath(cache_dir)
-    if chosen is None:
+    name = os.environ.get(VARIABLE) if cache_dir is None else os.fspath(cache_dir)
+    if name is None:
         from platformdirs import user_cache_path
 
         return user_cache_path("flatfold", appauthor=False)
-    return None if chosen == OFF else Path(os.path.expanduser(chosen))  # which never raises
+    return None if name == OFF else Path(os.path.expanduser(name))  # which never raises
 
 
-def through_cache(
+@dataclass(frozen=True)
+class Slot:
+    """Where one engine is kept. `engine` is None where it has to be built and stored."""
+
+    engine: Engine | None = None
+    store: Callable[[Engine], None] = lambda engine: None
+
+
+@contextmanager
+def slot(
     cache_dir: str | os.PathLike[str] | None,
-    key_of: Callable[[], str],
-    make: Callable[[], Engine],
+    key: Callable[[], str],
     progress: Progress,
-) -> tuple[Engine, bool]:
-    """The engine of this key, and whether it came from the cache; else `make` makes it.
+) -> Iterator[Slot]:
+    """The slot of the engine with this key, locked while it is empty.
 
-    One process makes it, others that want the same wait. Whatever is wrong with the cache is
-    logged, once, and costs time only.
+    One process builds the engine, others that want the same one wait. A cache that cannot be used
+    is logged once, and costs nothing but time.
     """
-    cache = _opened(cache_dir)
+    cache = _open(cache_dir)
     if cache is None:
-        return make(), False
+        yield Slot()
+        return
     progress("looking in the cache")
-    key = key_of()
-    found = _found(cache, key)
-    if found is not None:
-        return found, True
+    digest = key()
+    engine = _read(cache, digest)
+    if engine is not None:
+        yield Slot(engine)
+        return
     try:
-        lock = cache.lock(key, lambda: progress(WAITING))
+        lock = cache.lock(digest, lambda: progress(WAITING))
     except (OSError, NotImplementedError) as error:
         _warn(cache.root, error)
-        return make(), False
-    with lock:
-        found = _found(cache, key, repairing=True)
-        if found is not None:
-            return found, True
-        engine = make()
+        yield Slot()
+        return
+
+    def store(built: Engine) -> None:
         progress("storing")
         try:
-            cache.put(key, engine)
+            cache.put(digest, built)
         except FlatfoldError as error:
             _warn(cache.root, error)
-    return engine, False
+
+    with lock:
+        yield Slot(_read(cache, digest, repair=True), store)
 
 
-def _opened(cache_dir: str | os.PathLike[str] | None) -> Cache | None:
+def _open(cache_dir: str | os.PathLike[str] | None) -> Cache | None:
+    """The cache, or None where it is off or cannot be used, which is logged."""
     from flatfold.backends.store.cache import Cache
 
-    root = place(cache_dir)
+    root = cache_folder(cache_dir)
     if root is None:
         return None
     cache = Cache(root)
@@ -157,12 +173,15 @@ def _opened(cache_dir: str | os.PathLike[str] | None) -> Cache | None:
     return cache
 
 
-def _found(cache: Cache, key: str, repairing: bool = False) -> Engine | None:
-    """None for what is damaged too. Without the lock, another process may be replacing it."""
+def _read(cache: Cache, key: str, repair: bool = False) -> Engine | None:
+    """The engine of `key`; None if there is none, or it is damaged.
+
+    `repair`, with the lock held, removes a damaged one; without it, it may be being replaced.
+    """
     try:
         return cache.find(key)
     except (FlatfoldError, OSError) as error:
-        if repairing:
+        if repair:
             _log.warning("%s; building it again", _cause(error))
             with suppress(OSError):
                 cache.remove(key)

@@ -120,9 +120,9 @@ def verify(
 
 def _opened(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
     from flatfold.backends.store.cache import Cache
-    from flatfold.engine_cache import place
+    from flatfold.engine_cache import cache_folder
 
-    root = place(cache_dir)
+    root = cache_folder(cache_dir)
     if root is None:
         return None, []
     cache = Cache(root)

@@ -10,16 +10,15 @@ import pytest
 from torch import nn
 
 import flatfold
-from flatfold import compiler
 from flatfold.benchmark.candidates.ablation import Stage, stages, steps_of
 from flatfold.benchmark.explain.graphs import changes_of
 from flatfold.benchmark.measure.protocol import Plan
 from flatfold.benchmark.report import Row
+from flatfold.compiler import Compiler, Options
 from flatfold.errors import PassError
 from flatfold.models.initialise import initialise
 from flatfold.models.repvgg import RepVGGBlock
 from flatfold.models.vanillanet import VanillaBlock
-from flatfold.passes import Pipeline
 from flatfold.passes.remark import REPLACED_KEY
 from flatfold.proof.network.run import compare
 from flatfold.result import Optimized
@@ -72,14 +71,14 @@ def test_a_rewrite_that_only_opens_the_way_has_the_replacements_that_became_poss
 
 
 def test_a_step_that_fails_is_left_out(small: Optimized, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = compiler.rewritten
+    rewrite = Compiler.rewrite
 
-    def failing(original: ir.Model, pipeline: Pipeline) -> Any:
-        if len(pipeline.rewrites) == 1:
+    def failing(compiler: Compiler, options: Options) -> Any:
+        if len(options.rewrites()) == 1:
             raise PassError("it cannot be alone")
-        return whole(original, pipeline)
+        return rewrite(compiler, options)
 
-    monkeypatch.setattr(compiler, "rewritten", failing)
+    monkeypatch.setattr(Compiler, "rewrite", failing)
     found = stages(small.original, small, "ort-cpu", lambda _: None)
     assert [stage.rewrite for stage in found] == ["", "merge-branches"]
     assert found[-1].graph is small.graph

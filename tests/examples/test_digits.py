@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import flatfold
 from examples.digits import NETS, digits, held_out, stored, train
-from flatfold.compiler import build
+from flatfold.compiler import Compiler, Options
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -16,8 +15,9 @@ def test_the_engine_says_the_same_of_every_digit(name):
     module, (images, labels) = stored(name), digits()
     with torch.no_grad():
         before = module(images).argmax(1).numpy()
-    result = flatfold.optimize(module, input_shape=images.shape[1:], dynamic_batch=True)
-    after = np.argmax(build(result, "ort-cpu")(images.numpy()), axis=1)
+    compiler = Compiler.resolve(module, input_shape=images.shape[1:], dynamic_batch=True)
+    result = compiler.optimize(Options())
+    after = np.argmax(compiler.build(result, Options("ort-cpu"))(images.numpy()), axis=1)
     assert len(after) == 1797
     assert np.array_equal(before, after)
     assert result.changes and all(change.certified for change in result.changes)

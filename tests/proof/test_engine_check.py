@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold import compiler
 from flatfold.backends.onnxruntime.cpu import OrtEngine
+from flatfold.compiler import Compiler, Options
 from flatfold.errors import Inaccurate, InputError, TargetError, TargetUnavailable
 from flatfold.proof.network.engine import INPUTS, LESS_ACCURATE, check_engine, roundoff_of
 from flatfold.proof.network.run import PlainSession
@@ -138,10 +138,11 @@ def test_a_wrong_engine_is_an_error_and_is_closed(graph, monkeypatch):
         lambda self, feeds: {n: y * np.float32(1.01) for n, y in right(self, feeds).items()},
     )
     monkeypatch.setattr(OrtEngine, "release", lambda self: closed.append(self))
-    result = flatfold.optimize(graph)
+    compiler, options = Compiler.resolve(graph), Options("ort-cpu")
+    result = compiler.optimize(options)
     with pytest.raises(
         Inaccurate, match="less accurate than fp32 allows, while the graph"
     ) as error:
-        compiler.build(result, "ort-cpu")
+        compiler.build(result, options)
     assert error.value.exit_code == 4
     assert len(closed) == 1

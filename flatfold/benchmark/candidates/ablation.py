@@ -36,11 +36,13 @@ def stages(original: ir.Model, result: Optimized, target: str, progress: Progres
 
     The rewrites are added in the order of the pipeline, each time starting from the training graph.
     """
-    from flatfold.compiler import Choice, rewritten
+    from flatfold.compiler import Compiler, Options
+    from flatfold.frontend.source import Source
     from flatfold.passes import PIPELINE
     from flatfold.proof.certificate import fingerprint
 
     names = [rewrite.name for rewrite in PIPELINE]
+    compiler = Compiler(Source(result.name, original))
     found = [Stage("", 0, result.training)]
     last, final = fingerprint(result.training), fingerprint(result.graph)
     before: set[tuple[str, ...]] = set()
@@ -50,9 +52,8 @@ def stages(original: ir.Model, result: Optimized, target: str, progress: Progres
         progress(f"the steps on {name}")
         graph, remarks = result.graph, result.remarks
         if count < len(names):  # with all of them it is flatfold's, which was proved
-            choice = Choice(target, tuple(names[:count]))
             try:
-                graph, _, told = rewritten(original, choice.pipeline())
+                graph, _, told = compiler.rewrite(Options(target, names[:count]))
             except FlatfoldError:
                 continue  # what it does is in the next step then
             remarks = tuple(told)

@@ -86,11 +86,12 @@ class Kitchen:
         progress: Progress,
         batch: int = 1,
     ) -> None:
-        from flatfold.compiler import training_form
+        from flatfold.compiler import Compiler
 
         self.source, self.common, self.options = source, common, options
         self.folder, self.progress, self.batch = folder, progress, batch
-        self.training = training_form(source.model)
+        self.compiler = Compiler(source, progress)
+        self.training = self.compiler.canonicalize()
         self.results: dict[str, Optimized] = {}
 
     def variants(self, against: Sequence[str], verify: str) -> list[Variant]:
@@ -128,14 +129,14 @@ class Kitchen:
 
     def _ours(self, verify: str) -> list[Variant]:
         """One graph for all targets that it is the same for."""
-        from flatfold.compiler import Choice, Results
+        from flatfold.compiler import Options
 
-        results, made = Results(self.source, self.progress), dict[int, tuple[Path, float]]()
+        made = dict[int, tuple[Path, float]]()
         found = []
         for target in self.options:
             begin = time.perf_counter()
             try:
-                result = results.of(Choice.of(target, None, verify, False))
+                result = self.compiler.optimize(Options(target, verify=verify))
             except FlatfoldError as error:
                 found.append(Variant(Row(FLATFOLD, target, reason=error.cause)))
                 continue
@@ -151,7 +152,7 @@ class Kitchen:
     def ways(self) -> list[Way]:
         """How each graph of flatfold's that `variants` made came about, rewrite by rewrite."""
         from flatfold.benchmark.candidates.ablation import stages
-        from flatfold.compiler import profile_of
+        from flatfold.compiler import Options
 
         known: dict[int, list[Stage]] = {}  # by result, which targets may share
         found = []
@@ -165,7 +166,7 @@ class Kitchen:
             variants = []
             for name, stage in zip(names, path, strict=True):
                 if name not in (TRAINING, FLATFOLD):
-                    file = self._stored(f"{name} {profile_of(target).name}", stage.graph)
+                    file = self._stored(f"{name} {Options(target).profile().name}", stage.graph)
                     variants.append(self._engine(name, target, stage.graph, file, None))
             rows = tuple(Row(name, target).name for name in names)
             found.append(Way(target, result, tuple(path), rows, tuple(variants)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flatfold import engine_cache
 from flatfold.backends.onnxruntime.cpu import OrtCpu
-from flatfold.compiler import Choice
+from flatfold.compiler import Options
 from flatfold.frontend.source import Source
 from flatfold.system import host
 from tests.nets import Net
@@ -62,9 +62,8 @@ def conditional() -> ir.Model:
 
 
 def key(model: ir.Model | None = None, name: str = "net", **options: Any) -> str:
-    settings = options.pop("engine_options", {})
     source = Source(name, branches() if model is None else model, options.pop("module", None))
-    return engine_cache.key_of(source, Choice("ort-cpu", **options), OrtCpu(), settings)
+    return engine_cache.key_of(source, OrtCpu(), Options("ort-cpu", **options).cache_key())
 
 
 def test_the_same_has_the_same_key() -> None:

@@ -18,12 +18,13 @@ import flatfold
 from flatfold import engine_cache
 from flatfold.backends.base import Engine
 from flatfold.backends.onnxruntime.cpu import OrtCpu
-from flatfold.compiler import Compiled, compiled
+from flatfold.compiler import Compiled, Compiler, Options
 from flatfold.errors import BuildError
 from flatfold.passes import Pipeline
 from flatfold.proof.network import run
+from flatfold.system.progress import Progress, silent
 from tests.backends.small_nets import Array, content
-from tests.test_keys import branches
+from tests.test_engine_cache_keys import branches
 
 X = np.random.default_rng(0).standard_normal((2, 4, 9, 8)).astype(np.float32)
 
@@ -51,8 +52,11 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def compile(model: object, cache: Path | str, **options: Any) -> Compiled:
-    return compiled(model, "ort-cpu", cache_dir=cache, **options)
+def compile(
+    model: object, cache: Path | str, progress: Progress = silent, **options: Any
+) -> Compiled:
+    compiler = Compiler.resolve(model, progress)
+    return compiler.compile([Options("ort-cpu", **options)], cache_dir=cache)
 
 
 def plain(content: object) -> Any:
@@ -118,14 +122,17 @@ def test_the_public_function_uses_the_folder_of_the_environment(
 
 def test_the_places_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLATFOLD_CACHE", str(tmp_path))
-    assert engine_cache.place() == tmp_path
-    assert engine_cache.place("") is None and engine_cache.place("~/x") == Path("~/x").expanduser()
-    assert engine_cache.place("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert engine_cache.cache_folder() == tmp_path
+    assert (
+        engine_cache.cache_folder("") is None
+        and engine_cache.cache_folder("~/x") == Path("~/x").expanduser()
+    )
+    assert engine_cache.cache_folder("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
     monkeypatch.setenv("FLATFOLD_CACHE", "")
-    assert engine_cache.place() is None
+    assert engine_cache.cache_folder() is None
     monkeypatch.delenv("FLATFOLD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert engine_cache.place() == tmp_path / "user" / "flatfold"
+    assert engine_cache.cache_folder() == tmp_path / "user" / "flatfold"
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "swap"])

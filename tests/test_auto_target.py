@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.auto_target import choose, decided
+from flatfold.auto_target import choose, choose_by_time
 from flatfold.backends.onnxruntime.cpu import OrtCpu
 from flatfold.errors import BuildError
 from flatfold.timing import Timing
@@ -25,7 +25,7 @@ def test_the_fastest_wins_where_timings_tell_it_apart():
         "quick": timing(1.0, 0.02, 1),
         "fancy": timing(1.5, 0.02, 2),
     }
-    found = decided(times, NEEDS)
+    found = choose_by_time(times, NEEDS)
     assert found.target == "quick"
     assert [c.target for c in found.candidates] == ["quick", "fancy", "plain"]
     assert found.because.startswith("fancy takes 1.5")
@@ -34,7 +34,7 @@ def test_the_fastest_wins_where_timings_tell_it_apart():
 
 def test_inside_the_noise_the_one_with_fewest_packages_wins():
     times = {"fancy": timing(1.0, 0.2, 1), "plain": timing(1.0, 0.2, 2), "quick": timing(3.0)}
-    found = decided(times, NEEDS)
+    found = choose_by_time(times, NEEDS)
     assert found.target == "plain"
     if found.candidates[0].target == "fancy":
         assert "fewer packages than fancy, from which it cannot be told" in found.because
@@ -44,9 +44,9 @@ def test_inside_the_noise_the_one_with_fewest_packages_wins():
 
 def test_a_difference_that_nobody_notices_does_not_count():
     times = {"fancy": timing(1.0, 0.001, 1), "plain": timing(1.005, 0.001, 2)}
-    assert decided(times, NEEDS).target == "plain"
+    assert choose_by_time(times, NEEDS).target == "plain"
     times = {"fancy": timing(1.0, 0.001, 1), "plain": timing(1.05, 0.001, 2)}
-    assert decided(times, NEEDS).target == "fancy"
+    assert choose_by_time(times, NEEDS).target == "fancy"
 
 
 def test_real_engines_are_timed_and_closed():

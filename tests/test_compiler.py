@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold import compiler
-from flatfold.compiler import Choice, Results
+from flatfold.compiler import Compiler, Options
 from flatfold.frontend.source import Source
-from flatfold.result import summarise
+from flatfold.result import Optimized, summarise
 from flatfold.sources import resolve
-from flatfold.system.progress import silent
 from tests.nets import Net
 
 TARGETS = ("ort-cpu", "openvino", "default")
@@ -26,18 +26,19 @@ def source(width: int) -> Source:
 def results(width: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[ir.Model], int]:
     """The graphs for the three targets, and how many of them were proved."""
     proofs = []
-    real = compiler.optimized
+    prove = Compiler.prove
 
-    def counted(*given: object) -> object:
+    def counted(*args: Any) -> Optimized:
         proofs.append(1)
-        return real(*given)  # type: ignore[arg-type]
+        return prove(*args)
 
-    monkeypatch.setattr(compiler, "optimized", counted)
-    made = Results(source(width), silent)
-    found = [made.of(Choice(target)) for target in TARGETS]
-    assert [result.equivalence.verdict for result in found] == ["certified"] * 3
-    assert [summarise(result.graph).operators for result in found] == [{"Conv": 1, "Relu": 1}] * 3
-    return [result.graph for result in found], len(proofs)
+    monkeypatch.setattr(Compiler, "prove", counted)
+    compiler = Compiler(source(width))
+    optimized = [compiler.optimize(Options(target)) for target in TARGETS]
+    operators = [summarise(result.graph).operators for result in optimized]
+    assert [result.equivalence.verdict for result in optimized] == ["certified"] * 3
+    assert operators == [{"Conv": 1, "Relu": 1}] * 3
+    return [result.graph for result in optimized], len(proofs)
 
 
 def test_targets_that_want_the_same_graph_share_its_proof(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ network node operator pooling sampling scatter shape tensor weight
 """
 # Words that mean what they mean in any program.
 PROGRAMS = """
-adapter api array auto base build catalogue check cli code console data edit error exit external
+api array auto base build catalogue check cli code console data edit error exit external
 fact field file inspect load machine option page process progress result rule run sentence series
 system table test text timing tool validate verify
 """

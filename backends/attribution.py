@@ -57,13 +57,13 @@ def timed(run: Callable[[], object], runs: int) -> list[float]:
     return found
 
 
-INPUTS = -1  # stands among `Step.reads` for the inputs of the graph
+INPUTS = -1  # stands among `EngineStep.reads` for the inputs of the graph
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # of which a step computes one, if any
 _SIGNS = ("conv", "gemm", "matmul", "fullyconnected")
 
 
 @dataclass(frozen=True)
-class Step:
+class EngineStep:
     """What an engine runs as one: its kind, in the engine's words.
 
     `known` are nodes that it computes; `reads` the positions of the steps whose results it reads.
@@ -78,12 +78,12 @@ class Step:
     part: bool = False
 
 
-def covered(graph: ir.Graph, steps: Sequence[Step]) -> list[tuple[ir.Node, ...]]:
+def attribute_nodes(graph: ir.Graph, steps: Sequence[EngineStep]) -> list[tuple[ir.Node, ...]]:
     """The nodes of each step, in the order of the graph; `steps` come in the order they run in.
 
     A node is in one step, but those that an engine takes apart are in each of their steps.
     """
-    cover = _Cover(graph, steps)
+    cover = _Attribution(graph, steps)
     for index in range(len(steps)):
         cover.take(index)
     cover.place_the_rest()
@@ -91,8 +91,8 @@ def covered(graph: ir.Graph, steps: Sequence[Step]) -> list[tuple[ir.Node, ...]]
     return [tuple(sorted(nodes, key=cover.order.__getitem__)) for nodes in cover.nodes]
 
 
-class _Cover:
-    def __init__(self, graph: ir.Graph, steps: Sequence[Step]) -> None:
+class _Attribution:
+    def __init__(self, graph: ir.Graph, steps: Sequence[EngineStep]) -> None:
         self.graph, self.steps = graph, steps
         self.order = {node: index for index, node in enumerate(graph)}
         self.outputs = set(graph.outputs)
@@ -112,7 +112,7 @@ class _Cover:
         read = set().union(*(self.given[place] for place in step.reads))
         made: set[ir.Value] = set()
         if not step.moves and not step.part:
-            made = self._behind(index) or self._ahead(index, read)
+            made = self._backward(index) or self._forward(index, read)
             if made:
                 self._extend(index, read, made)
         self.given[index] = made or read
@@ -133,7 +133,7 @@ class _Cover:
                 readers = (i for i, step in enumerate(self.steps) if index in step.reads)
                 self.nodes[index] = list({n: None for i in readers for n in self.nodes[i]})
 
-    def _behind(self, index: int) -> set[ir.Value]:
+    def _backward(self, index: int) -> set[ir.Value]:
         """From the nodes a step is known by back to what other steps have computed."""
         stack = [n for n in self.steps[index].known if self.claims[n] == index]
         made: set[ir.Value] = set()
@@ -145,7 +145,7 @@ class _Cover:
                 stack += [n for n in before if n in self.order]
         return made
 
-    def _ahead(self, index: int, read: set[ir.Value]) -> set[ir.Value]:
+    def _forward(self, index: int, read: set[ir.Value]) -> set[ir.Value]:
         """What can be computed from what a step reads, for one that is known by no node."""
         if self.steps[index].known:
             return set()
@@ -200,7 +200,7 @@ class _Cover:
     def _readers(self, values: Iterable[ir.Value]) -> set[ir.Node]:
         return {node for v in values for node, _ in v.uses() if node in self.order}
 
-    def _later(self, index: int) -> list[Step]:
+    def _later(self, index: int) -> list[EngineStep]:
         """The steps that read what this one computes."""
         sources, found = {index}, []
         for place in range(index + 1, len(self.steps)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from flatfold.backends.attribution import INPUTS, LayerTime, Step, covered
+from flatfold.backends.attribution import INPUTS, EngineStep, LayerTime, attribute_nodes
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,7 +50,7 @@ def layer_times(model: ir.Model, folder: Path, events: Path, runs: int) -> list[
     places = {node: index for index, node in enumerate(nodes)}
     fed = {value for value in optimized.graph.inputs if not value.is_initializer()}
     steps = [_step(node, places, fed, ours) for node in nodes]
-    found = dict(zip(nodes, covered(model.graph, steps), strict=True))
+    found = dict(zip(nodes, attribute_nodes(model.graph, steps), strict=True))
     layers = []
     for name, node in _named(nodes, ran[-1]):
         seconds = median(run.get(name, 0.0) for run in ran)
@@ -114,11 +114,13 @@ class _Ours:
         return tuple(found[:1])
 
 
-def _step(node: ir.Node, places: Mapping[ir.Node, int], fed: set[ir.Value], ours: _Ours) -> Step:
+def _step(
+    node: ir.Node, places: Mapping[ir.Node, int], fed: set[ir.Value], ours: _Ours
+) -> EngineStep:
     reads = {places[p] for v in node.inputs if v and (p := v.producer()) and p in places}
     if fed.intersection(node.inputs):
         reads.add(INPUTS)
     known = () if node.op_type in _MOVES else ours.known(node)
     inlined = any((value.name or "").startswith(_INLINED) for value in node.outputs)
     moves = node.op_type in _MOVES or (node.op_type == "Transpose" and not known)
-    return Step(node.op_type, known, tuple(sorted(reads)), moves=moves, part=inlined)
+    return EngineStep(node.op_type, known, tuple(sorted(reads)), moves=moves, part=inlined)

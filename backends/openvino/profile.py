@@ -10,10 +10,10 @@ import onnx_ir as ir
 from flatfold.backends.attribution import (
     INPUTS,
     WARMUP,
+    EngineStep,
     LayerTime,
     RunProfile,
-    Step,
-    covered,
+    attribute_nodes,
     timed,
 )
 
@@ -61,7 +61,7 @@ def _nodes(graph: ir.Graph, operators: list[Any]) -> dict[str, tuple[str, ...]]:
     ends |= {value.name: node for node in graph for value in node.outputs if value.name}
     names: list[str] = []
     places: dict[str, int] = {}
-    steps: list[Step] = []
+    steps: list[EngineStep] = []
     for operator in operators:
         name, facts = operator.get_friendly_name(), operator.get_rt_info()
         reads = _reads(operator, places)
@@ -72,7 +72,7 @@ def _nodes(graph: ir.Graph, operators: list[Any]) -> dict[str, tuple[str, ...]]:
             places[name] = len(steps)
             names.append(name)
             steps.append(_step(facts["layerType"].astype(str), known, ends, reads))
-    found = covered(graph, steps)
+    found = attribute_nodes(graph, steps)
     return {
         name: tuple(node.name for node in nodes if node.name)
         for name, nodes in zip(names, found, strict=True)
@@ -84,7 +84,9 @@ def _reads(operator: Any, places: dict[str, int]) -> tuple[int, ...]:
     return tuple(sorted({places[name] for name in sources if name in places}))
 
 
-def _step(kind: str, known: list[str], ends: dict[str, ir.Node], reads: tuple[int, ...]) -> Step:
+def _step(
+    kind: str, known: list[str], ends: dict[str, ir.Node], reads: tuple[int, ...]
+) -> EngineStep:
     found = (ends.get(name.removesuffix(_PRODUCT)) for name in known)
     nodes = tuple(dict.fromkeys(node for node in found if node is not None))
-    return Step(kind, nodes, reads, moves=kind == _MOVES)
+    return EngineStep(kind, nodes, reads, moves=kind == _MOVES)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.backends.attribution import INPUTS, Step, covered
+from flatfold.backends.attribution import INPUTS, EngineStep, attribute_nodes
 from tests.backends.suite import HEAD
 
 BLOCK = (
@@ -30,10 +30,10 @@ def names(graph: ir.Graph, *steps: tuple[str, str, tuple[int, ...]]) -> list[str
     """The nodes of steps, given by kind, the nodes they are known by, and what they read."""
     of = {node.name: node for node in graph}
     given = [
-        Step(kind, tuple(of[name] for name in known), reads, moves=kind == "Reorder")
+        EngineStep(kind, tuple(of[name] for name in known), reads, moves=kind == "Reorder")
         for kind, known, reads in steps
     ]
-    return ["".join(node.name or "?" for node in nodes) for nodes in covered(graph, given)]
+    return ["".join(node.name or "?" for node in nodes) for nodes in attribute_nodes(graph, given)]
 
 
 def test_each_node_by_itself(graph: ir.Graph) -> None:
@@ -85,9 +85,13 @@ def test_a_later_step_that_reads_the_same_has_the_sum(graph: ir.Graph) -> None:
 
 def test_the_parts_of_a_node_have_it_in_common(graph: ir.Graph) -> None:
     of = {node.name: node for node in graph}
-    whole = Step("Mul", (of["r"],), (0, 1))
-    steps = [Step("Conv", (of["b"],), (INPUTS,)), Step("Exp", (), (0,), part=True), whole]
-    found = covered(graph, steps)
+    whole = EngineStep("Mul", (of["r"],), (0, 1))
+    steps = [
+        EngineStep("Conv", (of["b"],), (INPUTS,)),
+        EngineStep("Exp", (), (0,), part=True),
+        whole,
+    ]
+    found = attribute_nodes(graph, steps)
     assert found[1] == found[2] and found[1][:3] == (of["a"], of["s"], of["r"])
 
 

@@ -35,10 +35,10 @@ from flatfold.backends.store.model_file import write_model
 from flatfold.errors import InputError, OutputError
 from flatfold.system.atomic import (
     MOVE_AWAY,
+    atomic_folder,
     os_errors_as_ours,
     probe_writable,
     refuse_foreign,
-    staged,
 )
 from flatfold.system.host import versions
 from flatfold.text import clean
@@ -77,7 +77,7 @@ def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
     destination = Path(folder).resolve()
     with os_errors_as_ours(destination):
         _refuse_foreign(destination)
-        with staged(destination) as staging:
+        with atomic_folder(destination) as staging:
             write_model(engine.model, staging / MODEL)
             engine.write_files(staging)
             if engine.certificate is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flatfold.system.atomic import filled, os_errors_as_ours
+from flatfold.system.atomic import atomic_files, os_errors_as_ours
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,7 +32,7 @@ def save_model(model: ir.Model, path: Path) -> None:
     """
     with (
         os_errors_as_ours(path, "file that you may write"),
-        filled(path.resolve().parent) as staging,
+        atomic_files(path.resolve().parent) as staging,
     ):
         write_model(model, staging / path.name)
 

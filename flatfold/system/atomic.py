@@ -15,7 +15,7 @@ MOVE_AWAY = "choose another folder, or move these files away"
 
 
 @contextmanager
-def staged(destination: Path) -> Iterator[Path]:
+def atomic_folder(destination: Path) -> Iterator[Path]:
     """An empty folder beside `destination` that takes its place when the block ends well.
 
     On any exception the staging folder is removed, with the parents made for it, and `destination`
@@ -44,7 +44,7 @@ def staged(destination: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[Path]:
+def atomic_files(folder: Path) -> Iterator[Path]:
     """An empty folder inside `folder`, whose files move up when the block ends well.
 
     The last of them by name first: what refers to `<name>.data` appears after it.

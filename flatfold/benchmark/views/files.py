@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flatfold.benchmark.report import Report
 from flatfold.errors import InputError, OutputError
-from flatfold.system.atomic import filled, os_errors_as_ours
+from flatfold.system.atomic import atomic_files, os_errors_as_ours
 
 
 def save(reports: Sequence[Report], path: str | PathLike[str]) -> None:
@@ -49,7 +49,7 @@ def write(path: Path, text: str) -> None:
     """Raises OutputError, and then the file is as it was."""
     with (
         os_errors_as_ours(path, "file that you may write"),
-        filled(path.resolve().parent) as staging,
+        atomic_files(path.resolve().parent) as staging,
     ):
         (staging / path.name).write_text(text, encoding="utf-8")
 

@@ -18,7 +18,7 @@ from flatfold.proof.cut_points.verify import fault
 from flatfold.proof.equivalence import Fault
 from flatfold.proof.reduction.extract import carved
 from flatfold.proof.reduction.shrink import shrunk
-from flatfold.system.atomic import os_errors_as_ours, refuse_foreign, staged
+from flatfold.system.atomic import atomic_folder, os_errors_as_ours, refuse_foreign
 from flatfold.system.progress import Progress
 
 FILES = ("a.onnx", "b.onnx", "fault.json")
@@ -97,7 +97,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _write(models: tuple[ir.Model, ir.Model], done: Reduced, folder: Path) -> None:
-    with os_errors_as_ours(folder), staged(folder.resolve()) as staging:
+    with os_errors_as_ours(folder), atomic_folder(folder.resolve()) as staging:
         for model, name in zip(models, FILES, strict=False):
             ir.save(model, staging / name)
         (staging / FILES[2]).write_text(json.dumps(done.to_dict(), indent=2) + os.linesep)

@@ -76,9 +76,9 @@ def graph_hash(model: ir.Model) -> str:
     """SHA-256 of a whole model, comments included, without the names of values between nodes."""
     import onnx_ir as ir
 
-    from flatfold.backends.store.fingerprint import skeleton
+    from flatfold.backends.store.fingerprint import structural_copy
 
-    content = ir.to_proto(skeleton(model)).SerializeToString(deterministic=True)
+    content = ir.to_proto(structural_copy(model)).SerializeToString(deterministic=True)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def skeleton(model: ir.Model) -> ir.Model:
+def structural_copy(model: ir.Model) -> ir.Model:
     """A copy in which a hash stands for each weight, and values are numbered as they come up.
 
     The inputs and outputs of the model keep their names; the bodies of functions are left as they

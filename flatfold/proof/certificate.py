@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from flatfold.backends.store.fingerprint import skeleton
+from flatfold.backends.store.fingerprint import structural_copy
 from flatfold.errors import InputError
 from flatfold.proof.finite_field.field import PRIME
 
@@ -77,7 +77,7 @@ def fingerprint(model: ir.Model) -> str:
     where weights are kept.
     """
     digest = hashlib.sha256()
-    bare = skeleton(model)
+    bare = structural_copy(model)
     graph = bare.graph
     for domain, version in sorted(bare.opset_imports.items()):
         digest.update(f"{domain}:{version}\n".encode())

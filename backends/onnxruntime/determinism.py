@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 
-def canonicalise(model: ir.Model) -> None:
+def stable_names(model: ir.Model) -> None:
     """Orders the nodes depth first from the outputs, and numbers nodes, values and weights so.
 
     In place. The inputs and outputs of every graph keep their names.

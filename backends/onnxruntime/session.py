@@ -134,13 +134,13 @@ def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> byte
     import onnx
     import onnx_ir as ir
 
-    from flatfold.backends.onnxruntime.determinism import canonicalise
+    from flatfold.backends.onnxruntime.determinism import stable_names
 
     path = scratch / "optimized.tmp"
     try:
         open_session(model, options, save_to=str(path))
         optimized = ir.from_proto(onnx.load_model_from_string(path.read_bytes()))
-        canonicalise(optimized)
+        stable_names(optimized)
         content = serialized(optimized)
         # A full disk may truncate what ONNX Runtime writes without a word, so prove that it loads.
         open_session(content, options, level="disable")

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from flatfold.backends.onnxruntime.cpu import OrtCpu
-from flatfold.backends.onnxruntime.determinism import canonicalise
+from flatfold.backends.onnxruntime.determinism import stable_names
 from flatfold.backends.store.model_file import serialized
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> '
@@ -36,7 +36,7 @@ BRANCH = """g (bool c, float[n] x) => (float[n] y) <float k = {2}> {
 
 def canonical(text: str) -> ir.Model:
     model = ir.from_onnx_text(HEAD + text)
-    canonicalise(model)
+    stable_names(model)
     return model
 
 

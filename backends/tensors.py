@@ -182,7 +182,9 @@ def _open_sizes(
     return list(zip(spec.shape, asked, strict=True))
 
 
-def drawn(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+def random_feeds(
+    inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Array]:
     """The same arrays each time: standard normal, or zeros and ones where a type has no more."""
     rng = np.random.default_rng(0)
     feeds = {}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flatfold import timing
 from flatfold.backends.store.model_file import write_model
-from flatfold.backends.tensors import drawn, shapes_of, specs_of
+from flatfold.backends.tensors import random_feeds, shapes_of, specs_of
 from flatfold.benchmark.checks import AGAIN
 from flatfold.benchmark.machine import machine
 from flatfold.benchmark.measure import arrays, process
@@ -61,7 +61,7 @@ def launchers(
     source = resolve(model, input_shape=(1, 3, size, size))
     write_model(source.model, folder / "model.onnx")
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
-    arrays.store(folder / "feeds.npz", drawn(specs, shapes_of(specs, None, None)))
+    arrays.store(folder / "feeds.npz", random_feeds(specs, shapes_of(specs, None, None)))
     job = Job(
         BASE,
         "ort-cpu",

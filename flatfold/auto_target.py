@@ -153,10 +153,10 @@ def _reason(winner: Candidate, candidates: Sequence[Candidate], fastest: str) ->
 
 def _timings(engines: Mapping[str, Engine]) -> dict[str, Timing]:
     """All engines timed on the same random inputs, in alternating runs."""
-    from flatfold.backends.tensors import drawn, shapes_of
+    from flatfold.backends.tensors import random_feeds, shapes_of
     from flatfold.timing import measure
 
     inputs = next(iter(engines.values())).inputs
-    feeds = drawn(inputs, shapes_of(inputs, None, None))
+    feeds = random_feeds(inputs, shapes_of(inputs, None, None))
     runs = {target: engine.bind(feeds) for target, engine in engines.items()}
     return measure(runs, budget_s=BUDGET_S * len(runs))

@@ -149,12 +149,12 @@ class _Contest:
 
 def _store_feeds(source: Source, terms: Terms, path: Path) -> dict[str, tuple[int, ...]]:
     """Writes the inputs that all variants are given, and says how large they are."""
-    from flatfold.backends.tensors import check_sizes, drawn, shapes_of, specs_of
+    from flatfold.backends.tensors import check_sizes, random_feeds, shapes_of, specs_of
 
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
     check_sizes(specs, terms.batch, terms.image)
     shapes = shapes_of(specs, terms.batch, terms.image)
-    arrays.store(path, drawn(specs, shapes))
+    arrays.store(path, random_feeds(specs, shapes))
     return shapes
 
 

@@ -159,7 +159,7 @@ def latency_of(
 ) -> Latency | str:
     """Both graphs timed on the same seeded inputs, or why they could not be."""
     from flatfold.backends import load_backend
-    from flatfold.backends.tensors import drawn, shapes_of
+    from flatfold.backends.tensors import random_feeds, shapes_of
     from flatfold.timing import interleaved_ratio, measure
 
     backend = load_backend(target)
@@ -173,7 +173,7 @@ def latency_of(
             backend.build(result.graph, timed) as after,
         ):
             shapes = shapes_of(after.inputs, batch, image)
-            feeds = drawn(after.inputs, shapes)
+            feeds = random_feeds(after.inputs, shapes)
             runs = {"before": before.bind(feeds), "after": after.bind(feeds)}
             timings = measure(runs, budget_s=BUDGET_S)
     except FlatfoldError as error:

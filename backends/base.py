@@ -43,9 +43,9 @@ class Backend(ABC):
     `options`: the frozen dataclass of its options, which all have a default. `packages`: the
     distributions that an engine is built with, in another version of which it may be another one.
     `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
-    how many threads an engine has, "" where there is none. `beside`: options for an engine that is
-    timed in one process with others. `strict`: those under which nothing is rounded to less than
-    the graph's own precision. `dear`: an engine that is needed again is better saved.
+    how many threads an engine has, "" where there is none. `timing_options`: options for an engine that is
+    timed in one process with others. `exact_options`: those under which nothing is rounded to less than
+    the graph's own precision. `save_built_engine`: an engine that is needed again is better saved.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Backend(ABC):
     packages: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     threads: str = ""
-    beside: Mapping[str, object] = MappingProxyType({})
-    strict: Mapping[str, object] = MappingProxyType({})
-    dear: bool = False
+    timing_options: Mapping[str, object] = MappingProxyType({})
+    exact_options: Mapping[str, object] = MappingProxyType({})
+    save_built_engine: bool = False
 
     def device(self) -> str:
         """What an engine is built for besides the target, such as the processor; "" for any."""

@@ -93,7 +93,7 @@ class Timer:
 
     def __init__(self, target: str = "ort-cpu") -> None:
         self.backend = load_backend(target)
-        self.options = {**self.backend.beside, self.backend.threads: 1}
+        self.options = {**self.backend.timing_options, self.backend.threads: 1}
 
     def seconds(
         self, steps: Mapping[str, tuple[Sequence[int], Step]], rounds: int

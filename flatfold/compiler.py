@@ -262,7 +262,7 @@ class Compiler:
         """
         backend, record = _backend(options.target), result.record()
         chosen = options.engine_options
-        exact = {**chosen, **backend.strict}
+        exact = {**chosen, **backend.exact_options}
         if result.equivalence.passed and any(chosen.get(n, v) != v for n, v in exact.items()):
             with self._build(backend, result, exact) as engine:
                 record["strict_engine_equivalence"] = self.check(result, engine).to_dict()
@@ -344,7 +344,7 @@ class Compiler:
 
         def engine_to_time(target: str) -> Engine:
             options, backend = by_target[target], backends[target]
-            timed = {**options.engine_options, **backend.beside}
+            timed = {**options.engine_options, **backend.timing_options}
             return self._engine(replace(options, engine_options=timed))
 
         if len(choices) == 1:
@@ -354,7 +354,7 @@ class Compiler:
         else:
             packages = {target: len(backend.needs) for target, backend in backends.items()}
             choice, engine = choose(list(by_target), engine_to_time, packages, self.progress)
-            if backends[choice.target].beside:  # it was built for timing, not for use
+            if backends[choice.target].timing_options:  # it was built for timing, not for use
                 engine.close()
                 engine = self._engine(by_target[choice.target])
         engine.manifest[AUTO] = choice.to_dict()

@@ -57,7 +57,9 @@ class OrtCpu(Backend):
     options: type[OrtOptions] = OrtOptions
     packages = PACKAGES
     threads = "intra_threads"
-    beside = MappingProxyType({"spinning": False})  # idle threads would take cores from the others
+    timing_options = MappingProxyType(
+        {"spinning": False}
+    )  # idle threads would take cores from the others
 
     def device(self) -> str:
         return processor()

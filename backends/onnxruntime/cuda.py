@@ -72,7 +72,7 @@ class OrtCuda(OrtCpu):
     name = "ort-cuda"
     options: type[OrtOptions] = CudaOptions
     needs = ("onnxruntime-gpu",)
-    strict = MappingProxyType({"tf32": False})
+    exact_options = MappingProxyType({"tf32": False})
 
     def device(self) -> str:
         return nvidia_gpu()

@@ -82,8 +82,8 @@ class Openvino(Backend):
     packages = ("openvino",)
     needs = ("openvino",)
     threads = "threads"
-    strict = MappingProxyType({"inference_precision": "f32"})
-    dear = True
+    exact_options = MappingProxyType({"inference_precision": "f32"})
+    save_built_engine = True
 
     def device(self) -> str:
         return processor()

@@ -44,8 +44,8 @@ MAKER = "flatfold.backends.tensorrt.build:make"
 class TensorRT(Backend):
     """The backend of one flavour."""
 
-    strict = MappingProxyType({"tf32": False})
-    dear = True
+    exact_options = MappingProxyType({"tf32": False})
+    save_built_engine = True
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour

@@ -163,7 +163,7 @@ def latency_of(
     from flatfold.timing import interleaved_ratio, measure
 
     backend = load_backend(target)
-    timed = {**engine_options, **backend.beside}
+    timed = {**engine_options, **backend.timing_options}
     state = backend.availability()
     if not state.runs:
         return state.reason

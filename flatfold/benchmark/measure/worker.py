@@ -132,7 +132,7 @@ class Worker:
             self.loaded = True
             return bundle.load(saved)
         engine = backend.build(read_model(Path(self.job.model)), self.job.options)
-        if backend.dear:
+        if backend.save_built_engine:
             engine.save(saved)
         return engine
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from flatfold.backends.tensorrt.options import (
     AHEAD,
+    EDITIONS,
     FACTS_FILE,
-    FLAVOURS,
     PLAN_FILE,
-    Flavour,
+    Edition,
     profiles,
 )
 from flatfold.errors import BuildError, InputError
@@ -34,33 +34,33 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -
 
     Raises BuildError with the node that was refused and what is known of where it comes from.
     """
-    flavour = FLAVOURS[options["target"]]
+    edition = EDITIONS[options["target"]]
     _show_only(options["device"])
-    trt = importlib.import_module(flavour.module)
+    trt = importlib.import_module(edition.module)
     log = _log(trt)
     builder = trt.Builder(log)
     # From version 11 on every network is strongly typed, and the flag does nothing.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    say(f"{flavour.name}: reading the graph")
+    say(f"{edition.name}: reading the graph")
     if not parser.parse_from_file(str(model)):
-        raise _refused(flavour, model, parser, log)
+        raise _refused(edition, model, parser, log)
     config = builder.create_builder_config()
     _configure(trt, config, options)
     _add_profile(builder, network, config, options)
-    capabilities = _aim(trt, config, flavour, options)
+    capabilities = _aim(trt, config, edition, options)
     config.progress_monitor = _monitor(trt, say)
     _read_timing_cache(config, options)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         message = log.last_error() or "it gave no reason"
-        where = _origin(model, message) or f"target {flavour.target}"
+        where = _origin(model, message) or f"target {edition.target}"
         raise BuildError(
-            f"{flavour.name} {trt.__version__} could not build: {message}", where=where
+            f"{edition.name} {trt.__version__} could not build: {message}", where=where
         )
     _write_timing_cache(config, options)
     (folder / PLAN_FILE).write_bytes(plan)
-    layers = log.layers() if flavour.ahead else _inspected(trt, log, plan)
+    layers = log.layers() if edition.ahead else _inspected(trt, log, plan)
     facts = {"version": trt.__version__, "compute_capabilities": capabilities, "layers": layers}
     (folder / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
 
@@ -159,10 +159,10 @@ def _add_profile(builder: Any, network: Any, config: Any, options: Mapping[str, 
     config.add_optimization_profile(profile)
 
 
-def _aim(trt: Any, config: Any, flavour: Flavour, options: Mapping[str, Any]) -> list[int]:
+def _aim(trt: Any, config: Any, edition: Edition, options: Mapping[str, Any]) -> list[int]:
     """Sets the compute capabilities to build for; which they are, none for those of the GPU."""
     wanted = options.get("compute_capabilities") or ("" if nvidia_gpu() else AHEAD)
-    if not flavour.ahead or not wanted:
+    if not edition.ahead or not wanted:
         return []
     known = {f"SM{n}" for n in range(1000)} & set(dir(trt.ComputeCapability))
     names = [f"SM{part.strip()}" for part in wanted.split(",")]
@@ -215,14 +215,14 @@ def _layer(name: str, kind: str, metadata: str) -> dict[str, Any]:
     return {"name": name, "type": kind, "nodes": list(dict.fromkeys(_NODE.findall(metadata)))}
 
 
-def _refused(flavour: Flavour, model: Path, parser: Any, log: Any) -> BuildError:
+def _refused(edition: Edition, model: Path, parser: Any, log: Any) -> BuildError:
     if not parser.num_errors:
-        return BuildError(f"{flavour.name} cannot read the graph: {log.last_error()}")
+        return BuildError(f"{edition.name} cannot read the graph: {log.last_error()}")
     error = parser.get_error(0)
     name, operator = error.node_name(), error.node_operator()
     return BuildError(
-        f"{flavour.name} cannot build node {name or error.node()} ({operator}): {error.desc()}",
-        where=_origin(model, f"'{name}'") or f"target {flavour.target}",
+        f"{edition.name} cannot build node {name or error.node()} ({operator}): {error.desc()}",
+        where=_origin(model, f"'{name}'") or f"target {edition.target}",
         hint="target ort-cpu runs every graph; `flatfold explain` tells which rewrite made a node",
     )
 

@@ -24,7 +24,7 @@ from flatfold.backends.options import parse_options
 from flatfold.backends.store import bundle
 from flatfold.backends.store.files import read_verified
 from flatfold.backends.store.model_file import detached, write_model
-from flatfold.backends.tensorrt.options import FACTS_FILE, FLAVOURS, PLAN_FILE, Flavour, TrtOptions
+from flatfold.backends.tensorrt.options import EDITIONS, FACTS_FILE, PLAN_FILE, Edition, TrtOptions
 from flatfold.backends.tensors import Array, specs_of
 from flatfold.errors import InputError, TargetUnavailable
 from flatfold.system.host import GPU_HINT, NO_GPU, nvidia_gpu, versions
@@ -42,30 +42,30 @@ MAKER = "flatfold.backends.tensorrt.build:make"
 
 
 class TensorRT(Backend):
-    """The backend of one flavour."""
+    """The backend of one edition."""
 
     exact_options = MappingProxyType({"tf32": False})
     save_built_engine = True
 
-    def __init__(self, flavour: Flavour) -> None:
-        self.flavour = flavour
-        self.name = flavour.target
-        self.options = flavour.options
-        self.packages = flavour.packages
-        self.needs = (*flavour.packages, "pycuda")
+    def __init__(self, edition: Edition) -> None:
+        self.edition = edition
+        self.name = edition.target
+        self.options = edition.options
+        self.packages = edition.packages
+        self.needs = (*edition.packages, "pycuda")
 
     def device(self) -> str:
         return nvidia_gpu()
 
     def availability(self) -> Availability:
-        flavour = self.flavour
-        if not flavour.installed:
-            return Availability(False, f"{flavour.name} is not installed", flavour.install)
+        edition = self.edition
+        if not edition.installed:
+            return Availability(False, f"{edition.name} is not installed", edition.install)
         running = _obstacle()
         if running is None:
-            return Availability(True, f"{flavour.name} is installed, {nvidia_gpu()} is there")
+            return Availability(True, f"{edition.name} is installed, {nvidia_gpu()} is there")
         reason, hint = running
-        if flavour.ahead:
+        if edition.ahead:
             return Availability(True, f"builds here, but does not run: {reason}", hint, runs=False)
         return Availability(False, reason, hint)
 
@@ -73,7 +73,7 @@ class TensorRT(Backend):
         self, model: ir.Model, options: Mapping[str, object], progress: Progress = silent
     ) -> TensorRTEngine:
         """See `Backend.build`; the options are the fields of `ClassicOptions` or `RtxOptions`."""
-        settings = parse_options(self.flavour.options, options, self.name)
+        settings = parse_options(self.edition.options, options, self.name)
         self.require()
         kept = detached(model)
         job = {**asdict(settings), "target": self.name}
@@ -88,12 +88,12 @@ class TensorRT(Backend):
             plan = (made / PLAN_FILE).read_bytes()
             facts = json.loads((made / FACTS_FILE).read_text(encoding="utf-8"))
         facts["device"] = nvidia_gpu()
-        return TensorRTEngine(self.flavour, plan, settings, facts, lambda: kept)
+        return TensorRTEngine(self.edition, plan, settings, facts, lambda: kept)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> TensorRTEngine:
         """See `Backend.load`. Raises InputError for an engine of another version or device."""
         saved = manifest["engine"]
-        settings = parse_options(self.flavour.options, saved.get("options", {}), self.name)
+        settings = parse_options(self.edition.options, saved.get("options", {}), self.name)
         facts = saved.get("facts", {})
         reason = self._foreign(manifest, facts, settings)
         if reason:
@@ -104,20 +104,20 @@ class TensorRT(Backend):
             )
         plan = read_verified(folder, PLAN_FILE, manifest)
         return TensorRTEngine(
-            self.flavour, plan, settings, facts, lambda: bundle.load_model(folder, manifest)
+            self.edition, plan, settings, facts, lambda: bundle.load_model(folder, manifest)
         )
 
     def _foreign(
         self, manifest: Mapping[str, Any], facts: Mapping[str, Any], options: TrtOptions
     ) -> str:
         """Why an engine cannot be used here; "" if nothing speaks against it."""
-        for package, here in versions(self.flavour.packages).items():
+        for package, here in versions(self.edition.packages).items():
             found = str(manifest["versions"].get(package))
             if package != "python" and found != here and not _may_be_newer(options, here):
                 there = f"it is {here}" if here else "it is not installed"
                 return f"it was built with {package} {clean(found)}, here {there}"
         gpu, device = nvidia_gpu(), str(facts.get("device") or "")
-        portable = self.flavour.ahead or getattr(options, "hardware_compatible", False)
+        portable = self.edition.ahead or getattr(options, "hardware_compatible", False)
         if gpu and device != gpu and not portable:
             return f"it was built on {clean(device) or 'another GPU'}, this is {gpu}"
         return ""
@@ -128,7 +128,7 @@ class TensorRTEngine(Engine):
 
     def __init__(
         self,
-        flavour: Flavour,
+        edition: Edition,
         plan: bytes,
         options: TrtOptions,
         facts: Mapping[str, Any],
@@ -136,15 +136,15 @@ class TensorRTEngine(Engine):
     ) -> None:
         graph = model().graph
         super().__init__(
-            target=flavour.target,
+            target=edition.target,
             precision=options.runs_in(precision_of(model())),
             inputs=specs_of(value for value in graph.inputs if not value.is_initializer()),
             outputs=specs_of(graph.outputs),
             model=model,
         )
-        self.packages = flavour.packages
+        self.packages = edition.packages
         self.options, self.facts = options, dict(facts)
-        self._flavour, self._plan = flavour, plan
+        self._edition, self._plan = edition, plan
         self._runner: Runner | None = None
         self._lock = threading.Lock()
 
@@ -206,18 +206,18 @@ class TensorRTEngine(Engine):
                 )
             from flatfold.backends.tensorrt.run import Runner
 
-            self._runner = Runner(self._flavour, self._plan, self.options, self.outputs)
+            self._runner = Runner(self._edition, self._plan, self.options, self.outputs)
         return self._runner
 
 
 def trt() -> TensorRT:
     """The backend of target "trt"."""
-    return TensorRT(FLAVOURS["trt"])
+    return TensorRT(EDITIONS["trt"])
 
 
 def trt_rtx() -> TensorRT:
     """The backend of target "trt-rtx"."""
-    return TensorRT(FLAVOURS["trt-rtx"])
+    return TensorRT(EDITIONS["trt-rtx"])
 
 
 def _layer_time(built: Mapping[str, Any], name: str, seconds: float) -> LayerTime:

@@ -66,7 +66,7 @@ class RtxOptions(TrtOptions):
 
 
 @dataclass(frozen=True)
-class Flavour:
+class Edition:
     """One of the two.
 
     `module` is imported and `packages` are the distributions that it comes in, the first of which
@@ -86,8 +86,8 @@ class Flavour:
         return importlib.util.find_spec(self.module) is not None
 
 
-FLAVOURS: Mapping[str, Flavour] = {
-    "trt": Flavour(
+EDITIONS: Mapping[str, Edition] = {
+    "trt": Edition(
         "trt",
         "TensorRT",
         "tensorrt",
@@ -96,7 +96,7 @@ FLAVOURS: Mapping[str, Flavour] = {
         ClassicOptions,
         ahead=False,
     ),
-    "trt-rtx": Flavour(
+    "trt-rtx": Edition(
         "trt-rtx",
         "TensorRT for RTX",
         "tensorrt_rtx",

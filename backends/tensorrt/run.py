@@ -9,7 +9,7 @@ from typing import Any
 
 from flatfold.backends.attribution import WARMUP, timed
 from flatfold.backends.tensorrt.cuda import Buffer, Device, Recording
-from flatfold.backends.tensorrt.options import Flavour, TrtOptions
+from flatfold.backends.tensorrt.options import Edition, TrtOptions
 from flatfold.backends.tensors import Array, TensorSpec
 from flatfold.errors import TargetError
 
@@ -20,10 +20,10 @@ class Runner:
     """One execution context on one device; use it from one thread at a time."""
 
     def __init__(
-        self, flavour: Flavour, plan: bytes, options: TrtOptions, outputs: Sequence[TensorSpec]
+        self, edition: Edition, plan: bytes, options: TrtOptions, outputs: Sequence[TensorSpec]
     ) -> None:
-        trt = importlib.import_module(flavour.module)
-        self._trt, self._name, self._outputs = trt, flavour.name, outputs
+        trt = importlib.import_module(edition.module)
+        self._trt, self._name, self._outputs = trt, edition.name, outputs
         self._record = options.cuda_graph
         self.device = Device(options.device)
         with self.device.current():

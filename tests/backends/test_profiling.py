@@ -11,7 +11,7 @@ import pytest
 from flatfold.backends.attribution import RunProfile
 from flatfold.backends.base import Engine
 from flatfold.backends.tensorrt.engine import trt_rtx
-from flatfold.backends.tensorrt.options import FLAVOURS
+from flatfold.backends.tensorrt.options import EDITIONS
 from flatfold.backends.tensors import TensorSpec
 from flatfold.errors import InputError, TargetError
 from tests.backends.small_nets import Array
@@ -117,7 +117,7 @@ def test_without_a_profiler_there_is_none() -> None:
     assert plain.profile(image()) is None
 
 
-@pytest.mark.skipif(not FLAVOURS["trt-rtx"].installed, reason="TensorRT for RTX is not installed")
+@pytest.mark.skipif(not EDITIONS["trt-rtx"].installed, reason="TensorRT for RTX is not installed")
 def test_tensorrt_says_when_it_builds_which_nodes_a_layer_has() -> None:
     with trt_rtx().build(block(), {"compute_capabilities": "89"}) as built:
         nodes = [name for layer in built.facts["layers"] for name in layer["nodes"]]

@@ -12,13 +12,13 @@ import pytest
 from flatfold.backends.base import Engine
 from flatfold.backends.store import bundle
 from flatfold.backends.tensorrt.engine import trt, trt_rtx
-from flatfold.backends.tensorrt.options import FLAVOURS, profiles
+from flatfold.backends.tensorrt.options import EDITIONS, profiles
 from flatfold.errors import BuildError, InputError, TargetUnavailable, UnknownName
 from flatfold.system.host import nvidia_gpu
 from tests.backends.small_nets import image, make_model
 
 pytestmark = pytest.mark.skipif(
-    not FLAVOURS["trt-rtx"].installed, reason="TensorRT for RTX is not installed"
+    not EDITIONS["trt-rtx"].installed, reason="TensorRT for RTX is not installed"
 )
 GPU = nvidia_gpu()
 OF_ONE = {"compute_capabilities": "89"}
@@ -178,7 +178,7 @@ def test_shapes_are_read():
     }
 
 
-@pytest.mark.skipif(FLAVOURS["trt"].installed, reason="TensorRT is installed")
+@pytest.mark.skipif(EDITIONS["trt"].installed, reason="TensorRT is installed")
 def test_without_tensorrt_it_says_what_to_install():
     state = trt().availability()
     assert not state.available and state.hint == "pip install 'flatfold[trt]'"

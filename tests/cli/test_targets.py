@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from flatfold.__main__ import run
-from flatfold.backends.tensorrt.options import FLAVOURS
+from flatfold.backends.tensorrt.options import EDITIONS
 from flatfold.system.host import nvidia_gpu
 from tests.cli.running import write_onnx
 
 pytestmark = pytest.mark.skipif(
-    not FLAVOURS["trt-rtx"].installed, reason="TensorRT for RTX is not installed"
+    not EDITIONS["trt-rtx"].installed, reason="TensorRT for RTX is not installed"
 )
 
 
@@ -45,7 +45,7 @@ def test_the_layers_of_the_engine_are_told(net, capsys):
     assert "engine    " in capsys.readouterr().out
 
 
-@pytest.mark.skipif(FLAVOURS["trt"].installed, reason="TensorRT is installed")
+@pytest.mark.skipif(EDITIONS["trt"].installed, reason="TensorRT is installed")
 def test_without_tensorrt_nothing_is_begun(net, capsys, tmp_path):
     assert run(["compile", net, "-t", "trt"]) == 6
     said = capsys.readouterr().err

@@ -38,24 +38,24 @@ class Availability:
 
 
 class Backend(ABC):
-    """Builds engines for one target, called `name`.
-
-    `options`: the frozen dataclass of its options, which all have a default. `packages`: the
-    distributions that an engine is built with, in another version of which it may be another one.
-    `needs`: those to be installed besides what flatfold installs. `threads`: the option that says
-    how many threads an engine has, "" where there is none. `timing_options`: options for an engine that is
-    timed in one process with others. `exact_options`: those under which nothing is rounded to less than
-    the graph's own precision. `save_built_engine`: an engine that is needed again is better saved.
-    """
+    """Builds engines for one target."""
 
     name: str
+    """The name of the target."""
     options: type[Any]
+    """A frozen dataclass with the options of the target, each with a default."""
     packages: tuple[str, ...] = ()
+    """Distributions whose versions an engine depends on."""
     needs: tuple[str, ...] = ()
+    """Distributions to install in addition to those that flatfold installs."""
     threads: str = ""
+    """The name of the option for the number of threads; "" if there is none."""
     timing_options: Mapping[str, object] = MappingProxyType({})
+    """Options for an engine that is timed in one process together with others."""
     exact_options: Mapping[str, object] = MappingProxyType({})
+    """Options with which nothing is computed in a lower precision than that of the graph."""
     save_built_engine: bool = False
+    """Whether building takes so long that an engine needed again should be saved."""
 
     def device(self) -> str:
         """What an engine is built for besides the target, such as the processor; "" for any."""

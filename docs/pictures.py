@@ -89,13 +89,13 @@ def picture(graph: ir.Graph, when: str) -> str:
 
 
 def pictures(family: str) -> dict[str, str]:
-    """The file names of the pictures of `family`, and what is in them."""
+    """The SVG text of both pictures of `family`, by file name."""
     block, shape = BLOCKS[family]()
     initialise(block, seed=0)
-    done = flatfold.optimize(block.eval(), input_shape=shape, verify="off")
+    result = flatfold.optimize(block.eval(), input_shape=shape, verify="off")
     return {
-        f"{family}_before.svg": picture(done.training.graph, "before"),
-        f"{family}_after.svg": picture(done.graph.graph, "after"),
+        f"{family}_before.svg": picture(result.training.graph, "before"),
+        f"{family}_after.svg": picture(result.graph.graph, "after"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Reading the documentation: its code blocks, headings and words."""
+"""Reads the pages: their code blocks, headings and prose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FILE = re.compile(r"# ([\w/]+\.py)\n")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the heading that it stands under, and its text."""
+    """A fenced block: its language, the heading above it, and its text."""
 
     language: str
     heading: str
@@ -29,9 +29,9 @@ class Block:
 
     @property
     def file(self) -> str:
-        """The path of the file that the block is, where its first line names one."""
-        named = _FILE.match(self.text) if self.language == "python" else None
-        return named[1] if named else ""
+        """The path in the first line of the block, such as `# models/twin.py`; else empty."""
+        match = _FILE.match(self.text) if self.language == "python" else None
+        return match[1] if match else ""
 
 
 def read(page: str) -> str:
@@ -39,18 +39,18 @@ def read(page: str) -> str:
 
 
 def prose(page: str) -> str:
-    """The page with its fenced blocks blanked out, every character at its place."""
-    return _FENCE.sub(lambda found: " " * len(found[0]), read(page))
+    """The page with its fenced blocks blanked out, so that positions stay the same."""
+    return _FENCE.sub(lambda match: " " * len(match[0]), read(page))
 
 
 def headings(page: str) -> list[tuple[int, str]]:
     """(position, text) of every heading."""
-    return [(found.start(), found[1]) for found in _HEADING.finditer(prose(page))]
+    return [(match.start(), match[1]) for match in _HEADING.finditer(prose(page))]
 
 
 def blocks(page: str) -> list[Block]:
     titles = headings(page)
     return [
-        Block(found[1], [text for at, text in titles if at < found.start()][-1], found[2])
-        for found in _FENCE.finditer(read(page))
+        Block(match[1], [text for at, text in titles if at < match.start()][-1], match[2])
+        for match in _FENCE.finditer(read(page))
     ]

@@ -17,5 +17,5 @@ LARGE = re.compile(r"\d{1,3}(?:,\d{3})+")  # nothing but parameters has so many 
 def test_parameters_are_those_of_the_table(page: str) -> None:
     rows = [(name, rest) for name, rest in ROW.findall(read(page)) if name in ROWS]
     for name, rest in rows:
-        found = [int(number.replace(",", "")) for number in LARGE.findall(rest)]
-        assert tuple(found) in ((), parameters(ROWS[name])), name
+        numbers = [int(number.replace(",", "")) for number in LARGE.findall(rest)]
+        assert tuple(numbers) in ((), parameters(ROWS[name])), name

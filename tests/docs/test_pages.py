@@ -1,4 +1,4 @@
-"""What the documentation names is there: links, files, commands, codes."""
+"""Links, files, commands and codes on the pages exist."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_reasons_for_declining_are_those_in_the_source() -> None:
     assert sorted(listed) == sorted(set(listed)), "a code is listed twice"
     assert set(listed) == decline_codes()
     rows = {code: [cell.strip() for cell in rest.split("|")] for code, rest in reasons()}
-    told = {code: cells for code, cells in rows.items() if len(cells) == 2}
+    hinted = {code: cells for code, cells in rows.items() if len(cells) == 2}
     assert all(meaning for meaning, *_ in rows.values())
-    assert {code: hint for code, (_, hint) in told.items()} == HINTS
-    assert set(rows) - set(told) == set(_ENDS)
+    assert {code: hint for code, (_, hint) in hinted.items()} == HINTS
+    assert set(rows) - set(hinted) == set(_ENDS)
 
 
 def test_error_codes_are_those_of_the_classes() -> None:
@@ -127,15 +127,15 @@ def error_classes() -> list[type[errors.FlatfoldError]]:
 
 def decline_codes() -> set[str]:
     """The first argument of every Decline(...) in the source, which must be a literal."""
-    found = set()
+    codes = set()
     for folder in ("passes", "flatfold/proof"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "Decline":
                     code = node.args[0]
                     assert isinstance(code, ast.Constant), f"{path}:{node.lineno}"
-                    found.add(code.value)
-    return found
+                    codes.add(code.value)
+    return codes
 
 
 def table(heading: str) -> list[tuple[str, str]]:

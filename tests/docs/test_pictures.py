@@ -1,4 +1,4 @@
-"""The pictures of the families are those of their graphs, and can be read."""
+"""The pictures of the families are those of their graphs, and are readable."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_family_with_a_page_is_listed_and_has_its_pictures() -> None:
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.stem)
 def test_a_picture_can_be_read(path) -> None:
-    """Nothing lies on another box or outside the picture, and text fits where it stands."""
+    """No box or text overlaps another or leaves the picture, and edges end at boxes or text."""
     root = ElementTree.parse(path).getroot()
     assert root.get("role") == "img"
     assert root.findtext(f"{SVG}title")

@@ -1,4 +1,4 @@
-"""Whatever a caller calls a model -> the one thing the pipeline works on."""
+"""`resolve`: from a module, file, name or proto to a `Source`, the model that the pipeline takes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from flatfold.frontend.pytorch.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import nn
-
-__all__ = ["Source", "resolve"]
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _FORMS = "expected an nn.Module, an .onnx file, 'timm:NAME', 'package.module:factory' or a proto"
@@ -61,7 +59,7 @@ def resolve(
     folder is importable). `name` replaces the name derived from it. A file may have `max_weights`
     GiB of weights, and keep them behind symbolic links to files below `links_inside`. The other
     options apply to modules only and are those of `export_module` and `load_weights`. A module
-    given by the caller is copied before weights are loaded. Raises `InputError` and its kin.
+    given by the caller is copied before weights are loaded. Raises `InputError` or `ExportError`.
     """
     module, default_name = _module_of(model)
     if module is None:
@@ -86,7 +84,7 @@ def resolve(
 
 
 def _module_of(model: Any) -> tuple[nn.Module | None, str]:
-    torch = sys.modules.get("torch")  # whoever has a module has imported torch
+    torch = sys.modules.get("torch")  # a caller that has a module has imported torch
     if torch is not None and isinstance(model, torch.nn.Module):
         return model, type(model).__name__
     if isinstance(model, str) and model.startswith("timm:"):
@@ -116,12 +114,12 @@ def _graph_of(model: Any, allowed: Allowed) -> tuple[ir.Model, str]:
 
 
 def _refuse_options(options: Mapping[str, Any]) -> None:
-    given = [option for option, value in options.items() if value is not None]
-    if given:
-        raise InputError(
-            f"{given[0]} applies to PyTorch modules; an ONNX model has its own",
-            hint=f"leave {given[0]} out, or pass the module",
-        )
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"{option} applies to PyTorch modules; an ONNX model has its own",
+                hint=f"leave {option} out, or pass the module",
+            )
 
 
 def _seeded(factory: Callable[[], Any], where: str) -> nn.Module:
@@ -149,7 +147,7 @@ def _timm_model(name: str) -> Any:
         raise InputError(f"timm is not installed: {error}", hint="pip install timm") from error
     known = timm.list_models()
     if name.partition(".")[0] not in known:
-        raise InputError(f"timm has no model {name!r}", hint=_near(name, known))
+        raise InputError(f"timm has no model {name!r}", hint=_suggestion(name, known))
     return timm.create_model(name, pretrained=False)
 
 
@@ -161,7 +159,7 @@ def _attribute(reference: str) -> Any:
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         parent = (error.name or module_name).rpartition(".")[0]
-        hint = _near(error.name or module_name, _modules_below(parent))
+        hint = _suggestion(error.name or module_name, _modules_below(parent))
         raise InputError(f"cannot import: {error}", where=reference, hint=hint) from error
     except Exception as error:
         text = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -170,7 +168,7 @@ def _attribute(reference: str) -> Any:
         raise InputError(
             f"module {module_name} has no {attribute!r}",
             where=reference,
-            hint=_near(attribute, dir(module)),
+            hint=_suggestion(attribute, dir(module)),
         )
     return getattr(module, attribute)
 
@@ -195,13 +193,13 @@ def _modules_below(package: str) -> list[str]:
     return [f"{package}.{module.name}" for module in pkgutil.iter_modules(path)]
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else "check the spelling"
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(similar)}?" if similar else "check the spelling"
 
 
 def _preferred_shape(module: nn.Module) -> Sequence[int] | None:
-    """The input size that a timm model carries with it."""
+    """The input size in the configuration of a timm model."""
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     size = config.get("input_size") if isinstance(config, Mapping) else None
     return tuple(size) if size else None

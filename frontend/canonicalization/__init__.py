@@ -1,0 +1,14 @@
+"""One canonical form for the graphs of every exporter.
+
+canonicalize.py      canonicalize: the form, and the rounds that lead to it
+control_flow.py      If with a constant condition
+gather.py            GatherND, SplitToSequence, stacked tensors
+scatter.py           ScatterND and ScatterElements
+identities.py        operators that change nothing
+shape_constants.py   shape arithmetic replaced by its results
+shape_rules.py       partial evaluation of the operators of shape arithmetic
+symbolic_dims.py     what is known of sizes, shapes and indices before a run
+guards.py            what is hidden from constant folding and shape inference
+interface.py         inputs and outputs, which keep their names, types and shapes
+edit.py              small edits of a graph
+"""

@@ -1,4 +1,4 @@
-"""Weights kept beside a model file, read so that a hostile file can name nothing else.
+"""External data: weights in files of their own, read so that a hostile model can reach no others.
 
 A location is a relative path of plain folders and one regular file inside the model's folder:
 no ``..``, no link of either kind (a hard link could be to any file of the disk), no device.
@@ -28,81 +28,25 @@ if TYPE_CHECKING:
     import onnx
 
 
-_BLOCK = 1 << 22
-
-Buffer = npt.NDArray[np.uint8]
-
-
-class LazyFile:
-    """An open regular file; closed when nothing refers to it any more."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        self.size = os.fstat(handle).st_size
-        weakref.finalize(self, os.close, handle)
-
-    def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset` on. Raises `InputError` where the file ends before."""
-        done = 0
-        while done < len(buffer):
-            some = os.preadv(self.handle, [buffer[done : done + _BLOCK]], offset + done)
-            if not some:
-                raise InputError("a file of weights shrank while it was read")
-            done += some
-
-
-def lazy_tensor(tensor: onnx.TensorProto, file: LazyFile, offset: int) -> ir.LazyTensor:
-    """The weight at `offset` of `file`, read each time it is asked for and kept by nobody.
-
-    Its digest is taken here; raises `InputError` when the bytes are others later, so a file that
-    is overwritten meanwhile cannot make two parts of the work see two models.
-    """
-    size, shape = tensor_nbytes(tensor), ir.Shape(tensor.dims)
-    dtype, name = ir.DataType(tensor.data_type), tensor.name
-    expected = _digest_of(file, offset, size)
-    alive: weakref.ref[Buffer] | None = None
-
-    def read() -> ir.TensorProtocol:
-        nonlocal alive
-        data = alive() if alive is not None else None
-        if data is None:
-            data = np.empty(size, np.uint8)
-            file.read(offset, data.data)
-            if hashlib.blake2b(data.data).digest() != expected:
-                raise InputError(
-                    f"the bytes of weight {name!r} changed while the model was in use",
-                    hint="leave the files of a model alone while it is worked on",
-                )
-            data.flags.writeable = False
-            alive = weakref.ref(data)
-        return array_of(data, dtype, shape, name)
-
-    return ir.LazyTensor(read, dtype, shape, name=name)
-
-
-def _digest_of(file: LazyFile, offset: int, size: int) -> bytes:
-    digest, block = hashlib.blake2b(), np.empty(min(size, _BLOCK), np.uint8)
-    for start in range(0, size, _BLOCK):
-        part = block.data[: min(_BLOCK, size - start)]
-        file.read(offset + start, part)
-        digest.update(part)
-    return digest.digest()
-
-
 MAX_WEIGHTS = 16.0
 """GiB that the weights of one model may have unless the caller allows more."""
 
-LEFT_ON_DISK = 2**16  # bytes; larger weights are read when they are asked for
+LEFT_ON_DISK = 2**16  # bytes; larger weights are read when they are needed
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block us
+_BLOCK = 1 << 22  # bytes read at once
 _GIB = 2**30
+_LEAVE_FILES = "leave the files of a model unchanged while it is in use"
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a model file may do: have `max_weights` GiB of weights, one tensor a quarter of that,
-    and keep them behind symbolic links to files below `links_inside`, or only in `files`."""
+    """Limits on external data.
+
+    All weights together have at most `max_weights` GiB, one tensor a quarter of that. Symbolic
+    links are followed to files below `links_inside` only. With `files`, no other file is read.
+    """
 
     max_weights: float = MAX_WEIGHTS
     links_inside: Path | None = None
@@ -112,26 +56,27 @@ class Allowed:
 def load_external_data(
     proto: onnx.ModelProto, folder: Path, allowed: Allowed
 ) -> dict[str, ir.TensorProtocol]:
-    """Bring the tensors that `proto` keeps outside of itself into it. Raises `InputError`.
+    """Read the external tensors of `proto` into it. Raises `InputError`.
 
-    Large initializers of the main graph are left without data and returned by name instead.
+    Large initializers of the main graph stay on disk: `proto` has no data for them, and they are
+    returned by name, to be read when they are needed.
     """
     import onnx
 
     _check_sizes(proto, allowed)
     opened: dict[str, LazyFile] = {}
-    apart: dict[str, ir.TensorProtocol] = {}
+    lazy: dict[str, ir.TensorProtocol] = {}
     for tensor in proto.graph.initializer:
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
         if external and tensor_nbytes(tensor) > LEFT_ON_DISK:
-            apart[tensor.name] = _taken(tensor, folder, allowed, opened)
+            lazy[tensor.name] = _take_weight(tensor, folder, allowed, opened)
     for tensor in external_tensors(proto):
-        tensor.raw_data = _taken(tensor, folder, allowed, opened).tobytes()
-    return apart
+        tensor.raw_data = _take_weight(tensor, folder, allowed, opened).tobytes()
+    return lazy
 
 
 def external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """The tensors of `proto`, at any depth, whose data is elsewhere."""
+    """The tensors of `proto`, at any depth, whose data is in other files."""
     import onnx
 
     for tensor in _tensors(proto):
@@ -140,7 +85,7 @@ def external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_sizes(proto: onnx.ModelProto, allowed: Allowed) -> None:
-    """What the shapes call for, before anything is read."""
+    """Compare the sizes that shapes and types call for with what is allowed; nothing is read."""
     import onnx
 
     total = 0
@@ -153,17 +98,18 @@ def _check_sizes(proto: onnx.ModelProto, allowed: Allowed) -> None:
         _require_allowed("the weights call for at least", total, most, total)
 
 
-def _require_allowed(what: str, found: int, most: float, needed: int) -> None:
-    if found > most:
+def _require_allowed(what: str, size: int, most: float, needed: int) -> None:
+    """Raise where `size` is above `most`; allowing `needed` bytes in all would be enough."""
+    if size > most:
         raise InputError(
-            f"{what} {found / _GIB:.3g} GiB, and {most / _GIB:.3g} GiB are allowed",
+            f"{what} {size / _GIB:.3g} GiB, and {most / _GIB:.3g} GiB are allowed",
             hint=f"allow more with max_weights={math.ceil(needed / _GIB)} (in GiB; one tensor may "
             "have a quarter of it), or --max-weights",
         )
 
 
 def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
-    """All TensorProtos below a protobuf message; names of fields are not relied upon."""
+    """All TensorProtos inside a protobuf message, in whatever field they are."""
     import onnx
 
     for field, value in message.ListFields():
@@ -176,10 +122,10 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(item)
 
 
-def _taken(
+def _take_weight(
     tensor: onnx.TensorProto, folder: Path, allowed: Allowed, opened: dict[str, LazyFile]
 ) -> ir.TensorProtocol:
-    """The data of `tensor`, which no longer says that it is elsewhere."""
+    """The data of `tensor`, lazily, after removing the reference to its file from `tensor`."""
     import onnx
 
     entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -207,7 +153,7 @@ def _number(tensor: onnx.TensorProto, entries: dict[str, str], key: str, default
 
 
 def _open_inside(tensor: onnx.TensorProto, folder: Path, location: str, allowed: Allowed) -> int:
-    """A descriptor of the regular file `location` below `folder`; no step follows a link."""
+    """Open the regular file `location` below `folder`, folder by folder, following no link."""
     parts = PurePosixPath(location).parts
     absolute = location.startswith("/") or PureWindowsPath(location).is_absolute()
     if not parts or absolute or ".." in parts or "\0" in location:
@@ -215,19 +161,19 @@ def _open_inside(tensor: onnx.TensorProto, folder: Path, location: str, allowed:
     if allowed.files is not None and location not in allowed.files:
         raise refusal(tensor, f"reads a foreign file, {location!r}")
     if allowed.links_inside is not None:
-        folder, parts = _behind_links(tensor, folder, location, allowed.links_inside)
+        folder, parts = _resolve_links(tensor, folder, location, allowed.links_inside)
     try:
-        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        current = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise InputError(f"cannot open the folder: {error.strerror}", where=str(folder)) from error
     try:
         for part in parts[:-1]:
-            inner = _step(tensor, location, part, at, _FOLDER)
-            os.close(at)
-            at = inner
-        handle = _step(tensor, location, parts[-1], at, _FILE)
+            inner = _open_part(tensor, location, part, current, _FOLDER)
+            os.close(current)
+            current = inner
+        handle = _open_part(tensor, location, parts[-1], current, _FILE)
     finally:
-        os.close(at)
+        os.close(current)
     try:
         _require_plain(tensor, location, os.fstat(handle))
     except InputError:
@@ -242,12 +188,12 @@ def _require_plain(tensor: onnx.TensorProto, location: str, status: os.stat_resu
         raise refusal(tensor, f"names {location!r}, which is {kind}")
 
 
-def _behind_links(
+def _resolve_links(
     tensor: onnx.TensorProto, folder: Path, location: str, root: Path
 ) -> tuple[Path, tuple[str, ...]]:
-    """Where `location` ends when links are followed, as a folder and the steps below it.
+    """Where `location` leads when links are followed: a permitted folder and the path below it.
 
-    The steps are walked without following links again, so a link swapped meanwhile is refused.
+    That path is then opened without following links, so a link swapped in between is refused.
     """
     target, home = Path(os.path.realpath(folder / location)), Path(os.path.realpath(folder))
     for top in (home, Path(os.path.realpath(root))):
@@ -256,13 +202,74 @@ def _behind_links(
     raise refusal(tensor, f"names {location!r}, which leads out of {str(root)!r}")
 
 
-def _step(tensor: onnx.TensorProto, location: str, part: str, at: int, flags: int) -> int:
+def _open_part(tensor: onnx.TensorProto, location: str, part: str, parent: int, flags: int) -> int:
+    """Open `part` inside the open folder `parent`."""
     try:
-        status = os.stat(part, dir_fd=at, follow_symlinks=False)
+        status = os.stat(part, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             raise refusal(tensor, f"names {location!r}, which leads through a symbolic link")
         if flags == _FILE:
             _require_plain(tensor, location, status)  # before it is opened, and again afterwards
-        return os.open(part, flags, dir_fd=at)
+        return os.open(part, flags, dir_fd=parent)
     except OSError as error:
         raise refusal(tensor, f"names {location!r}: {error.strerror}") from error
+
+
+class LazyFile:
+    """An open regular file whose bytes are read on demand; closed when it is garbage-collected."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.size = os.fstat(handle).st_size
+        weakref.finalize(self, os.close, handle)
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` on. Raises `InputError` where the file ends before."""
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self.handle, [buffer[done : done + _BLOCK]], offset + done)
+            if not count:
+                raise InputError(
+                    f"expected {len(buffer)} bytes of weights at byte {offset}, found {done}: "
+                    "the file shrank while it was read",
+                    hint=_LEAVE_FILES,
+                )
+            done += count
+
+
+def lazy_tensor(tensor: onnx.TensorProto, file: LazyFile, offset: int) -> ir.LazyTensor:
+    """The weight at `offset` of `file`, read again each time its value is needed and not kept.
+
+    A digest is taken now. Reading raises `InputError` when the bytes differ from it later, so that
+    a file that is overwritten in between cannot make two steps work on two models.
+    """
+    size, shape = tensor_nbytes(tensor), ir.Shape(tensor.dims)
+    dtype, name = ir.DataType(tensor.data_type), tensor.name
+    expected = _digest_of(file, offset, size)
+    cached: weakref.ref[npt.NDArray[np.uint8]] | None = None
+
+    def read() -> ir.TensorProtocol:
+        nonlocal cached
+        data = cached() if cached is not None else None
+        if data is None:
+            data = np.empty(size, np.uint8)
+            file.read(offset, data.data)
+            if hashlib.blake2b(data.data).digest() != expected:
+                raise InputError(
+                    f"the bytes of weight {name!r} changed while the model was in use",
+                    hint=_LEAVE_FILES,
+                )
+            data.flags.writeable = False
+            cached = weakref.ref(data)
+        return array_of(data, dtype, shape, name)
+
+    return ir.LazyTensor(read, dtype, shape, name=name)
+
+
+def _digest_of(file: LazyFile, offset: int, size: int) -> bytes:
+    digest, block = hashlib.blake2b(), np.empty(min(size, _BLOCK), np.uint8)
+    for start in range(0, size, _BLOCK):
+        part = block.data[: min(_BLOCK, size - start)]
+        file.read(offset + start, part)
+        digest.update(part)
+    return digest.digest()

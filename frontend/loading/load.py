@@ -1,4 +1,4 @@
-"""ONNX files and protos -> ONNX IR. Nothing else in the package opens a model file."""
+"""Checked models from ONNX files and protos. No other module of the package opens a model file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     import onnx
 
 
-_SMALL = 1024  # bytes; larger weights are kept from the checker, which would copy them
+_SMALL = 1024  # bytes; larger weights are not passed to the checker, which would copy them
 _PROTOBUF_LIMIT = 2**31 - 1
-_USUALLY = Allowed()
-_SPLIT_HINT = "keep the weights beside it: onnx.save_model(..., save_as_external_data=True)"
+_DEFAULT = Allowed()
+_SPLIT_HINT = (
+    "store the weights in a file of their own: onnx.save_model(..., save_as_external_data=True)"
+)
 _EXPORT_HINT = "export it again, for example with torch.onnx.export"
 
 
-def read_model(path: str | os.PathLike[str], allowed: Allowed = _USUALLY) -> ir.Model:
+def read_model(path: str | os.PathLike[str], allowed: Allowed = _DEFAULT) -> ir.Model:
     """The model in the file at `path`, checked.
 
     External data must lie in plain files inside the model's folder, see
-    `flatfold.frontend.loading.external_data`; large weights stay there until they are asked for.
-    Raises `InputError` for whatever is wrong with the file.
+    `flatfold.frontend.loading.external_data`; large weights stay there until they are needed.
+    Raises `InputError` if anything is wrong with the file.
     """
     path = Path(path)
     try:
@@ -45,9 +47,9 @@ def read_model(path: str | os.PathLike[str], allowed: Allowed = _USUALLY) -> ir.
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
-    """The model in `proto`, checked. Works on a copy: `proto` is neither changed nor kept.
+    """The model in `proto`, checked; `proto` is copied, neither changed nor kept.
 
-    Raises `InputError` when the proto is not a valid model or keeps weights outside of itself.
+    Raises `InputError` when the proto is not a valid model or keeps weights in other files.
     """
     import onnx
 
@@ -59,9 +61,9 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
 
 
 def require_whole(content: bytes) -> None:
-    """Raise `InputError` unless `content` is a model that keeps all its weights in itself.
+    """Raise `InputError` unless `content` is a model without external data.
 
-    Nothing else is checked: an engine's own file may have operators that only the engine knows.
+    Nothing else is checked: a file written by an engine may have operators only that one knows.
     """
     with _readable():
         _refuse_external(_parse(content))
@@ -69,7 +71,7 @@ def require_whole(content: bytes) -> None:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turns what reading the fields of a parsed model may raise into InputError."""
+    """Turn the errors that reading the fields of a parsed model may raise into `InputError`."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -82,7 +84,7 @@ def _refuse_external(proto: onnx.ModelProto) -> None:
     external = next(external_tensors(proto), None)
     if external is not None:
         raise InputError(
-            f"weight {external.name!r} is kept in a file, and a proto does not say where",
+            f"expected a model with all its weights, found weight {external.name!r} kept in a file",
             hint="pass the path of the .onnx file",
         )
 
@@ -119,20 +121,20 @@ def _parse(data: bytes) -> onnx.ModelProto:
             hint=_EXPORT_HINT,
         ) from error
     if not proto.HasField("graph"):
-        found = "no graph in the file" if data else "an empty file"
-        raise InputError(f"expected an ONNX model, found {found}", hint=_EXPORT_HINT)
+        content = "no graph in the file" if data else "an empty file"
+        raise InputError(f"expected an ONNX model, found {content}", hint=_EXPORT_HINT)
     return proto
 
 
-def _from_own_proto(proto: onnx.ModelProto, apart: Mapping[str, ir.TensorProtocol]) -> ir.Model:
-    """The model; `apart` are large initializers of the main graph that have no data in `proto`."""
+def _from_own_proto(proto: onnx.ModelProto, lazy: Mapping[str, ir.TensorProtocol]) -> ir.Model:
+    """The model in `proto`, which is changed; `lazy` has the initializers without data there."""
     _check_versions(proto)
     check_names(proto)
     _check_interface(proto.graph)
-    _check_structure(proto, apart)
+    _check_structure(proto, lazy)
     try:
         model = ir.serde.deserialize_model(proto)
-        for name, tensor in apart.items():
+        for name, tensor in lazy.items():
             model.graph.initializers[name].const_value = tensor
         own_tensors(model)
     except Exception as error:
@@ -165,33 +167,33 @@ def _check_interface(graph: onnx.GraphProto) -> None:
             if dim.dim_value < 0:
                 raise InputError(
                     f"{value.name!r} has a size of {dim.dim_value} on axis {axis}",
-                    hint="give a size that is open a name, or nothing at all",
+                    hint="leave a size that varies out of the shape, or give it a name",
                 )
 
 
-def _check_structure(proto: onnx.ModelProto, apart: Container[str]) -> None:
-    """Arange onnx.checker on the model without its large weights, whose sizes are checked here."""
+def _check_structure(proto: onnx.ModelProto, lazy: Container[str]) -> None:
+    """Run onnx.checker on a copy without large weights, whose sizes are checked here instead."""
     import onnx
 
-    skeleton = onnx.ModelProto()
+    without_weights = onnx.ModelProto()
     for field, value in proto.ListFields():
         if field.name == "graph":
-            _copy_without_weights(proto.graph, skeleton.graph, apart)
+            _copy_without_weights(proto.graph, without_weights.graph, lazy)
         elif field.is_repeated:
-            getattr(skeleton, field.name).extend(value)
+            getattr(without_weights, field.name).extend(value)
         else:
-            setattr(skeleton, field.name, value)
+            setattr(without_weights, field.name, value)
     try:
-        onnx.checker.check_model(skeleton)
+        onnx.checker.check_model(without_weights)
     except Exception as error:
         raise InputError(
             f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
         ) from error
-    drop_false_shapes(proto.graph, skeleton)
+    drop_false_shapes(proto.graph, without_weights)
 
 
 def _copy_without_weights(
-    graph: onnx.GraphProto, skeleton: onnx.GraphProto, apart: Container[str]
+    graph: onnx.GraphProto, without_weights: onnx.GraphProto, lazy: Container[str]
 ) -> None:
     import onnx
 
@@ -200,9 +202,9 @@ def _copy_without_weights(
         if field.name == "initializer":
             continue
         if field.is_repeated:
-            getattr(skeleton, field.name).extend(value)
+            getattr(without_weights, field.name).extend(value)
         else:
-            setattr(skeleton, field.name, value)
+            setattr(without_weights, field.name, value)
     for tensor in graph.initializer:
         if tensor.HasField("raw_data") and len(tensor.raw_data) != tensor_nbytes(tensor):
             raise InputError(
@@ -210,10 +212,10 @@ def _copy_without_weights(
                 f"its shape and type call for {tensor_nbytes(tensor)}"
             )
         large = tensor.HasField("raw_data") and tensor_nbytes(tensor) > _SMALL
-        if not large and tensor.name not in apart:
-            skeleton.initializer.append(tensor)
+        if not large and tensor.name not in lazy:
+            without_weights.initializer.append(tensor)
         elif tensor.name not in inputs:
-            skeleton.input.append(
+            without_weights.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
 

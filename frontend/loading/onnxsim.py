@@ -1,4 +1,4 @@
-"""onnxsim as an optional clean-up of a finished graph."""
+"""onnxsim, an optional simplifier of a finished graph."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flatfold.errors import ExportError, InputError
 
 
 def simplify(model: ir.Model) -> ir.Model:
-    """What onnxsim makes of `model`: a new model with the same inputs and outputs.
+    """`model` simplified by onnxsim, as a new model with the same inputs and outputs.
 
-    In memory only: given a path, onnxsim follows external data out of the model's folder.
-    `model` is not changed. The result is unverified. Raises `InputError` when the model is too
-    large to serialise or onnxsim is not usable, and `ExportError` when onnxsim fails.
+    In memory only: given a path, onnxsim follows external data out of the model's folder. The
+    result is unverified. Raises `InputError` when the model is too large to serialize or onnxsim
+    cannot be imported, and `ExportError` when onnxsim fails.
     """
     try:
         import onnxsim

@@ -1,4 +1,4 @@
-"""Tensors of a model: what they must measure, and having them for one's own."""
+"""Tensors of a model: their sizes in bytes, their arrays, copies of their objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def tensor_nbytes(tensor: onnx.TensorProto, unfixed: int | None = None) -> int:
     """Bytes of raw data that the tensor's shape and type call for. Raises `InputError`.
 
-    `unfixed` stands for a type whose elements have no fixed size, instead of the error.
+    `unfixed` is returned for types whose elements have no fixed size, if given.
     """
     try:
         bits: int = ir.DataType(tensor.data_type).bitwidth
@@ -33,6 +33,7 @@ def tensor_nbytes(tensor: onnx.TensorProto, unfixed: int | None = None) -> int:
 
 
 def refusal(tensor: onnx.TensorProto, finding: str) -> InputError:
+    """The error for a weight that cannot be read, `finding` says why."""
     return InputError(
         f"weight {tensor.name!r} {finding}",
         hint="keep weights as plain files in the model's folder; "
@@ -43,15 +44,16 @@ def refusal(tensor: onnx.TensorProto, finding: str) -> InputError:
 def array_of(
     data: npt.NDArray[np.uint8], dtype: ir.DataType, shape: ir.Shape, name: str
 ) -> ir.TensorProtocol:
-    """The tensor whose little-endian bytes are `data`, which it shares."""
+    """The tensor whose little-endian bytes are `data`; the memory is shared."""
     array = data.view(dtype.numpy().newbyteorder("<")).reshape(shape.numpy())
     return ir.Tensor(array, dtype=dtype, shape=shape, name=name)
 
 
 def own_tensors(model: ir.Model, *, copy: bool = False) -> None:
-    """Give `model` tensor objects of its own, so that renaming a weight is seen by nobody else.
+    """Replace the tensor objects of `model` by new ones, which no other model shares.
 
-    The bytes stay shared where the tensor allows it, unless `copy`.
+    Renaming a weight then has no effect elsewhere. The bytes stay shared where the tensor allows
+    it, unless `copy`.
     """
     for graph in model.graphs():
         for value in graph.initializers.values():

@@ -1,4 +1,7 @@
-"""Readers disagree about which of two things of one name counts, so there may be none."""
+"""Checks that onnx.checker does not make: names with two meanings, declared shapes that are false.
+
+Runtimes disagree about which of two things of one name counts, so both are refused.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,26 @@ if TYPE_CHECKING:
     import onnx
 
 
+_RENAME = "a name may have one meaning only: rename or remove the others"
+
+
 def check_names(proto: onnx.ModelProto) -> None:
-    """Raise `InputError` where a name in `proto` could mean two things."""
+    """Raise `InputError` if a name in `proto` could mean two things."""
     imported = [opset.domain or "ai.onnx" for opset in proto.opset_import]
     _require_single("opsets are imported for", imported, "the model")
     functions = [f"{f.domain}.{f.name}:{f.overload}" for f in proto.functions]
     _require_single("functions are named", functions, "the model")
     for function in proto.functions:
         where = f"function {function.name!r}"
-        made = [name for node in function.node for name in node.output if name]
-        _require_single("node outputs are named", made, where)
+        computed = [name for node in function.node for name in node.output if name]
+        _require_single("node outputs are named", computed, where)
         _require_single("inputs are named", function.input, where)
-        _require_apart(made, function.input, where)
-    bodies = [body for root in (proto.graph, *proto.functions) for body in _bodies(root)]
-    for body in bodies:
-        if body.DESCRIPTOR.name == "GraphProto":
-            _check_graph(body)
-        for node in body.node:
+        _require_disjoint(computed, function.input, where)
+    graphs = [graph for root in (proto.graph, *proto.functions) for graph in _nested_graphs(root)]
+    for graph in graphs:
+        if graph.DESCRIPTOR.name == "GraphProto":
+            _check_graph(graph)
+        for node in graph.node:
             attributes = [attribute.name for attribute in node.attribute]
             where = f"node {node.name or node.op_type!r}"
             _require_single("attributes are named", attributes, where)
@@ -38,83 +44,88 @@ def _check_graph(graph: onnx.GraphProto) -> None:
     where = f"graph {graph.name!r}"
     stored = [tensor.name for tensor in graph.initializer]
     stored += [tensor.values.name for tensor in graph.sparse_initializer]
-    made = [name for node in graph.node for name in node.output if name]
-    given = [value.name for value in graph.input]
-    for kind, names in (("initializers", stored), ("node outputs", made), ("inputs", given)):
+    computed = [name for node in graph.node for name in node.output if name]
+    inputs = [value.name for value in graph.input]
+    for kind, names in (("initializers", stored), ("node outputs", computed), ("inputs", inputs)):
         _require_single(f"{kind} are named", names, where)
-    _require_apart(made, {*stored, *given}, where)
+    _require_disjoint(computed, {*stored, *inputs}, where)
 
 
 def _require_single(what: str, names: Sequence[str], where: str) -> None:
     name, count = next(iter(Counter(names).most_common(1)), ("", 0))
     if count > 1:
-        raise InputError(f"{count} {what} {name!r}", where=where)
+        raise InputError(f"{count} {what} {name!r}", where=where, hint=_RENAME)
 
 
-def _require_apart(made: Iterable[str], given: Iterable[str], where: str) -> None:
-    both = set(made) & set(given)
-    if both:
+def _require_disjoint(computed: Iterable[str], given: Iterable[str], where: str) -> None:
+    shared = set(computed) & set(given)
+    if shared:
         raise InputError(
-            f"a node's output has the name of an input or initializer: {min(both)!r}", where=where
+            f"a node's output has the name of an input or initializer: {min(shared)!r}",
+            where=where,
+            hint=_RENAME,
         )
 
 
-def _bodies(body: Any) -> Iterator[Any]:
-    """`body`, a graph or a function, and the graphs inside its nodes."""
-    yield body
-    for node in body.node:
+def _nested_graphs(graph: Any) -> Iterator[Any]:
+    """`graph`, or a function, and the graphs inside its nodes."""
+    yield graph
+    for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _bodies(attribute.g)
+                yield from _nested_graphs(attribute.g)
             for inner in attribute.graphs:
-                yield from _bodies(inner)
+                yield from _nested_graphs(inner)
 
 
-def drop_false_shapes(graph: onnx.GraphProto, skeleton: onnx.ModelProto) -> None:
-    """Drop what `graph` declares of a value between that cannot be so; nobody would run it so.
+def drop_false_shapes(graph: onnx.GraphProto, without_weights: onnx.ModelProto) -> None:
+    """Drop the declared shapes of intermediate values of `graph` that contradict shape inference.
 
-    `skeleton` is the model without large weights, and changed here. Raises `InputError` where an
-    output cannot have the shape that is declared: that is a promise to the caller.
+    `without_weights` is a copy of the model without large weights, which is changed. Raises
+    `InputError` if an output cannot have its declared shape, which the caller relies on.
     """
     import onnx
 
     if any(a.name == "ceil_mode" and a.i for node in graph.node for a in node.attribute):
         return  # what onnx infers for a window that hangs over the edge is not what runtimes do
     declared = {value.name: value for value in (*graph.value_info, *graph.output)}
-    del skeleton.graph.value_info[:]
-    for value in skeleton.graph.output:
+    del without_weights.graph.value_info[:]
+    for value in without_weights.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
-    except Exception:  # then nothing is known to be false
+        inferred = onnx.shape_inference.infer_shapes(without_weights, data_prop=True).graph
+    except Exception:  # then no declaration is known to be false
         return
-    found = {value.name: value for value in (*inferred.value_info, *inferred.output)}
+    possible = {value.name: value for value in (*inferred.value_info, *inferred.output)}
     outputs = {value.name for value in graph.output}
-    false = {name for name in declared if _differ(declared[name], found.get(name))}
+    false = {name for name in declared if _differ(declared[name], possible.get(name))}
     for name in sorted(false & outputs):
-        shapes = [_dims(value) for value in (declared[name], found[name])]
-        raise InputError(f"output {name!r} is declared as {shapes[0]}, and can only be {shapes[1]}")
+        shapes = [_dims(value) for value in (declared[name], possible[name])]
+        raise InputError(
+            f"output {name!r} is declared as {shapes[0]}, and can only be {shapes[1]}",
+            hint="declare the shape that the graph computes, or none",
+        )
     kept = [value for value in graph.value_info if value.name not in false]
     if false:
         del graph.value_info[:]
         graph.value_info.extend(kept)
 
 
-def _differ(declared: onnx.ValueInfoProto, found: onnx.ValueInfoProto | None) -> bool:
+def _differ(declared: onnx.ValueInfoProto, inferred: onnx.ValueInfoProto | None) -> bool:
     """Whether the ranks differ, or two sizes that are both known."""
-    if found is None:
+    if inferred is None:
         return False
-    mine, other = _dims(declared), _dims(found)
-    if mine is None or other is None:
+    before, after = _dims(declared), _dims(inferred)
+    if before is None or after is None:
         return False
-    return len(mine) != len(other) or any(
+    return len(before) != len(after) or any(
         isinstance(a, int) and isinstance(b, int) and a != b
-        for a, b in zip(mine, other, strict=True)
+        for a, b in zip(before, after, strict=True)
     )
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[Any] | None:
-    """Its sizes: a number, a name, or None where there is neither; None where no rank is known."""
+    """The sizes of `value`: numbers, names, None if unknown; None if not even the rank is known."""
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         return None
     return [

@@ -1,0 +1,7 @@
+"""PyTorch modules.
+
+export.py    export_module: nn.Module to ONNX IR, unoptimized
+inputs.py    example inputs to export with
+module.py    running a module: float64 reference, other processes, profiler
+weights.py   load_weights: state dicts and checkpoint files into a module
+"""

@@ -1,7 +1,7 @@
-"""nn.Module -> ONNX IR, in the form the module was trained in.
+"""`export_module`: from an nn.Module to ONNX IR, in the form it was trained in.
 
-The dynamo exporter runs with ``optimize=False``: its optimiser would fold BatchNorms into
-convolutions before our rewrites, and the proof, have seen them.
+The dynamo exporter runs with ``optimize=False``: its optimizer would fold BatchNorms into
+convolutions before the rewrites and the proof see them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 SCOPE_KEY = "flatfold.scope"
-"""Key in a node's metadata_props: the path of the submodule that the node came from."""
+"""Key in a node's metadata_props: the path of the submodule that it was exported from."""
 
 _HINTS = {
     "data-dependent": "the network branches on values of a tensor; use torch.where or torch.cond",
@@ -46,7 +46,7 @@ def export_module(
     dynamic_batch: bool = False,
     opset: int | None = None,
 ) -> ir.Model:
-    """The inference graph of `module`, unoptimised, with a private copy of its weights.
+    """The inference graph of `module`, unoptimized, with a private copy of its weights.
 
     Give either `example_inputs` (a tensor, the positional arguments of ``forward``, or a mapping
     of its keyword arguments) or `input_shape`, (C, H, W) or (N, C, H, W). Without
@@ -56,7 +56,7 @@ def export_module(
     The graph is that of eval mode, even for a module in train mode; the module itself is left
     exactly as it was. Inputs are named after the parameters of ``forward``, the outputs
     ``output``, or ``output_0``, ``output_1``, ... when there are several. A node's
-    ``metadata_props["flatfold.scope"]`` is the path of the submodule that it came from.
+    ``metadata_props["flatfold.scope"]`` is the path of the submodule that it was exported from.
 
     Raises `InputError` for unusable inputs and `ExportError` when the module cannot be captured.
     """
@@ -67,7 +67,7 @@ def export_module(
         except Exception as error:
             raise _as_export_error(module, error) from error
     _check_promises(model, type(module).__name__, dynamic_batch, opset)
-    own_tensors(model, copy=True)  # so far they are views of the module's own memory
+    own_tensors(model, copy=True)  # until here they are views of the module's memory
     name_outputs(model.graph, _output_names(model.graph))
     _strip_metadata(model)
     return model
@@ -93,11 +93,11 @@ def _export(module: nn.Module, example: Example, opset: int | None) -> ir.Model:
 
 
 def _check_promises(model: ir.Model, name: str, dynamic_batch: bool, opset: int | None) -> None:
-    """The exporter falls back in silence: to sizes it can keep, and to opsets it can make."""
-    made = model.opset_imports.get("")
-    if opset is not None and made != opset:
+    """Raise where the exporter used another opset or a fixed batch size, which it does silently."""
+    exported = model.opset_imports.get("")
+    if opset is not None and exported != opset:
         raise ExportError(
-            f"asked for opset {opset}, the exporter made {made}",
+            f"expected opset {opset}, the exporter returned {exported}",
             where=name,
             hint="leave opset out, or choose one nearer to the exporter's",
         )
@@ -114,7 +114,7 @@ def _check_promises(model: ir.Model, name: str, dynamic_batch: bool, opset: int 
 
 @contextlib.contextmanager
 def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode by the flags alone: an overridden ``train()`` may do more than set them."""
+    """Set only the flags of eval mode: an overridden ``train()`` may do more than that."""
     flags = [(layer, layer.training) for layer in module.modules()]
     try:
         for layer, _ in flags:
@@ -127,7 +127,7 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Hide progress, log lines and warnings of the exporter; exceptions pass through."""
+    """Hide the exporter's progress, log and warnings; exceptions pass through."""
     disabled = logging.root.manager.disable
     sink = io.StringIO()
     try:
@@ -146,30 +146,30 @@ def _silence() -> Iterator[None]:
 def _as_export_error(module: nn.Module, error: BaseException) -> ExportError:
     cause = error
     while cause.__cause__ is not None and type(cause).__module__.startswith("torch.onnx"):
-        cause = cause.__cause__  # the exporter wraps; what it wraps is what went wrong
+        cause = cause.__cause__  # the exporter wraps the error that matters
     text = str(cause).strip() or type(cause).__name__
     hint = next((hint for sign, hint in _HINTS.items() if sign in str(cause)), "")
     return ExportError(
         f"cannot export {type(module).__name__}: {text.splitlines()[0]}",
-        where=_place(cause),
+        where=_location(cause),
         hint=hint
         or "run the module on the same inputs in PyTorch; if that works, "
         "see what torch.export supports",
     )
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     """File and line of the innermost frame outside torch and this package."""
     import torch
 
-    ours = (os.path.dirname(torch.__file__), os.path.dirname(__file__), "<")
+    internal = (os.path.dirname(torch.__file__), os.path.dirname(__file__), "<")
     frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if not frame.filename.startswith(ours)]
+    outside = [frame for frame in frames if not frame.filename.startswith(internal)]
     return f"{outside[-1].filename}:{outside[-1].lineno}" if outside else ""
 
 
 def _output_names(graph: ir.Graph) -> list[str]:
-    """``output``, or ``output_0`` and so on; an input of that name is left alone."""
+    """``output``, or ``output_0`` and so on; with underscores appended if an input is called so."""
     count = len(graph.outputs)
     names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
     taken = {value.name for value in graph.inputs}
@@ -180,17 +180,17 @@ def _output_names(graph: ir.Graph) -> list[str]:
 
 def _strip_metadata(model: ir.Model) -> None:
     """Drop the exporter's stack traces and graph dumps; keep the module path of each node."""
-    holders: list[Any] = [model, model.graph, *model.functions.values(), *model.graph.inputs]
-    holders += model.graph.initializers.values()
+    objects: list[Any] = [model, model.graph, *model.functions.values(), *model.graph.inputs]
+    objects += model.graph.initializers.values()
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         scope = _scope_of(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
         node.metadata_props.clear()
         if scope:
             node.metadata_props[SCOPE_KEY] = scope
         node.doc_string = None
-        holders += node.outputs
-    for holder in holders:
-        holder.metadata_props.clear()
+        objects += node.outputs
+    for item in objects:
+        item.metadata_props.clear()
 
 
 def _scope_of(name_scopes: str) -> str:

@@ -1,4 +1,4 @@
-"""Example inputs to trace a module with."""
+"""Example inputs, with which a module is traced for export."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 BATCH = "batch"
-"""Name of the symbolic first axis."""
+"""Name of the symbolic batch size."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Arguments of ``forward``, and which of their axes are symbols (None: none is)."""
+    """Arguments of ``forward``, and which of their axes have symbolic sizes (None: none has)."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -36,7 +36,7 @@ def full_shape(input_shape: Sequence[int]) -> tuple[int, int, int, int]:
     if len(shape) not in (3, 4) or not whole:
         raise InputError(
             f"expected input_shape (C, H, W) or (N, C, H, W) of positive integers, found {shape}",
-            hint="for inputs of another kind pass example_inputs",
+            hint="pass example_inputs for inputs that are no images",
         )
     n, c, h, w = (int(size) for size in ((1, *shape) if len(shape) == 3 else shape))
     return n, c, h, w
@@ -48,7 +48,10 @@ def example_of(
     input_shape: Sequence[int] | None,
     dynamic_batch: bool,
 ) -> Example:
-    """Private, distinct tensors on the module's device; batch of at least 2 if it is dynamic."""
+    """Example inputs on the module's device, copied; of batch size 2 or more if it is dynamic.
+
+    Raises `InputError` unless exactly one of `example_inputs` and `input_shape` is given and fits.
+    """
     import torch
 
     if (example_inputs is None) == (input_shape is None):
@@ -62,8 +65,8 @@ def example_of(
     if example_inputs is None:
         assert input_shape is not None
         generator = torch.Generator().manual_seed(0)
-        drawn = torch.randn(full_shape(input_shape), generator=generator)
-        example_inputs = (drawn.to(device, dtype),)
+        image = torch.randn(full_shape(input_shape), generator=generator)
+        example_inputs = (image.to(device, dtype),)
     if isinstance(example_inputs, torch.Tensor | np.ndarray):
         example_inputs = (example_inputs,)
     kwargs = dict(example_inputs) if isinstance(example_inputs, Mapping) else {}
@@ -98,7 +101,7 @@ def _placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def _prepare(value: Any, device: torch.device, dynamic_batch: bool) -> Any:
-    """A copy: the exporter takes one tensor passed twice for one input."""
+    """A copy of `value` on `device`; the exporter makes one input of a tensor passed twice."""
     import torch
 
     if isinstance(value, np.ndarray):
@@ -107,7 +110,7 @@ def _prepare(value: Any, device: torch.device, dynamic_batch: bool) -> Any:
         return value
     value = value.detach().clone().to(device)
     if dynamic_batch and value.ndim > 0 and value.shape[0] == 1:
-        value = torch.cat([value, value])  # torch.export takes a size of 1 for a constant
+        value = torch.cat([value, value])  # torch.export fixes a size of 1
     return value
 
 

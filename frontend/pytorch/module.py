@@ -1,4 +1,9 @@
-"""The module itself in float64: what every graph made from it is measured against."""
+"""Running a PyTorch module itself: in float64 as a reference, and in another process for timing.
+
+float64_reference   the function that every graph made from the module is compared with
+store_module        write a module for another process
+RunningModule       the module that was stored, run on arrays and profiled
+"""
 
 from __future__ import annotations
 
@@ -18,15 +23,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+_WARMUP = 5  # runs before those that are profiled
 
 
-def float64_reference(
-    module: nn.Module, inputs: Sequence[str]
-) -> Callable[[Arrays], list[npt.NDArray[Any]]]:
-    """A function from feeds to outputs, in the order of the exported graph; float64 throughout.
+def float64_reference(module: nn.Module, inputs: Sequence[str]) -> Callable[[Arrays], list[Array]]:
+    """`module` in float64 and eval mode, as a function from feeds to the outputs in their order.
 
-    `inputs` are the graph's input names in order. The caller's module is copied, never touched.
+    `inputs` are the exported graph's input names in order. The caller's module is copied.
     """
     import torch
     from torch.utils import _pytree
@@ -34,43 +40,39 @@ def float64_reference(
     double = copy.deepcopy(module).to("cpu").double().eval()
     named = set(inputs) <= set(inspect.signature(double.forward).parameters)
 
-    def run(feeds: Arrays) -> list[npt.NDArray[Any]]:
+    def run(feeds: Arrays) -> list[Array]:
         tensors = {name: _tensor(feeds[name]) for name in inputs}
         with torch.no_grad():
             out = double(**tensors) if named else double(*tensors.values())
         return [np.asarray(y.detach()) for y in _pytree.tree_leaves(out)]
 
-    def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    def _tensor(array: Array) -> torch.Tensor:
         array = array.astype(np.float64) if array.dtype.kind == "f" else array
         return torch.from_numpy(np.ascontiguousarray(array))
 
     return run
 
 
-Array = npt.NDArray[Any]
-_WARMUP = 5  # runs before those that are profiled
-
-
 def store_module(module: nn.Module, path: Path) -> None:
-    """Writes `module` for another process of this user. Raises InputError where it cannot be."""
+    """Write `module` to `path` for `RunningModule`. Raises `InputError` if it cannot be pickled."""
     import torch
 
     try:
         torch.save(module, path)
-    except Exception as error:  # whatever a pickle of the caller's own classes raises
+    except Exception as error:  # pickling the caller's classes may raise anything
         text = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the module cannot be handed to another process: {text}",
-            hint="define its classes in a module of their own",
+            hint="define its classes at the top level of an importable module",
         ) from error
 
 
 class RunningModule:
-    """The module stored at `path` as something that runs on arrays, in inference mode.
+    """The module stored at `path`, run on arrays in inference mode on `threads` CPU threads.
 
-    `inputs` and `outputs` are names of the exported graph, in order. With `compiled`, the first run
-    of each size compiles. `precision` is that of the graph, which torch keeps on a CPU unless told
-    otherwise.
+    `inputs` and `outputs` are names of the exported graph, in order. With `compiled`,
+    torch.compile compiles it in the first run of each input size. `precision` is that of the
+    graph, which torch keeps on a CPU by default.
     """
 
     layers = None
@@ -95,17 +97,17 @@ class RunningModule:
         self.precision = precision
         self.inputs, self.outputs = list(inputs), list(outputs)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Arrays) -> dict[str, Array]:
         """The outputs by name."""
         from torch.utils import _pytree
 
         leaves = _pytree.tree_leaves(self.bind(feeds)())
         return {name: np.asarray(y) for name, y in zip(self.outputs, leaves, strict=True)}
 
-    def operators(self, feeds: Mapping[str, Array], runs: int) -> tuple[float, dict[str, float]]:
-        """The seconds of a run with torch's profiler on, and those inside each operator, by name.
+    def operators(self, feeds: Arrays, runs: int) -> tuple[float, dict[str, float]]:
+        """Mean seconds of a run under torch's profiler, and mean seconds in each operator, by name.
 
-        Means. What operators of one name take is added up.
+        Times of operators of one name are added up.
         """
         from torch.profiler import ProfilerActivity, profile
 
@@ -117,22 +119,22 @@ class RunningModule:
             for _ in range(runs):
                 run()
             seconds = (time.perf_counter() - begin) / runs
-        found: dict[str, float] = {}
+        by_name: dict[str, float] = {}
         for event in sorted(profiler.events(), key=lambda event: event.time_range.start):
-            spent = event.self_cpu_time_total * 1e-6 / runs
-            found[event.name] = found.get(event.name, 0.0) + spent
-        return seconds, found
+            mean = event.self_cpu_time_total * 1e-6 / runs
+            by_name[event.name] = by_name.get(event.name, 0.0) + mean
+        return seconds, by_name
 
-    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], Any]:
-        """A call that runs on these feeds, as tensors made once."""
+    def bind(self, feeds: Arrays) -> Callable[[], Any]:
+        """A function that runs the module on `feeds`, which become tensors now and not in each call."""
         import torch
 
         tensors = {n: torch.from_numpy(np.ascontiguousarray(feeds[n])) for n in self.inputs}
-        given: dict[str, Any] = tensors if self.named else {}
-        ordered = () if self.named else tuple(tensors.values())
+        args = () if self.named else tuple(tensors.values())
+        kwargs: dict[str, Any] = tensors if self.named else {}
 
         def run() -> Any:
             with torch.inference_mode():
-                return self.call(*ordered, **given)
+                return self.call(*args, **kwargs)
 
         return run

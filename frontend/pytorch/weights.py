@@ -1,4 +1,4 @@
-"""Trained weights into a module, from a file or a state dict, without running code from it."""
+"""`load_weights`: trained weights into a module, from a file or a state dict; runs no code of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "params")
-_PREFIX = "module."  # what DataParallel puts before every key
-_SHOWN = 3
+_PREFIX = "module."  # DataParallel puts it before every key
+_SHOWN = 3  # keys of each kind in the error
 
 
 def load_weights(
@@ -34,14 +34,14 @@ def load_weights(
     `InputError`, which names keys that are missing, unexpected or of another shape.
     """
     where = "" if isinstance(weights, Mapping) else str(weights)
-    found = _unwrap(weights if isinstance(weights, Mapping) else _read(Path(weights)), where)
+    tensors = _unwrap(weights if isinstance(weights, Mapping) else _read(Path(weights)), where)
     expected = module.state_dict()
-    found = renamed(found, renames, expected)
-    missing = [key for key in expected.keys() - found.keys() if not _is_counter(key)]
+    tensors = renamed(tensors, renames, expected)
+    missing = [key for key in expected.keys() - tensors.keys() if not _is_counter(key)]
     problems = [
         _listing("missing", sorted(missing)),
-        _listing("unexpected", sorted(found.keys() - expected.keys())),
-        _listing("wrong shape", _misshapen(expected, found)),
+        _listing("unexpected", sorted(tensors.keys() - expected.keys())),
+        _listing("wrong shape", _misshapen(expected, tensors)),
     ]
     if any(problems):
         raise InputError(
@@ -50,7 +50,7 @@ def load_weights(
             where=where,
             hint="check that the weights belong to this variant",
         )
-    module.load_state_dict(found, strict=False)  # strict but for the counters, see above
+    module.load_state_dict(tensors, strict=False)  # only counters may be missing, see above
 
 
 def _read(path: Path) -> Any:
@@ -65,7 +65,11 @@ def _read(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"not a readable weights file: {error}", where=str(path)) from error
+        raise InputError(
+            f"expected a weights file, found one that cannot be read: {error}",
+            where=str(path),
+            hint="check that the file is complete and in the format that its suffix says",
+        ) from error
     except Exception as error:
         raise InputError(
             "expected a state dict saved by torch.save, found a damaged file or one that holds "
@@ -75,35 +79,38 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _unwrap(found: Any, where: str) -> dict[str, Tensor]:
+def _unwrap(content: Any, where: str) -> dict[str, Tensor]:
+    """The state dict in `content`, without wrappers and prefixes. Raises `InputError`."""
     import torch
 
-    while isinstance(found, Mapping):
-        inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
-        if inner is None:
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
             break
-        found = inner
-    tensors = isinstance(found, Mapping) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
+        content = inner[0]
+    tensors = isinstance(content, Mapping) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
     )
     if not tensors:
         raise InputError(
-            f"expected a mapping of names to tensors, found {type(found).__name__}"
-            + (" with other values" if isinstance(found, Mapping) else ""),
+            f"expected a mapping of names to tensors, found {type(content).__name__}"
+            + (" with other values" if isinstance(content, Mapping) else ""),
             where=where,
             hint="save it again with torch.save(module.state_dict(), path)",
         )
-    if found and all(key.startswith(_PREFIX) for key in found):
-        return {key.removeprefix(_PREFIX): value for key, value in found.items()}
-    return dict(found)
+    if content and all(key.startswith(_PREFIX) for key in content):
+        return {key.removeprefix(_PREFIX): value for key, value in content.items()}
+    return dict(content)
 
 
 def renamed(
-    found: dict[str, Tensor], renames: Sequence[tuple[str, str | None]], own: Mapping[str, Tensor]
+    tensors: dict[str, Tensor],
+    renames: Sequence[tuple[str, str | None]],
+    own: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """`found` under the names of the module, whose `own` keys stay."""
+    """`tensors` under the keys of the module; keys that are in `own` stay. See `load_weights`."""
     result = {}
-    for key, tensor in found.items():
+    for key, tensor in tensors.items():
         name: str | None = key
         for pattern, new in renames if key not in own else ():
             if name is not None and re.search(pattern, name):
@@ -114,14 +121,14 @@ def renamed(
 
 
 def _is_counter(key: str) -> bool:
-    return key.rpartition(".")[2] == "num_batches_tracked"  # no part of the function computed
+    return key.rpartition(".")[2] == "num_batches_tracked"  # has no effect on the outputs
 
 
-def _misshapen(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _misshapen(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     return [
-        f"{key} (expected {list(expected[key].shape)}, found {list(found[key].shape)})"
+        f"{key} (expected {list(expected[key].shape)}, found {list(tensors[key].shape)})"
         for key in expected
-        if key in found and expected[key].shape != found[key].shape
+        if key in tensors and expected[key].shape != tensors[key].shape
     ]
 
 

@@ -244,5 +244,5 @@ def test_proto_is_copied() -> None:
 
 
 def test_proto_with_external_data_is_refused() -> None:
-    with pytest.raises(InputError, match="does not say where"):
+    with pytest.raises(InputError, match="with all its weights, found weight .w. kept in a file"):
         from_proto(external(location="w.bin"))

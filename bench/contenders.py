@@ -25,8 +25,7 @@ def checked_on(path: Path) -> object:
     """The rewrites with every change checked against its bound, before any graph is run."""
     import onnx_ir as ir
 
-    from flatfold.frontend.canonicalization.canonicalize import canonicalize
-    from flatfold.frontend.loading.load import read_model
+    from flatfold.frontend import canonicalize, read_model
     from flatfold.passes import PIPELINE, Pipeline
     from flatfold.proof.change import RegionChecks
 

@@ -30,7 +30,7 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.result import summarise
 from flatfold.sources import resolve
 from flatfold.timing import Timing, interleaved_ratio, measure

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flatfold.backends.base import Backend, Engine
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
     from flatfold.passes import LocalRewrite, Remark, Rewrite
     from flatfold.passes.cost.profiles import Profile
     from flatfold.passes.pipeline import Check
@@ -200,7 +200,7 @@ class Compiler:
 
     def canonicalize(self) -> ir.Model:
         """The training form: a copy of the graph without what the exporter left in it."""
-        from flatfold.frontend.canonicalization.canonicalize import canonicalize
+        from flatfold.frontend import canonicalize
 
         graph = self.source.model.clone()
         canonicalize(graph)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from flatfold.backends.base import Backend, Engine
     from flatfold.backends.store.cache import Cache
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
 
 VARIABLE = "FLATFOLD_CACHE"
 OFF = ""

@@ -11,7 +11,7 @@ from flatfold.errors import InputError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
     from flatfold.proof.network.reference import Reference
 
 
@@ -20,7 +20,7 @@ READING = ("max_weights", "links_inside")
 
 def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
     """`frontend.source.resolve`, which knows files, modules and factories, and the zoo's names."""
-    from flatfold.frontend.source import resolve as resolve_source
+    from flatfold.frontend import resolve as resolve_source
     from flatfold.models import ZOO, create_model
 
     unasked = {name for name in READING if options.get(name) is None}

@@ -1,4 +1,4 @@
-"""`resolve`: from a module, file, name or proto to a `Source`, the model that the pipeline takes."""
+"""`resolve`: a module, file, name or proto as a `Source`, the model that the pipeline takes."""
 
 from __future__ import annotations
 

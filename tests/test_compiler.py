@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from flatfold.compiler import Compiler, Options
-from flatfold.frontend.source import Source
+from flatfold.frontend import Source
 from flatfold.result import Optimized, summarise
 from flatfold.sources import resolve
 from tests.nets import Net

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flatfold import engine_cache
 from flatfold.backends.onnxruntime.cpu import OrtCpu
 from flatfold.compiler import Options
-from flatfold.frontend.source import Source
+from flatfold.frontend import Source
 from flatfold.system import host
 from tests.nets import Net
 

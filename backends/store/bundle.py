@@ -164,8 +164,8 @@ def read_certificate(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any
 
 def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:
     """The graph of a bundle, checked again, with external data only from the bundle's own files."""
+    from flatfold.frontend import read_model
     from flatfold.frontend.loading.external_data import Allowed
-    from flatfold.frontend.loading.load import read_model
 
     files = frozenset(manifest["files"])
     for name in (MODEL, f"{MODEL}.data"):

@@ -19,7 +19,7 @@ from flatfold.timing import Estimate
 
 if TYPE_CHECKING:
     from flatfold.benchmark.measure.protocol import Runner
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
     from flatfold.proof.equivalence import Equivalence
     from flatfold.proof.network.reference import Reference
 

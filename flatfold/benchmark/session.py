@@ -23,7 +23,7 @@ from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from flatfold.benchmark.report import Limit
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
 
 
 @dataclass(frozen=True)

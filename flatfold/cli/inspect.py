@@ -48,8 +48,8 @@ def inspect(
 
 
 def _onnx_counts(path: str, max_weights: float | None, links_inside: str | None) -> dict[str, Any]:
+    from flatfold.frontend import read_model
     from flatfold.frontend.loading.external_data import MAX_WEIGHTS, Allowed
-    from flatfold.frontend.loading.load import read_model
     from flatfold.result import summarise
 
     links = None if links_inside is None else Path(links_inside)

@@ -126,7 +126,7 @@ class RunningModule:
         return seconds, by_name
 
     def bind(self, feeds: Arrays) -> Callable[[], Any]:
-        """A function that runs the module on `feeds`, which become tensors now and not in each call."""
+        """A function that runs the module on `feeds`, which become tensors now, once."""
         import torch
 
         tensors = {n: torch.from_numpy(np.ascontiguousarray(feeds[n])) for n in self.inputs}

@@ -1,4 +1,4 @@
-"""`load_weights`: trained weights into a module, from a file or a state dict; runs no code of it."""
+"""`load_weights`: trained weights into a module, from a file or a state dict."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from flatfold.backends.store import model_file
 from flatfold.backends.store.model_file import save_model
 from flatfold.errors import OutputError
-from flatfold.frontend.loading.load import read_model
+from flatfold.frontend import read_model
 from tests.backends.small_nets import make_model, weights
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from tests.frontend.execution import content, counts, random_feeds, run
 
 GLUE = {"Constant", "Identity", "Shape", "Expand", "CastLike", "Cast", "Concat", "Squeeze"}

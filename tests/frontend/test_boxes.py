@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 from tests.frontend.scatters import box, scatter

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.models.repvgg import repvgg
 from tests.frontend.canonical import assert_invariants, assert_same_function
 from tests.frontend.execution import counts

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 

@@ -16,9 +16,9 @@ import flatfold
 from flatfold.backends.onnxruntime import cpu
 from flatfold.backends.store import bundle, model_file
 from flatfold.errors import InputError
+from flatfold.frontend import read_model
 from flatfold.frontend.loading import external_data
 from flatfold.frontend.loading.external_data import Allowed
-from flatfold.frontend.loading.load import read_model
 from tests.frontend import hostile_paths
 from tests.frontend.file_watch import Watch
 from tests.frontend.hostile_paths import CASES, TENSORS, WEIGHT, available, model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from tests.frontend.execution import from_text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from tests.frontend.canonical import assert_same_function
 from tests.frontend.execution import counts, from_text
 

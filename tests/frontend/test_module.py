@@ -52,4 +52,4 @@ def test_a_module_that_cannot_be_handed_over_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="another process") as caught:
         store_module(Local(), tmp_path / "module.pt")
-    assert "module of their own" in caught.value.hint
+    assert "importable module" in caught.value.hint

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.frontend.pytorch.export import export_module
 from tests.frontend.execution import content, counts, random_feeds, run
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.frontend.canonicalization.shape_rules import RULES
 from flatfold.frontend.canonicalization.symbolic_dims import Arange, Size, evaluate_shapes
 from tests.frontend.canonical import assert_same_function

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from flatfold.errors import InputError
-from flatfold.frontend.source import resolve
+from flatfold.frontend import resolve
 from tests.frontend.execution import content, from_text, run
 
 GRAPH = "g (float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}> { y = Add (x, w) }"

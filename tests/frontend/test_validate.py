@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.frontend.loading.load import from_proto
+from flatfold.frontend import from_proto
 from flatfold.proof.network.run import PlainSession
 from tests.cli.bad_inputs import good
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from flatfold.backends.store import bundle
-from flatfold.frontend.loading.load import read_model
+from flatfold.frontend import read_model
 from tests.large import networks
 
 ROOT = Path(__file__).parents[2]

@@ -37,7 +37,7 @@ def stages(original: ir.Model, result: Optimized, target: str, progress: Progres
     The rewrites are added in the order of the pipeline, each time starting from the training graph.
     """
     from flatfold.compiler import Compiler, Options
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
     from flatfold.passes import PIPELINE
     from flatfold.proof.certificate import fingerprint
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flatfold.benchmark.candidates.ablation import Stage
-    from flatfold.frontend.source import Source
+    from flatfold.frontend import Source
     from flatfold.result import Optimized
 
 

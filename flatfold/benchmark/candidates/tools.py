@@ -65,7 +65,7 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
     import onnx_ir as ir
 
     from flatfold.backends.store.model_file import write_model
-    from flatfold.frontend.loading.load import read_model
+    from flatfold.frontend import read_model
     from flatfold.system.isolated import build_in_subprocess
 
     write, options = partial(write_model, model), {"tool": tool}
@@ -78,7 +78,7 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
 def build(path: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
     """Writes model.onnx, rewritten by options["tool"]; see `build_in_subprocess`."""
     from flatfold.backends.store.model_file import write_model
-    from flatfold.frontend.loading.load import from_proto, read_model
+    from flatfold.frontend import from_proto, read_model
 
     tool = options["tool"]
     rewritten = TOOLS[tool](read_model(path))

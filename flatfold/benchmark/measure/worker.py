@@ -125,7 +125,7 @@ class Worker:
         """The engine, loaded where an earlier process saved it because building takes long."""
         from flatfold.backends import load_backend
         from flatfold.backends.store import bundle
-        from flatfold.frontend.loading.load import read_model
+        from flatfold.frontend import read_model
 
         backend, saved = load_backend(self.job.target), Path(self.job.saved)
         if saved.is_dir():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from flatfold.errors import FlatfoldError
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.proof.cut_points.check import Verdict
 from flatfold.proof.cut_points.cones import Cone
 from flatfold.proof.cut_points.prove import Cuts, prove

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from flatfold.errors import Inconclusive, OutputError
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.proof.cut_points.cones import named
 from flatfold.proof.cut_points.prove import Cuts, prove
 from flatfold.proof.cut_points.verify import fault

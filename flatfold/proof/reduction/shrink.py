@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.frontend.canonicalization.canonicalize import canonicalize
+from flatfold.frontend import canonicalize
 from flatfold.proof.cut_points.check import ROUNDINGS, both, widest
 from flatfold.proof.cut_points.data import Shape, dense, farther, reach_of
 from flatfold.proof.interpreter.pair import Unsupported

@@ -24,14 +24,9 @@ from tests.passes.exported.exporters import (
 FAMILIES = (diverse, partial, large, small, moving)
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
 
-# One of each family by default where an export takes seconds.
+# By default, where an export takes seconds, what no small network of tests/golden/ has.
 CHOSEN = (
     "DBB depthwise 3x3 s1, writes",
-    "sandglass /3, in place",
-    "dilated 13",
-    "ConvNeXt",
-    "RepViT",
-    "VanillaNet l = 0.3",
     "repvgg 3-D, with biases",
     "interleave, conv",
     "written beside conv",
@@ -107,7 +102,14 @@ def test_every_opset(name: str, opset: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "channels"),
-    [*((name, SMALL) for name in shiftwise.CASES), ("shift-wise 13, slices", WIDE)],
+    [
+        ("shift-wise 13, one-hot", SMALL),
+        ("shift-wise 13, slices", SMALL),
+        ("shift-wise 51, one-hot", SMALL),
+        # Some thousand nodes each.
+        pytest.param("shift-wise 51, slices", SMALL, marks=pytest.mark.slow),
+        pytest.param("shift-wise 13, slices", WIDE, marks=pytest.mark.slow),
+    ],
 )
 def test_shift_wise_operator(name: str, channels: int) -> None:
     """All the shifts of all the shuffles are two strips."""

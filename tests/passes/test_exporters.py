@@ -139,7 +139,13 @@ def assert_deployed(done: flatfold.Optimized, name: str) -> None:
     assert done.equivalence.passed
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+# An export takes seconds; tests/golden/ has the blocks of the other families from this exporter.
+QUICK = ("RepVGG", "ACNet cropped", "QARepVGG")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in BLOCKS]
+)
 def test_new_exporter(name):
     done = flatfold.optimize(made(name), input_shape=(CHANNELS, 9, 10), dynamic_batch=True)
     assert done.equivalence.verdict == "certified"
@@ -153,7 +159,7 @@ def test_legacy_exporter(name, folding):
     assert_deployed(flatfold.optimize(model), name)
 
 
-@pytest.mark.parametrize("name", ["RepVGG", "MobileOne"])
+@pytest.mark.parametrize("name", ["RepVGG", pytest.param("MobileOne", marks=pytest.mark.slow)])
 def test_inside_a_larger_network(name):
     net = nn.Sequential(nn.Conv2d(3, CHANNELS, 3), nn.GELU(), made(name), nn.MaxPool2d(2)).eval()
     done = flatfold.optimize(net, input_shape=(3, 12, 13))

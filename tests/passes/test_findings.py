@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import onnx
 import pytest
@@ -133,10 +135,24 @@ class Padded(diverse.BNAndPad):
         return F.pad(bn(x) - edge, [self.pad] * 4) + edge
 
 
-@pytest.mark.parametrize("way", ["new, static", "new, dynamic", "legacy, static"])
-@pytest.mark.parametrize("channels", [SMALL, WIDE])
-@pytest.mark.parametrize("padding", [diverse.BNAndPad, Padded])
-@pytest.mark.parametrize("k", [3, 5])
+# Each value of each parameter once; all 24 take as long as every other test of the passes.
+QUICK = {
+    (3, diverse.BNAndPad, SMALL, "new, static"),
+    (5, Padded, SMALL, "new, dynamic"),
+    (3, Padded, WIDE, "legacy, static"),
+}
+BLOCKS = [
+    pytest.param(*block, marks=() if block in QUICK else pytest.mark.slow)
+    for block in product(
+        (3, 5),
+        (diverse.BNAndPad, Padded),
+        (SMALL, WIDE),
+        ("new, static", "new, dynamic", "legacy, static"),
+    )
+]
+
+
+@pytest.mark.parametrize(("k", "padding", "channels", "way"), BLOCKS)
 def test_diverse_branch_blocks(k, padding, channels, way, monkeypatch):
     monkeypatch.setattr(diverse, "BNAndPad", padding)
     done = optimized(Case(lambda c: diverse.dense(c, k, 1), ONE), channels, way)

@@ -12,7 +12,7 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu fuzz replay conformance lint bench pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu fuzz replay conformance lint sizes bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -72,6 +72,9 @@ lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@report=$$($(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
+
+sizes:  ## lines of each file and package, and the change since a commit: [BASE=main]
+	@"$${PYTHON:-python3}" -m tests.sizes "$${BASE:-main}"
 
 bench: $(STAMP)  ## time and memory of optimize beside onnxsim, and its growth: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}

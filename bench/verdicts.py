@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from flatfold import timing
-from flatfold.backends.store.model_file import write_model
-from flatfold.backends.tensors import random_feeds, shapes_of, specs_of
+from flatfold.backends import random_feeds, shapes_of, specs_of
+from flatfold.backends.store import write_model
 from flatfold.benchmark.checks import AGAIN
 from flatfold.benchmark.machine import machine
 from flatfold.benchmark.measure import arrays, process

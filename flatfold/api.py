@@ -16,7 +16,7 @@ from flatfold.system.progress import Progress, silent
 if TYPE_CHECKING:
     from torch import nn
 
-    from flatfold.backends.base import Engine
+    from flatfold.backends import Engine
     from flatfold.proof.equivalence import Equivalence
     from flatfold.proof.reduction.reduce import Reduced
 
@@ -184,9 +184,9 @@ def reduce(
 
 def load(folder: str | os.PathLike[str]) -> Engine:
     """The engine saved in `folder`, after checking every file against the manifest."""
-    from flatfold.backends.store import bundle
+    from flatfold.backends import store
 
-    return bundle.load(Path(folder))
+    return store.load(folder)
 
 
 def create_model(name: str, **options: Any) -> nn.Module:

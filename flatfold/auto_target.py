@@ -14,7 +14,7 @@ from flatfold.errors import FlatfoldError
 from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from flatfold.backends.base import Engine
+    from flatfold.backends import Engine
     from flatfold.timing import Ratio, Timing
 
 
@@ -153,7 +153,7 @@ def _reason(winner: Candidate, candidates: Sequence[Candidate], fastest: str) ->
 
 def _timings(engines: Mapping[str, Engine]) -> dict[str, Timing]:
     """All engines timed on the same random inputs, in alternating runs."""
-    from flatfold.backends.tensors import random_feeds, shapes_of
+    from flatfold.backends import random_feeds, shapes_of
     from flatfold.timing import measure
 
     inputs = next(iter(engines.values())).inputs

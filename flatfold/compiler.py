@@ -27,7 +27,7 @@ from flatfold.system.progress import Progress, silent
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from flatfold.backends.base import Backend, Engine
+    from flatfold.backends import Backend, Engine
     from flatfold.frontend import Source
     from flatfold.passes import LocalRewrite, Remark, Rewrite
     from flatfold.passes.cost.profiles import Profile

@@ -27,8 +27,8 @@ from flatfold.text import clean
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from flatfold.backends.base import Backend, Engine
-    from flatfold.backends.store.cache import Cache
+    from flatfold.backends import Backend, Engine
+    from flatfold.backends.store import Cache
     from flatfold.frontend import Source
 
 VARIABLE = "FLATFOLD_CACHE"
@@ -76,7 +76,7 @@ def graph_hash(model: ir.Model) -> str:
     """SHA-256 of a whole model, comments included, without the names of values between nodes."""
     import onnx_ir as ir
 
-    from flatfold.backends.store.fingerprint import structural_copy
+    from flatfold.backends.store import structural_copy
 
     content = ir.to_proto(structural_copy(model)).SerializeToString(deterministic=True)
     return hashlib.sha256(content).hexdigest()
@@ -159,7 +159,7 @@ def slot(
 
 def _open(cache_dir: str | os.PathLike[str] | None) -> Cache | None:
     """The cache, or None where it is off or cannot be used, which is logged."""
-    from flatfold.backends.store.cache import Cache
+    from flatfold.backends.store import Cache
 
     root = cache_folder(cache_dir)
     if root is None:

@@ -150,7 +150,7 @@ class Optimized:
 
         Weights of more than 1 GiB go to `<name>.data` beside it. Raises OutputError.
         """
-        from flatfold.backends.store.model_file import save_model
+        from flatfold.backends.store import save_model
 
         save_model(self.graph, Path(path))
 

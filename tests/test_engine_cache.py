@@ -16,7 +16,7 @@ import pytest
 
 import flatfold
 from flatfold import engine_cache
-from flatfold.backends.base import Engine
+from flatfold.backends import Engine
 from flatfold.backends.onnxruntime.cpu import OrtCpu
 from flatfold.compiler import Compiled, Compiler, Options
 from flatfold.errors import BuildError

@@ -149,7 +149,7 @@ class _Contest:
 
 def _store_feeds(source: Source, terms: Terms, path: Path) -> dict[str, tuple[int, ...]]:
     """Writes the inputs that all variants are given, and says how large they are."""
-    from flatfold.backends.tensors import check_sizes, random_feeds, shapes_of, specs_of
+    from flatfold.backends import check_sizes, random_feeds, shapes_of, specs_of
 
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
     check_sizes(specs, terms.batch, terms.image)

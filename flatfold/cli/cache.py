@@ -15,7 +15,7 @@ from flatfold.cli.console import age, emit, out
 from flatfold.text import clean, count
 
 if TYPE_CHECKING:
-    from flatfold.backends.store.cache import Cache, Entry
+    from flatfold.backends.store import Cache, Entry
 
 DAMAGED = 3
 SHOWN = 12  # characters of a key
@@ -119,7 +119,7 @@ def verify(
 
 
 def _opened(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
-    from flatfold.backends.store.cache import Cache
+    from flatfold.backends.store import Cache
     from flatfold.engine_cache import cache_folder
 
     root = cache_folder(cache_dir)

@@ -12,7 +12,7 @@ from flatfold.cli import options as given
 from flatfold.cli.console import emit, out
 
 if TYPE_CHECKING:
-    from flatfold.backends.base import Availability
+    from flatfold.backends import Availability
 
 Pattern = Annotated[
     str,

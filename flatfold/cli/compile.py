@@ -70,8 +70,8 @@ def compile(
     debug: options.Debug = False,
 ) -> None:
     """Build the fastest engine that computes the same function, and prove that it does."""
-    from flatfold.backends.store.bundle import check_writable
-    from flatfold.backends.tensors import check_sizes
+    from flatfold.backends import check_sizes
+    from flatfold.backends.store import check_writable
     from flatfold.compiler import AUTO, Compiler, Options, targets_of
 
     by_target = {t: options.engine_options(t, threads, option or ()) for t in targets_of(target)}
@@ -158,8 +158,7 @@ def latency_of(
     engine_options: Mapping[str, object],
 ) -> Latency | str:
     """Both graphs timed on the same seeded inputs, or why they could not be."""
-    from flatfold.backends import load_backend
-    from flatfold.backends.tensors import random_feeds, shapes_of
+    from flatfold.backends import load_backend, random_feeds, shapes_of
     from flatfold.timing import interleaved_ratio, measure
 
     backend = load_backend(target)

@@ -32,7 +32,7 @@ def inspect(
 ) -> None:
     """Show the manifest of a saved engine, or the counts of an ONNX model."""
     if os.path.isdir(thing):
-        from flatfold.backends.store.bundle import read_manifest
+        from flatfold.backends.store import read_manifest
 
         manifest = read_manifest(thing)
         if json:

@@ -155,8 +155,7 @@ def _numbers(size: str) -> tuple[int, ...]:
 
 def engine_options(target: str, threads: int | None, written: Sequence[str] = ()) -> dict[str, Any]:
     """The options of `target` for what was asked for on the command line."""
-    from flatfold.backends import load_backend
-    from flatfold.backends.options import read_options
+    from flatfold.backends import load_backend, read_options
 
     backend = load_backend(target)
     found = read_options(backend.options, written, target)

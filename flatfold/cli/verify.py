@@ -77,7 +77,7 @@ def shape_of(models: Iterable[str], *asked: Any) -> tuple[int, ...] | None:
 
 def graph_of(model: str) -> Any:
     """The graph inside a saved engine, after its checks; anything else as it is."""
-    from flatfold.backends.store.bundle import MANIFEST, load_model, read_manifest
+    from flatfold.backends.store import MANIFEST, load_model, read_manifest
 
     folder = Path(model)
     if not os.path.exists(folder / MANIFEST):
@@ -87,7 +87,7 @@ def graph_of(model: str) -> Any:
 
 def certificate_of(folder: str) -> Any:
     """The certificate in a saved engine. Raises InputError if it has none."""
-    from flatfold.backends.store.bundle import read_certificate, read_manifest
+    from flatfold.backends.store import read_certificate, read_manifest
 
     found = read_certificate(Path(folder), read_manifest(folder))
     if found is None:

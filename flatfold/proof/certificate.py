@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from flatfold.backends.store.fingerprint import structural_copy
+from flatfold.backends.store import structural_copy
 from flatfold.errors import InputError
 from flatfold.proof.finite_field.field import PRIME
 

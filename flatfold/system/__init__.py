@@ -1,0 +1,8 @@
+"""The operating system: files, processes and facts about the machine.
+
+atomic.py     folders and files that are written completely or not at all
+isolated.py   child processes: starting one and asking it for results
+child.py      the side of the child process
+host.py       facts about the machine: processor, GPUs, installed packages
+progress.py   how long work reports what it is doing
+"""

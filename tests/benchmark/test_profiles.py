@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from flatfold.backends.store.model_file import write_model
+from flatfold.backends.store import write_model
 from flatfold.benchmark.measure import arrays
 from flatfold.benchmark.measure.job import Job
 from flatfold.benchmark.measure.process import Process

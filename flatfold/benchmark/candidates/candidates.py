@@ -193,7 +193,7 @@ class Kitchen:
         return Variant(row, graph, job)
 
     def _module(self, name: str) -> Variant:
-        from flatfold.backends.base import precision_of
+        from flatfold.backends import precision_of
         from flatfold.frontend.pytorch.module import store_module
 
         graph = self.source.model
@@ -217,7 +217,7 @@ class Kitchen:
         return Variant(Row(name, TORCH), graph, job)
 
     def _stored(self, name: str, graph: ir.Model) -> Path:
-        from flatfold.backends.store.model_file import write_model
+        from flatfold.backends.store import write_model
 
         path = self.folder / name / "model.onnx"
         if not path.exists():

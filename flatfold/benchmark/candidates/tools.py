@@ -64,7 +64,7 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
     """`model` rewritten by `tool`. Raises BuildError where that fails or crashes."""
     import onnx_ir as ir
 
-    from flatfold.backends.store.model_file import write_model
+    from flatfold.backends.store import write_model
     from flatfold.frontend import read_model
     from flatfold.system.isolated import build_in_subprocess
 
@@ -77,7 +77,7 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
 
 def build(path: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
     """Writes model.onnx, rewritten by options["tool"]; see `build_in_subprocess`."""
-    from flatfold.backends.store.model_file import write_model
+    from flatfold.backends.store import write_model
     from flatfold.frontend import from_proto, read_model
 
     tool = options["tool"]

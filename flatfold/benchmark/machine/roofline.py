@@ -222,7 +222,7 @@ def _stored(folder: Path, side: int) -> Path:
     """Writes the model x @ w, where w is constant like the weights of a layer, and x."""
     import onnx_ir as ir
 
-    from flatfold.backends.store.model_file import write_model
+    from flatfold.backends.store import write_model
 
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([side, side])
     x, y = (ir.Value(name=name, type=kind, shape=shape) for name in "xy")

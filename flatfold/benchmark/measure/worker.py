@@ -123,14 +123,13 @@ class Worker:
 
     def _engine(self) -> Any:
         """The engine, loaded where an earlier process saved it because building takes long."""
-        from flatfold.backends import load_backend
-        from flatfold.backends.store import bundle
+        from flatfold.backends import load_backend, store
         from flatfold.frontend import read_model
 
         backend, saved = load_backend(self.job.target), Path(self.job.saved)
         if saved.is_dir():
             self.loaded = True
-            return bundle.load(saved)
+            return store.load(saved)
         engine = backend.build(read_model(Path(self.job.model)), self.job.options)
         if backend.save_built_engine:
             engine.save(saved)

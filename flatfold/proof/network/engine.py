@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.backends.base import precision_of
+from flatfold.backends import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.network.inputs import Feeds, draw, settings

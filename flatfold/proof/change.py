@@ -21,7 +21,7 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.remark import origins
 from flatfold.proof.certificate import Entry
 from flatfold.proof.cut_points.cones import Cone
-from flatfold.proof.finite_field.identity_test import Uncertified, certify
+from flatfold.proof.finite_field.identity_test import Uncertified, require_identity
 from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair, Unsupported
@@ -97,7 +97,7 @@ def _wrong_weight(change: Change, given: Trial) -> str:
 def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:
     """Why the change is not certified; empty if it is."""
     try:
-        certify(change, trials, seed)
+        require_identity(change, trials, seed)
     except Uncertified as why:
         return str(why)
     return ""

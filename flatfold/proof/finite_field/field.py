@@ -51,9 +51,9 @@ def multiply(a: Elements, b: Elements) -> Elements:
     return reduced(np.multiply(a, b))
 
 
-def total(a: Elements, **how: Any) -> Elements:
+def total(a: Elements, **options: Any) -> Elements:
     """Sum along axes of fewer than 2^31 elements."""
-    return reduced(np.asarray(np.sum(a, **how)))
+    return reduced(np.asarray(np.sum(a, **options)))
 
 
 def inverse(a: Elements) -> Elements:
@@ -78,13 +78,13 @@ def matmul(a: Elements, b: Elements) -> Elements:
     if b.size > a.size:  # the smaller factor is the one that is split
         swapped = matmul(b.swapaxes(-1, -2), a.swapaxes(-1, -2))
         return np.swapaxes(swapped, -1, -2)
-    found: Elements = np.zeros((), np.int64)
+    result: Elements = np.zeros((), np.int64)
     for start in range(0, a.shape[-1], MOST_TERMS):
         part = slice(start, start + MOST_TERMS)
         limbs = np.concatenate(list(_limbs(b[..., part, :])), axis=-1)  # so that a is read once
         product = np.matmul(a[..., part].astype(np.float64), limbs)
-        found = add(found, _joined(np.split(product, len(SHIFTS), axis=-1)))
-    return found
+        result = add(result, _joined(np.split(product, len(SHIFTS), axis=-1)))
+    return result
 
 
 def _limbs(b: Elements) -> Iterator[Floats]:
@@ -93,11 +93,11 @@ def _limbs(b: Elements) -> Iterator[Floats]:
 
 def _joined(parts: Iterable[Floats]) -> Elements:
     """What products with each limb add up to."""
-    found: Elements = np.zeros((), np.int64)
+    result: Elements = np.zeros((), np.int64)
     for shift, part in zip(SHIFTS, parts, strict=True):
         x = part.astype(np.int64)  # below 2^53, so that folded it is below 2^32
-        found = found + (((x & PRIME) + (x >> 31)) << shift)
-    return reduced(found)
+        result = result + (((x & PRIME) + (x >> 31)) << shift)
+    return reduced(result)
 
 
 def by_limbs(linear: Callable[[Floats, Floats], Floats], a: Elements, b: Elements) -> Elements:

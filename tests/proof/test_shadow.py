@@ -1,4 +1,4 @@
-"""Twins do what arrays do, to their numbers and to their shadows, and lose neither."""
+"""Shadowed arrays do what arrays do, to their values and to their shadows, and lose neither."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flatfold.proof.finite_field.field import PRIME
-from flatfold.proof.finite_field.shadow import Twin, keyed, twin
+from flatfold.proof.finite_field.shadow import ShadowedArray, shadowed, using_key
 
 A = np.arange(1.0, 25.0).reshape(2, 3, 4)
 B = np.arange(24.0, 0.0, -1.0).reshape(2, 3, 4)
@@ -37,30 +37,30 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_both_parts_are_computed(name):
     """Whole numbers are their own shadows, so the two must come out the same."""
-    found = FUNCTIONS[name](twin(A), twin(B))
+    found = FUNCTIONS[name](shadowed(A), shadowed(B))
     wanted = FUNCTIONS[name](A, B)
     np.testing.assert_array_equal(found.value, wanted)
     np.testing.assert_array_equal(found.shadow, wanted.astype(np.int64) % PRIME)
 
 
 def test_division_is_by_the_inverse():
-    third = twin(np.ones(2)) / twin(np.full(2, 3.0))
+    third = shadowed(np.ones(2)) / shadowed(np.full(2, 3.0))
     np.testing.assert_array_equal((third * 3).shadow, 1)
-    np.testing.assert_array_equal(third.shadow, twin(np.full(2, 1 / 3)).shadow)
+    np.testing.assert_array_equal(third.shadow, shadowed(np.full(2, 1 / 3)).shadow)
 
 
 def test_writing_through_a_view():
-    total = twin(np.zeros((2, 2, 3)))
-    total[0, 1] += twin(np.array([1.0, 2.0, 3.0]))
+    total = shadowed(np.zeros((2, 2, 3)))
+    total[0, 1] += shadowed(np.array([1.0, 2.0, 3.0]))
     blocks = np.einsum("iij->ij", total)
     blocks += 5
-    np.add.at(total, ([0, 0], [1, 1]), twin(np.ones((2, 3))))
+    np.add.at(total, ([0, 0], [1, 1]), shadowed(np.ones((2, 3))))
     np.testing.assert_array_equal(total.value, [[[5] * 3, [3, 4, 5]], [[0] * 3, [5] * 3]])
     np.testing.assert_array_equal(total.shadow, total.value)
 
 
 def test_numbers_decide_and_shadows_follow():
-    x = Twin(np.array([2.0, -1.0, 3.0]), np.array([7, 8, 9]))
+    x = ShadowedArray(np.array([2.0, -1.0, 3.0]), np.array([7, 8, 9]))
     assert np.maximum(x, 0).shadow.tolist() == [7, 0, 9]
     assert x.max().shadow == 9
     assert (x > 0).tolist() == [True, False, True]
@@ -68,25 +68,25 @@ def test_numbers_decide_and_shadows_follow():
 
 
 def test_other_functions_are_unknown_but_functions():
-    x = Twin(np.array([2.0, 3.0, 5.0]), np.array([7, 7, 9]))
+    x = ShadowedArray(np.array([2.0, 3.0, 5.0]), np.array([7, 7, 9]))
     for function in (np.sqrt, np.exp, np.tanh):
         shadow = function(x).shadow
         assert shadow[0] == shadow[1] != shadow[2]
     other = np.sqrt(x).shadow[0]
     assert other != np.exp(x).shadow[0]
-    with keyed(1):
+    with using_key(1):
         assert np.sqrt(x).shadow[0] != other
 
 
 def test_a_copy_shares_nothing():
-    single = twin(A.astype(np.float32))
+    single = shadowed(A.astype(np.float32))
     double = single.astype(np.float64, copy=False)
     double[...] = 0
     assert np.all(single.shadow != 0)
 
 
 def test_a_shadow_is_not_lost_unseen():
-    x = twin(A)
+    x = shadowed(A)
     with pytest.raises(ValueError):
         np.asarray(x)
     with pytest.raises(ValueError):

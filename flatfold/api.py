@@ -120,7 +120,7 @@ def verify(
     files. `certificate`: of the rewriting of A to B; raises InputError unless it is about these
     two.
     """
-    from flatfold.proof.cut_points.verify import part_by_part
+    from flatfold.proof.cut_points.verify import verify_parts
     from flatfold.proof.equivalence import Equivalence
     from flatfold.proof.network.run import compare
     from flatfold.result import summarise
@@ -141,7 +141,7 @@ def verify(
         progress=lambda label: progress(f"running on {label}"),
     )
     if verify == "bound":
-        equivalence = part_by_part(a.model, b.model, equivalence, progress)
+        equivalence = verify_parts(a.model, b.model, equivalence, progress)
     if equivalence.reason:
         reasons.insert(0, equivalence.reason)
     return replace(equivalence, reason="; ".join(reasons))

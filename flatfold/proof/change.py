@@ -26,7 +26,7 @@ from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair, Unsupported
 from flatfold.proof.network.judge import MARGIN, ROUNDOFF, SPACING
-from flatfold.proof.reduction.impulse import diagnose
+from flatfold.proof.reduction.impulse import find_wrong_weight
 from flatfold.proof.trial_data import Trial, extents, trial
 
 EVENED = 4.0  # a number that the graph has rounded several times stands for the exact one
@@ -90,7 +90,7 @@ def _wrong_weight(change: Change, given: Trial) -> str:
     sources = tuple((value, value) for value in given.feeds)
     ends = change.region.output, change.lowered.output
     cone = Cone(*ends, sources, given.nodes, tuple(change.lowered.nodes))
-    found = diagnose(cone, {value: pair.y.shape for value, pair in given.feeds.items()})
+    found = find_wrong_weight(cone, {value: pair.y.shape for value, pair in given.feeds.items()})
     return f"; {found}" if found is not None else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import flatfold
-from flatfold.proof.cut_points.verify import part_by_part
+from flatfold.proof.cut_points.verify import verify_parts
 from tests.proof.generated import IN_ONE, Blocks
 
 FEW, MANY = 300, 20_000
@@ -20,7 +20,7 @@ def assert_no_alarm(seed: int) -> None:
     assert found.certified == found.regions
     assert found.regions >= 0.8 * IN_ONE  # a norm alone, or one convolution, has nothing to fold
     assert found.region_ratio <= 1.01
-    again = part_by_part(done.original, done.graph, found)
+    again = verify_parts(done.original, done.graph, found)
     assert again.verdict == "bounded", again.reason
     assert again.regions >= 0.8 * IN_ONE
 

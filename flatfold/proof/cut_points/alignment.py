@@ -1,8 +1,8 @@
-"""Which value of one graph may be which value of another: proposals, by their numbers.
+"""Alignment: which values of two graphs may be equal, proposed from their numbers on one input.
 
-Both graphs run on the same random input, every value kept. Values of one shape whose numbers agree
-are proposed as a pair, the closest first. Nothing is concluded from a pair; it is a place where
-both graphs may be cut, and what lies between cuts is compared on its own.
+Both graphs run on the same random input, and every value is recorded. Values of the same shape
+whose numbers agree are proposed as a pair, the closest first. A pair proves nothing: it is a
+candidate cut point, and the cones between cut points are compared one by one.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from flatfold.proof.network.run import PlainSession, specs_of
 
 Array = npt.NDArray[Any]
 
-MEMORY = 1 << 27  # elements that are kept of one run
+MEMORY = 1 << 27  # elements recorded in one run
 SAMPLED = 512  # elements of a value that are compared
-CLOSE = 1e-3  # of the largest of them; half precision drifts further
-CLOSE_HALF = 3e-2
-ALIKE = 0.5  # of the root mean square
-ROUNDING = 1e-5  # closer than this, values are told apart by their names and places
+CLOSE = 1e-3  # largest difference of a pair, over the largest element
+CLOSE_HALF = 3e-2  # the same for half precision, which drifts further
+MOSTLY = 0.5  # largest difference of values that are mostly equal, as a ratio of Euclidean norms
+ROUNDING = 1e-5  # differences below this do not rank pairs; names and positions do
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What the values of a graph are on one input: their shapes, some elements, and the input."""
+class RecordedValues:
+    """The values of a graph on one input: their shapes, a sample of their elements, their order."""
 
     shapes: dict[ir.Value, tuple[int, ...]]
     samples: dict[ir.Value, Array]
@@ -44,42 +44,42 @@ class Numbers:
 
 @dataclass
 class Alignment:
-    """Pairs of values, from the first graph to the second and back."""
+    """Pairs of values: from the first graph, a, to the second, b, and from b to a."""
 
-    forth: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    back: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    to_b: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    to_a: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def add(self, a: ir.Value, b: ir.Value) -> bool:
-        """Whether the pair is in; not if one of the two has another partner."""
-        if self.forth.get(a, b) is not b or self.back.get(b, a) is not a:
+        """Add the pair unless one of the two has another partner; returns whether it is in."""
+        if self.to_b.get(a, b) is not b or self.to_a.get(b, a) is not a:
             return False
-        self.forth[a], self.back[b] = b, a
+        self.to_b[a], self.to_a[b] = b, a
         return True
 
     def without(self, a: ir.Value) -> Alignment:
         """All pairs but that of `a`."""
-        forth = {mine: other for mine, other in self.forth.items() if mine is not a}
-        return Alignment(forth, {other: mine for mine, other in forth.items()})
+        to_b = {mine: other for mine, other in self.to_b.items() if mine is not a}
+        return Alignment(to_b, {other: mine for mine, other in to_b.items()})
 
-    def put(self, a: ir.Value, b: ir.Value) -> None:
-        """The pair, in place of those that either is in."""
-        self.back.pop(self.forth.pop(a, b), None)
-        self.forth.pop(self.back.pop(b, a), None)
+    def replace(self, a: ir.Value, b: ir.Value) -> None:
+        """Add the pair; pairs that either is in are removed."""
+        self.to_a.pop(self.to_b.pop(a, b), None)
+        self.to_b.pop(self.to_a.pop(b, a), None)
         self.add(a, b)
 
 
-def numbers_of(model: ir.Model, feeds: Mapping[str, Array]) -> Numbers:
-    """Run `model` with optimisation off and look at every value. Raises BuildError."""
+def record_values(model: ir.Model, feeds: Mapping[str, Array]) -> RecordedValues:
+    """Run `model` with optimisation off and record every value. Raises BuildError."""
     values = [v for v in _values(model.graph) if _is_tensor(v)]
     shapes, samples = {}, {}
     for part in _in_memory(values):
-        for value, array in values_of(model, feeds, part).items():
-            shapes[value], samples[value] = np.shape(array), _some(array)
-    return Numbers(shapes, samples, {v: i for i, v in enumerate(_values(model.graph))})
+        for value, array in evaluate_values(model, feeds, part).items():
+            shapes[value], samples[value] = np.shape(array), _sample(array)
+    return RecordedValues(shapes, samples, {v: i for i, v in enumerate(_values(model.graph))})
 
 
 def _in_memory(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
-    """As many values as MEMORY holds at a time; those of open size count for little."""
+    """Lists of values that MEMORY holds at a time; open dimensions count as 1."""
     part, size = [], 0
     for value in values:
         dims = value.shape.dims if value.shape is not None else ()
@@ -91,21 +91,21 @@ def _in_memory(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
     yield part
 
 
-def values_of(
+def evaluate_values(
     model: ir.Model, feeds: Mapping[str, Array], values: Sequence[ir.Value]
 ) -> dict[ir.Value, Array]:
-    """What `values` of the main graph are when it runs with optimisation off."""
-    watched = model.clone()
-    made = {v.name: v for v in _values(watched.graph)}
-    asked = {v.name for v in values} - set(feeds) - {v.name for v in watched.graph.outputs}
-    watched.graph.outputs.extend(made[name] for name in made if name in asked)
-    arrays = PlainSession(watched)(feeds)
-    found = dict(zip((v.name for v in watched.graph.outputs), arrays, strict=True)) | dict(feeds)
-    return {value: np.asarray(found[value.name]) for value in values}
+    """The arrays of `values` of the main graph when it runs with optimisation off."""
+    copy = model.clone()
+    by_name = {v.name: v for v in _values(copy.graph)}
+    missing = {v.name for v in values} - set(feeds) - {v.name for v in copy.graph.outputs}
+    copy.graph.outputs.extend(by_name[name] for name in by_name if name in missing)
+    outputs = PlainSession(copy)(feeds)
+    arrays = dict(zip((v.name for v in copy.graph.outputs), outputs, strict=True)) | dict(feeds)
+    return {value: np.asarray(arrays[value.name]) for value in values}
 
 
-def first_numbers(model: ir.Model, seed: int = 0) -> tuple[dict[str, Array], Numbers]:
-    """A random input, of the first size that `model` runs on, and what its values then are.
+def record_first_input(model: ir.Model, seed: int = 0) -> tuple[dict[str, Array], RecordedValues]:
+    """A random input, of the first size that `model` runs on, and the values recorded on it.
 
     Raises InputError where a type or rank is unknown, BuildError where it runs on none.
     """
@@ -114,15 +114,17 @@ def first_numbers(model: ir.Model, seed: int = 0) -> tuple[dict[str, Array], Num
     for shapes in others:
         feeds = dict(next(draw(specs, shapes, seed))[1])
         with suppress(BuildError):
-            return feeds, numbers_of(model, feeds)
+            return feeds, record_values(model, feeds)
     feeds = dict(next(draw(specs, last, seed))[1])
-    return feeds, numbers_of(model, feeds)
+    return feeds, record_values(model, feeds)
 
 
-def propose(a: ir.Model, b: ir.Model, of_a: Numbers, of_b: Numbers) -> Alignment:
-    """Inputs and outputs pair by place, other values by their numbers."""
+def propose_pairs(
+    a: ir.Model, b: ir.Model, of_a: RecordedValues, of_b: RecordedValues
+) -> Alignment:
+    """Pairs of inputs and outputs by position, and of other values by their numbers."""
     pairs = Alignment()
-    for mine, other in zip(_fed(a.graph), _fed(b.graph), strict=True):
+    for mine, other in zip(_runtime_inputs(a.graph), _runtime_inputs(b.graph), strict=True):
         pairs.add(mine, other)
     ends = set(a.graph.outputs), set(b.graph.outputs)
     for mine, other in zip(a.graph.outputs, b.graph.outputs, strict=True):
@@ -130,20 +132,20 @@ def propose(a: ir.Model, b: ir.Model, of_a: Numbers, of_b: Numbers) -> Alignment
     buckets: dict[Any, tuple[list[ir.Value], list[ir.Value]]] = defaultdict(lambda: ([], []))
     for side, numbers in enumerate((of_a, of_b)):
         for value, sample in numbers.samples.items():
-            if value not in ends[side] and _tells(sample):
+            if value not in ends[side] and _is_identifying(sample):
                 buckets[numbers.shapes[value], sample.dtype][side].append(value)
     ranked = [
-        pair for mine, others in buckets.values() for pair in _close(mine, others, of_a, of_b)
+        pair for mine, others in buckets.values() for pair in _close_pairs(mine, others, of_a, of_b)
     ]
     for *_, x, y in sorted(ranked, key=lambda pair: pair[:5]):
         pairs.add(x, y)
     return pairs
 
 
-def _close(
-    mine: list[ir.Value], others: list[ir.Value], of_a: Numbers, of_b: Numbers
+def _close_pairs(
+    mine: list[ir.Value], others: list[ir.Value], of_a: RecordedValues, of_b: RecordedValues
 ) -> Iterator[tuple[float, bool, float, int, int, ir.Value, ir.Value]]:
-    """Pairs of one shape that agree, to be sorted: the closest first, then the best in place."""
+    """Pairs of one shape that agree, with their sort key: difference, names, distance in order."""
     if not mine or not others:
         return
     left, right = (
@@ -160,20 +162,20 @@ def _close(
             yield gap, x.name != y.name, abs(place), of_a.order[x], of_b.order[y], x, y
 
 
-def in_sequence(
+def pairs_in_sequence(
     mine: Sequence[ir.Node],
     others: Sequence[ir.Node],
-    of_a: Numbers,
-    of_b: Numbers,
+    of_a: RecordedValues,
+    of_b: RecordedValues,
     known: Alignment,
 ) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """What lies around operators that follow one another in the same way on both sides.
+    """Inputs and outputs of operators that occur in the same sequence in both graphs.
 
-    For where the numbers part ways: what comes after a difference can still be told apart.
+    Used after the first difference, from where on the numbers of the two graphs no longer agree.
     """
     keys: list[list[Any]] = [
-        [known.forth.get(n.outputs[0]) or _kind(n, of_a) for n in mine],
-        [n.outputs[0] if n.outputs[0] in known.back else _kind(n, of_b) for n in others],
+        [known.to_b.get(n.outputs[0]) or _kind(n, of_a) for n in mine],
+        [n.outputs[0] if n.outputs[0] in known.to_a else _kind(n, of_b) for n in others],
     ]
     for block in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():
         for step in range(block.size):
@@ -185,25 +187,25 @@ def in_sequence(
                     yield one, two
 
 
-def _kind(node: ir.Node, numbers: Numbers) -> Any:
+def _kind(node: ir.Node, numbers: RecordedValues) -> Any:
     return node.op_type, node.domain, *(numbers.shapes.get(v) for v in node.outputs)
 
 
-def alike(one: Array | None, two: Array | None) -> bool:
-    """Whether most of two values is the same, as where one channel is wrong."""
+def mostly_equal(one: Array | None, two: Array | None) -> bool:
+    """Whether two values are the same for the most part, as where one channel is wrong."""
     if one is None or two is None or one.shape != two.shape or one.dtype.kind != "f":
         return False
     gap, size = (float(np.linalg.norm(array)) for array in (two - one, one))
-    return gap <= ALIKE * size
+    return gap <= MOSTLY * size
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from _fed(graph)
+    yield from _runtime_inputs(graph)
     for node in graph:
         yield from node.outputs
 
 
-def _fed(graph: ir.Graph) -> list[ir.Value]:
+def _runtime_inputs(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in graph.inputs if not value.is_initializer()]
 
 
@@ -211,15 +213,15 @@ def _is_tensor(value: ir.Value) -> bool:
     return isinstance(value.type, ir.TensorType) and bool(value.name)
 
 
-def _some(array: Array) -> Array:
+def _sample(array: Array) -> Array:
     flat = array.reshape(-1)
     if flat.size <= SAMPLED:
         return flat
     return flat[np.random.default_rng(flat.size).choice(flat.size, SAMPLED, replace=False)]
 
 
-def agree(one: Array, two: Array) -> bool:
-    """Whether elements of two values are the same numbers, as far as proposals go."""
+def nearly_equal(one: Array, two: Array) -> bool:
+    """Whether samples of two values agree closely enough to propose them as a pair."""
     if one.shape != two.shape or one.dtype != two.dtype:
         return False
     if one.dtype.kind != "f":
@@ -232,8 +234,9 @@ def _limit(sample: Array) -> float:
     return CLOSE_HALF if sample.dtype.itemsize < 4 else CLOSE
 
 
-def _tells(sample: Array) -> bool:
-    """Whether numbers say which value they are of: finite floats, not all the same."""
+def _is_identifying(sample: Array) -> bool:
+    """Whether numbers can identify a value: finite floats that are not all 0."""
+
     if sample.dtype.kind != "f" or not np.all(np.isfinite(sample)):
         return False
     return sample.size > 0 and float(np.max(np.abs(sample))) > 0

@@ -1,8 +1,8 @@
-"""Run both sides of a cone in float64 on the same data, and compare them within rounding.
+"""Check one cone: run both sides in float64 on the same data and compare within rounding.
 
 Elementwise |y' - y| <= 1.01 n u M, where u is the unit roundoff of the graph's type and M the
 magnitude companion of y: n = 1 where the weights of the second graph are rounded once. Tools that
-fold in single precision round a weight several times; up to ROUNDINGS are taken for rounding.
+fold in single precision round a weight several times; up to n = ROUNDINGS are accepted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import onnx_ir as ir
 from flatfold.proof.cut_points.cones import Cone
 from flatfold.proof.cut_points.data import (
     Shape,
-    dense,
-    farther,
-    is_free,
+    dense_inputs,
+    impulse_inputs,
+    impulse_shapes,
+    is_any_size,
+    larger_reach,
     reach_of,
-    roomy_shapes,
     small_shapes,
-    sparse,
 )
 from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.interpreter import evaluate
@@ -32,11 +32,11 @@ from flatfold.proof.network.inputs import limits_of, within_range
 from flatfold.proof.network.judge import MARGIN, ROUNDOFF, SPACING
 
 ROUNDINGS = 5  # of a weight: var + eps, root, quotient, product, sum of branches
-RECORDED = 32.0  # u M: on numbers that were recorded, and so are rounded themselves
+RECORDED = 32.0  # largest ratio to u M on recorded values, which are rounded themselves
 STACK = 16  # images that are run at once
 
-Data = Mapping[ir.Value, Array]
-Look = Callable[[Iterable[ir.Value]], Data]
+Feeds = Mapping[ir.Value, Array]
+Record = Callable[[Iterable[ir.Value]], Feeds]
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,34 @@ class Gap:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one cone: `bounded`, `refuted`, or `open` with the reason."""
+    """The result for one cone: `kind` is `bounded`, `refuted`, or `open` with the reason."""
 
     kind: str
     gap: Gap = Gap(0.0)
     reason: str = ""
 
 
-def crosscheck(cone: Cone, shapes: Mapping[ir.Value, Shape], look: Look, seed: int = 0) -> Verdict:
-    """`shapes`: those of the first graph's values; `look` gives what values are when it runs."""
+def check_cone(
+    cone: Cone, shapes: Mapping[ir.Value, Shape], record: Record, seed: int = 0
+) -> Verdict:
+    """`shapes`: those of the first graph's values; `record` returns its values on a real input."""
     values = [cone.a, *(v for v, _ in cone.sources)]
-    odd = [v for v in values if v.dtype is None or v.dtype.name not in ROUNDOFF or v not in shapes]
-    if odd:
-        return Verdict("open", reason=f"{odd[0].name} is no float tensor")
+    unknown = [
+        v for v in values if v.dtype is None or v.dtype.name not in ROUNDOFF or v not in shapes
+    ]
+    if unknown:
+        return Verdict("open", reason=f"{unknown[0].name} is no float tensor")
     limit = MARGIN * ROUNDINGS
     try:
-        data = list(free_data(cone, shapes, np.random.default_rng(seed)))
-        gap = widest(cone, data)
-        if gap.ratio > MARGIN and not cone.is_linear:  # on numbers that never get there, perhaps
-            kept = [{v: within_range(v, x) for v, x in feeds.items()} for feeds in data]
-            gap = widest(cone, kept)
+        trials = list(trial_feeds(cone, shapes, np.random.default_rng(seed)))
+        gap = widest_gap(cone, trials)
+        if gap.ratio > MARGIN and not cone.is_linear:  # perhaps on numbers that cannot occur there
+            possible = [{v: within_range(v, x) for v, x in feeds.items()} for feeds in trials]
+            gap = widest_gap(cone, possible)
         if gap.ratio > limit and not cone.is_linear:
-            real = widest(cone, [look(v for v, _ in cone.sources)])
+            real = widest_gap(cone, [record(v for v, _ in cone.sources)])
             if real.ratio <= RECORDED:
-                reason = "the two differ, but not on the numbers that are there when it runs"
+                reason = "the two differ on random numbers, but not on those of a real input"
                 return Verdict("open", gap, reason)
     except Unsupported as what:
         return Verdict("open", reason=f"the check does not know {what}")
@@ -81,38 +85,41 @@ def crosscheck(cone: Cone, shapes: Mapping[ir.Value, Shape], look: Look, seed: i
     return Verdict("bounded" if gap.ratio <= limit else "refuted", gap)
 
 
-def free_data(
+def trial_feeds(
     cone: Cone, shapes: Mapping[ir.Value, Shape], rng: np.random.Generator
-) -> Iterable[Data]:
-    """N(0, 1) everywhere, and impulses; at small sizes where no operator counts pixels."""
+) -> Iterable[Feeds]:
+    """Feeds for the first graph's sources: N(0, 1) everywhere, then impulses.
+
+    At small sizes where every operator computes the same at any size.
+    """
     own = {v: shapes[v] for v, _ in cone.sources}
     axes = max((len(shape) - 2 for shape in own.values()), default=0)
-    reach = farther(*(reach_of(n, v, axes) for n, v in _sides(cone)))
-    free = axes > 0 and is_free((*cone.before, *cone.after), axes)
+    reach = larger_reach(*(reach_of(n, v, axes) for n, v in _sides(cone)))
+    free = axes > 0 and is_any_size((*cone.before, *cone.after), axes)
     small = small_shapes(own, reach) if free else None
     if not cone.is_linear:
-        yield {v: _spread(x, cone, rng) for v, x in dense(small or own, rng).items()}
+        yield {v: _spread(x, cone, rng) for v, x in dense_inputs(small or own, rng).items()}
         return
-    yield dense(small or own, rng)
+    yield dense_inputs(small or own, rng)
     if own and all(len(shape) == axes + 2 for shape in own.values()):
-        room = roomy_shapes(own, reach) if small is not None else own
-        images = sparse(room, reach, _weights(cone.after), rng)
-        yield from _stacked(images) if small is not None else _one_by_one(own, images)
+        sizes = impulse_shapes(own, reach) if small is not None else own
+        images = impulse_inputs(sizes, reach, _weight_count(cone.after), rng)
+        yield from _in_batches(images) if small is not None else _one_by_one(own, images)
 
 
-def _stacked(images: Data) -> Iterable[Data]:
-    """A few at a time."""
+def _in_batches(images: Feeds) -> Iterable[Feeds]:
+    """STACK images at a time."""
     for start in range(0, max(map(len, images.values())), STACK):
         yield {v: x[start : start + STACK] for v, x in images.items()}
 
 
-def _weights(nodes: Iterable[ir.Node]) -> int:
+def _weight_count(nodes: Iterable[ir.Node]) -> int:
     constants = {v for node in nodes for v in node.inputs if v is not None}
     return sum(int(v.const_value.size) for v in constants if v.const_value is not None)
 
 
-def _one_by_one(shapes: Mapping[ir.Value, Shape], images: Data) -> Iterable[Data]:
-    """Each image in every place of a batch whose size the graph may count on."""
+def _one_by_one(shapes: Mapping[ir.Value, Shape], images: Feeds) -> Iterable[Feeds]:
+    """Each image, repeated to fill the batch; the graph may depend on the batch size."""
     count = max(map(len, images.values()))
     for i in range(count):
         yield {v: np.broadcast_to(x[i], shapes[v]) for v, x in images.items()}
@@ -123,31 +130,34 @@ def _sides(cone: Cone) -> tuple[tuple[tuple[ir.Node, ...], ir.Value], ...]:
 
 
 def _spread(x: Array, cone: Cone, rng: np.random.Generator) -> Array:
-    """Half of the numbers far enough out to get beyond every limit of a Clip."""
+    """Half of the numbers scaled so that they exceed the limits of every Clip in the cone."""
     clips = (n for nodes, _ in _sides(cone) for n in nodes if n.op_type == "Clip")
     ends = [2 * abs(end) for node in clips for end in limits_of(node) if math.isfinite(end)]
     return np.where(rng.random(x.shape) < 0.5, x, x * max([1.0, *ends]))
 
 
-def widest(cone: Cone, data: Iterable[Data]) -> Gap:
-    """The worst over all of `data`. Raises Unsupported."""
+def widest_gap(cone: Cone, trials: Iterable[Feeds]) -> Gap:
+    """The worst gap over all `trials`. Raises Unsupported."""
     worst = Gap(-1.0)
-    for feeds in data:
-        before, after = both(cone, feeds)
-        found = _gap(cone, before, after.y, feeds)
-        worst = found if not found.ratio <= worst.ratio else worst
+    for feeds in trials:
+        before, after = evaluate_both(cone, feeds)
+        gap = _gap(cone, before, after.y, feeds)
+        worst = gap if not gap.ratio <= worst.ratio else worst
     return worst
 
 
-def both(cone: Cone, feeds: Data) -> tuple[Pair, Pair]:
-    """What both sides make of `feeds`, which are of the first graph's sources."""
-    given = {v: Pair(x, np.abs(x)) for v, x in feeds.items()}
-    others = {cone.partner(v): pair for v, pair in given.items()}
-    return run(cone.before, cone.a, given), run(cone.after, cone.b, others)
+def evaluate_both(cone: Cone, feeds: Feeds) -> tuple[Pair, Pair]:
+    """The outputs of both sides for `feeds`, which are of the first graph's sources."""
+    pairs = {v: Pair(x, np.abs(x)) for v, x in feeds.items()}
+    others = {cone.partner(v): pair for v, pair in pairs.items()}
+    before = evaluate_output(cone.before, cone.a, pairs)
+    return before, evaluate_output(cone.after, cone.b, others)
 
 
-def run(nodes: Iterable[ir.Node], output: ir.Value, feeds: Mapping[ir.Value, Pair]) -> Pair:
-    """`output` in float64. Raises Unsupported."""
+def evaluate_output(
+    nodes: Iterable[ir.Node], output: ir.Value, feeds: Mapping[ir.Value, Pair]
+) -> Pair:
+    """`output` in float64, with its magnitude companion. Raises Unsupported."""
     known = dict(feeds)
     with np.errstate(all="ignore"):
         for node in nodes if output not in known else ():
@@ -161,25 +171,25 @@ def run(nodes: Iterable[ir.Node], output: ir.Value, feeds: Mapping[ir.Value, Pai
 
 
 def _split(node: ir.Node, known: Mapping[ir.Value, Pair]) -> dict[ir.Value, Pair]:
-    """All parts; the interpreter itself knows operators of one output only."""
+    """All outputs of a Split; the interpreter itself knows operators of one output only."""
     source = node.inputs[0]
     if source is None or source not in known:
         raise Unsupported("Split of a constant")
     x, axis = known[source], attribute(node, "axis", 0)
-    listed = attribute(node, "split", None)
-    if listed is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+    sizes = attribute(node, "split", None)
+    if sizes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = ir.convenience.get_const_tensor(node.inputs[1])
         if tensor is None:
             raise Unsupported("Split by computed sizes")
-        listed = tensor.numpy().tolist()
+        sizes = tensor.numpy().tolist()
     size, parts = x.y.shape[axis], len(node.outputs)
-    ends = np.cumsum(listed) if listed else -(-size // parts) * np.arange(1, parts + 1)
-    cuts = [int(end) for end in ends[:-1]]
-    pieces = zip(np.split(x.y, cuts, axis), np.split(x.m, cuts, axis), strict=True)
+    ends = np.cumsum(sizes) if sizes else -(-size // parts) * np.arange(1, parts + 1)
+    indices = [int(end) for end in ends[:-1]]
+    pieces = zip(np.split(x.y, indices, axis), np.split(x.m, indices, axis), strict=True)
     return {v: Pair(y, m) for v, (y, m) in zip(node.outputs, pieces, strict=True)}
 
 
-def _gap(cone: Cone, before: Pair, after: Array, feeds: Data) -> Gap:
+def _gap(cone: Cone, before: Pair, after: Array, feeds: Feeds) -> Gap:
     if before.y.shape != after.shape:
         raise ValueError(f"the shapes become {before.y.shape} and {after.shape}")
     if not np.all(np.isfinite(before.y)):
@@ -200,7 +210,8 @@ def _gap(cone: Cone, before: Pair, after: Array, feeds: Data) -> Gap:
 
 
 def _products(node: ir.Node) -> int:
-    """Products that one output of `node` adds up."""
+    """Products that are summed in one output of `node`, approximately."""
+
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 1
     weight = node.inputs[1]

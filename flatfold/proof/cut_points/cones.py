@@ -1,4 +1,4 @@
-"""What lies between cuts: for a pair of values, the nodes back to other pairs, on both sides."""
+"""Cones: for a pair of values, the nodes back to other pairs, in both graphs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ PRODUCTS = (*COMMUTING, "BatchNormalization", "Conv", "ConvTranspose", "Div")
 
 @dataclass(frozen=True)
 class Cone:
-    """Both ways from the same pairs, `sources`, to the pair (a, b); nodes in topological order."""
+    """The nodes from the pairs `sources` to the pair (a, b), in topological order.
+
+    `before`: those of the first graph, which compute a. `after`: of the second, which compute b.
+    """
 
     a: ir.Value
     b: ir.Value
@@ -54,49 +57,49 @@ class Cone:
     after: tuple[ir.Node, ...]
 
     @cached_property
-    def bends(self) -> int:
-        """Operators that are not linear, on the way that has most of them."""
-        return max(bends(self.before, self.a), bends(self.after, self.b))
+    def nonlinear_depth(self) -> int:
+        """The largest number of operators that are not linear on one path, of either side."""
+        return max(nonlinear_depth(self.before, self.a), nonlinear_depth(self.after, self.b))
 
     @property
     def is_linear(self) -> bool:
-        return self.bends == 0
+        return self.nonlinear_depth == 0
 
     def partner(self, source: ir.Value) -> ir.Value:
-        """What is in the second graph for a source of the first."""
+        """The value of the second graph that is paired with a source of the first."""
         return dict(self.sources)[source]
 
 
-def named(nodes: Collection[ir.Node], most: int = 5) -> str:
+def node_names(nodes: Collection[ir.Node], most: int = 5) -> str:
     names = [node.name or node.op_type for node in nodes]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def cone_of(a: ir.Value, b: ir.Value, pairs: Alignment, order: Mapping[ir.Value, int]) -> Cone:
-    """Back from (a, b) to pairs that both sides read.
+    """The cone from pairs that both sides read to (a, b).
 
-    While one side reads a pair that the other does not, the last pair in the first graph's `order`
-    is looked through: it may be computed from the others, which as a source it would not be. In the
-    end, one side may read inputs of the graphs that the other does not.
+    While one side reads a pair that the other does not, the last such pair in the first graph's
+    `order` is no longer a source, and the cone is extended past it: the value may be computed from
+    the other sources. Inputs of the graphs may remain that only one side reads.
     """
-    cuts = set(pairs.forth) - {a}
+    cuts = set(pairs.to_b) - {a}
     while True:
         before, mine = _back(a, cuts)
-        after, others = _back(b, {pairs.forth[v] for v in cuts})
+        after, others = _back(b, {pairs.to_b[v] for v in cuts})
         left = {v for v in mine if v in cuts}
-        right = {pairs.back[w] for w in others if w in pairs.back and pairs.back[w] in cuts}
+        right = {pairs.to_a[w] for w in others if w in pairs.to_a and pairs.to_a[w] in cuts}
         inner = [v for v in left | right if not v.is_graph_input()]
         if left == right or not inner:
             break
         cuts.discard(max(inner, key=lambda value: order[value]))
     reads = [v for v in dict.fromkeys([*mine, *sorted(right, key=lambda v: order[v])]) if v in cuts]
-    sources = tuple((value, pairs.forth[value]) for value in reads)
+    sources = tuple((value, pairs.to_b[value]) for value in reads)
     return Cone(a, b, sources, tuple(before), tuple(after))
 
 
 def _back(value: ir.Value, cuts: Collection[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
-    """Nodes that `value` is computed by from `cuts` or inputs, in order, and what they read."""
+    """The nodes that compute `value` from `cuts` and graph inputs, in order, and those sources."""
     nodes: dict[ir.Node, None] = {}
     reads: dict[ir.Value, None] = {}
     stack: list[tuple[ir.Node | None, ir.Value | None]] = [(None, value)]
@@ -116,8 +119,8 @@ def _back(value: ir.Value, cuts: Collection[ir.Value]) -> tuple[list[ir.Node], l
     return list(nodes), list(reads)
 
 
-def bends(nodes: Iterable[ir.Node], output: ir.Value) -> int:
-    """How many operators that are not linear lie on one way to `output`, at most."""
+def nonlinear_depth(nodes: Iterable[ir.Node], output: ir.Value) -> int:
+    """The largest number of operators that are not linear on one path to `output`."""
     depth: dict[ir.Value | None, int] = {}
     for node in nodes:
         most = max((depth.get(v, 0) for v in node.inputs), default=0)
@@ -133,13 +136,13 @@ def is_linear(node: ir.Node) -> bool:
     return sum(varying) < 2 and (node.op_type in COMMUTING or not any(varying[1:]))
 
 
-def is_same(cone: Cone, pairs: Alignment) -> bool:
-    """One node on each side, the same operator with the same constants, that read pairs."""
+def is_same_operator(cone: Cone, pairs: Alignment) -> bool:
+    """Whether each side is one node: the same operator, constants, attributes and paired inputs."""
     one, two = cone.a.producer(), cone.b.producer()
     if one is None or two is None or one.op_type in NOISE:
         return False
-    alike = (one.op_type, one.domain, one.overload) == (two.op_type, two.domain, two.overload)
-    if not alike or len(one.inputs) != len(two.inputs) or len(one.outputs) != len(two.outputs):
+    same = (one.op_type, one.domain, one.overload) == (two.op_type, two.domain, two.overload)
+    if not same or len(one.inputs) != len(two.inputs) or len(one.outputs) != len(two.outputs):
         return False
     if one.outputs.index(cone.a) != two.outputs.index(cone.b) or not _same_attributes(one, two):
         return False
@@ -149,13 +152,13 @@ def is_same(cone: Cone, pairs: Alignment) -> bool:
 def _same_operand(x: ir.Value | None, y: ir.Value | None, pairs: Alignment) -> bool:
     if x is None or y is None:
         return x is y
-    if pairs.forth.get(x) is y:
+    if pairs.to_b.get(x) is y:
         return True
     return _same_constant(x, y)
 
 
-def since(kind: str, opset: int, domain: str) -> int:
-    """The opset in which the operator became what it is in `opset`; 0 if unknown."""
+def since_version(kind: str, opset: int, domain: str) -> int:
+    """The opset that introduced the operator's definition in `opset`; 0 if unknown."""
     from onnx import defs
 
     try:
@@ -164,8 +167,9 @@ def since(kind: str, opset: int, domain: str) -> int:
         return 0
 
 
-def is_other(x: ir.Value, y: ir.Value) -> bool:
-    """Two outputs of which the first is a constant, and the second not the same."""
+def is_different_constant(x: ir.Value, y: ir.Value) -> bool:
+    """Whether x is a constant and y is not the same constant."""
+
     return x.producer() is None and not x.is_graph_input() and not _same_constant(x, y)
 
 

@@ -1,4 +1,4 @@
-"""The verdict on two graphs of any origin: from cut to cut, and on the whole."""
+"""The verdict on two graphs, whichever tools made them: cone by cone, and as a whole."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from flatfold.errors import FlatfoldError
 from flatfold.frontend import canonicalize
 from flatfold.proof.cut_points.check import Verdict
 from flatfold.proof.cut_points.cones import Cone
-from flatfold.proof.cut_points.prove import Cuts, prove
+from flatfold.proof.cut_points.prove import CutPointProof, prove
 from flatfold.proof.equivalence import Equivalence, Fault
 from flatfold.proof.network.judge import MARGIN
-from flatfold.proof.reduction.impulse import described, diagnose
+from flatfold.proof.reduction.impulse import description, find_wrong_weight
 from flatfold.system.progress import Progress, silent
 
-SHOWN = 3  # faults that are looked into
+SHOWN = 3  # faults that are described
 
 
-def part_by_part(
+def verify_parts(
     a: ir.Model, b: ir.Model, whole: Equivalence, progress: Progress = silent
 ) -> Equivalence:
-    """`whole`, what running both came to, with what their parts say.
+    """`whole`, the verdict from running both graphs, extended by a comparison part by part.
 
-    `bounded` if every part is equal or within rounding, `refuted` if one is not, else as it was.
+    The verdict becomes `bounded` if every part is equal or within rounding, and `refuted` if one is
+    not; otherwise it stays.
     """
     one, two = a.clone(), b.clone()
     try:
@@ -34,51 +35,51 @@ def part_by_part(
             canonicalize(model)
         if ir.to_proto(one) == ir.to_proto(two):
             return Equivalence("identical", reason="the same bytes once both are canonical")
-        cuts = prove(one, two, progress)
+        proof = prove(one, two, progress)
     except FlatfoldError as why:
         return _with_reason(whole, f"the parts were not compared: {why.cause}")
-    found = replace(
-        whole, regions=len(cuts.checked), structural=cuts.structural, region_ratio=cuts.worst
+    counted = replace(
+        whole, regions=len(proof.checked), structural=proof.structural, region_ratio=proof.worst
     )
-    return _judged(cuts, found)
+    return _judge(proof, counted)
 
 
-def _judged(cuts: Cuts, found: Equivalence) -> Equivalence:
-    wrong = cuts.of_kind("refuted")
-    if wrong:
-        faults = tuple(fault(cuts, cone, verdict) for cone, verdict in wrong[:SHOWN])
-        more = f"; {len(wrong) - SHOWN} more regions differ" if len(wrong) > SHOWN else ""
+def _judge(proof: CutPointProof, whole: Equivalence) -> Equivalence:
+    refuted = proof.of_kind("refuted")
+    if refuted:
+        faults = tuple(fault_of(proof, cone, verdict) for cone, verdict in refuted[:SHOWN])
+        more = f"; {len(refuted) - SHOWN} more regions differ" if len(refuted) > SHOWN else ""
         reason = "; ".join(fault.text for fault in faults) + more
-        return replace(_with_reason(found, reason), verdict="refuted", faults=faults)
-    missed = cuts.of_kind("open")
+        return replace(_with_reason(whole, reason), verdict="refuted", faults=faults)
+    missed = proof.of_kind("open")
     if missed:
-        reason = f"{len(missed)} of {len(cuts.checked)} regions not compared on their own: "
-        return _with_reason(found, reason + missed[0][1].reason)
-    if cuts.unpaired:
-        return _with_reason(found, f"output {cuts.unpaired[0]} is not computed in both")
-    if found.verdict == "refuted" and not found.is_less_exact:
-        return _with_reason(found, "each region is within rounding, the whole is not")
-    if found.verdict == "unknown":
-        return found
-    rounded = math.ceil(cuts.worst / MARGIN)
+        reason = f"{len(missed)} of {len(proof.checked)} regions not compared on their own: "
+        return _with_reason(whole, reason + missed[0][1].reason)
+    if proof.unpaired:
+        return _with_reason(whole, f"output {proof.unpaired[0]} is not computed in both")
+    if whole.verdict == "refuted" and not whole.is_less_exact:
+        return _with_reason(whole, "each region is within rounding, the whole is not")
+    if whole.verdict == "unknown":
+        return whole
+    rounded = math.ceil(proof.worst / MARGIN)
     reason = f"weights of the second rounded up to {rounded} times" if rounded > 1 else ""
-    if found.is_less_exact:
+    if whole.is_less_exact:
         reason = "each region is within rounding, but as a whole the second is less exact"
-    return replace(_with_reason(found, reason), verdict="bounded")
+    return replace(_with_reason(whole, reason), verdict="bounded")
 
 
-def fault(cuts: Cuts, cone: Cone, verdict: Verdict) -> Fault:
+def fault_of(proof: CutPointProof, cone: Cone, verdict: Verdict) -> Fault:
     """What is wrong with a cone that was refuted."""
-    finding = diagnose(cone, cuts.shapes)
+    weight = find_wrong_weight(cone, proof.shapes)
     channel = verdict.gap.place[1] if len(verdict.gap.place) > 1 else None
-    weight = finding.to_dict() if finding is not None else None
-    text = described(cone, verdict, finding)
-    return Fault(_names(cone.before), _names(cone.after), verdict.gap.ratio, channel, weight, text)
+    content = weight.to_dict() if weight is not None else None
+    text = description(cone, verdict, weight)
+    return Fault(_names(cone.before), _names(cone.after), verdict.gap.ratio, channel, content, text)
 
 
 def _names(nodes: Iterable[ir.Node]) -> tuple[str, ...]:
     return tuple(node.name or node.op_type for node in nodes)
 
 
-def _with_reason(found: Equivalence, reason: str) -> Equivalence:
-    return replace(found, reason="; ".join(part for part in (found.reason, reason) if part))
+def _with_reason(whole: Equivalence, reason: str) -> Equivalence:
+    return replace(whole, reason="; ".join(part for part in (whole.reason, reason) if part))

@@ -1,4 +1,4 @@
-"""From two models that differ to the smallest pair that differs in the same way."""
+"""Reduce two models that differ to the smallest pair that differs in the same way, on disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from flatfold.errors import Inconclusive, OutputError
 from flatfold.frontend import canonicalize
-from flatfold.proof.cut_points.cones import named
-from flatfold.proof.cut_points.prove import Cuts, prove
-from flatfold.proof.cut_points.verify import fault
+from flatfold.proof.cut_points.cones import node_names
+from flatfold.proof.cut_points.prove import CutPointProof, prove
+from flatfold.proof.cut_points.verify import fault_of
 from flatfold.proof.equivalence import Fault
-from flatfold.proof.reduction.extract import carved
-from flatfold.proof.reduction.shrink import shrunk
+from flatfold.proof.reduction.extract import extract
+from flatfold.proof.reduction.shrink import shrink
 from flatfold.system.atomic import atomic_folder, os_errors_as_ours, refuse_foreign
 from flatfold.system.progress import Progress
 
@@ -26,9 +26,10 @@ FILES = ("a.onnx", "b.onnx", "fault.json")
 
 @dataclass(frozen=True)
 class Reduced:
-    """Where the smallest pair is, and what is wrong; without a fault the two agree.
+    """The folder of the smallest pair, and what is wrong; without a fault the two models agree.
 
-    nodes: of both models together, as given and as left. inputs: shapes of the small ones'.
+    nodes: number of nodes of both models together, before and after. inputs: shapes of the inputs
+    of the small models.
     """
 
     text: str
@@ -54,50 +55,50 @@ def reduce_pair(a: ir.Model, b: ir.Model, folder: Path, progress: Progress) -> R
     one, two = a.clone(), b.clone()
     for model in (one, two):
         canonicalize(model)
-    cuts = prove(one, two, progress)
-    wrong = cuts.of_kind("refuted")
-    if not wrong:
-        return _agreeing(cuts)
-    cone, verdict = wrong[0]
+    proof = prove(one, two, progress)
+    refuted = proof.of_kind("refuted")
+    if not refuted:
+        return _agreeing(proof)
+    cone, verdict = refuted[0]
     progress("shrinking")
-    small = shrunk(carved(cone, (one, two), cuts.shapes))
-    found = fault(cuts, cone, verdict)
+    small = shrink(extract(cone, (one, two), proof.shapes))
+    fault = fault_of(proof, cone, verdict)
     nodes = len(one.graph) + len(two.graph), small.nodes
     inputs = tuple(small.shapes[value] for value in small.a.graph.inputs)
-    sides = named(list(small.a.graph)), named(list(small.b.graph))
+    sides = node_names(list(small.a.graph)), node_names(list(small.b.graph))
     sizes = ", ".join("x".join(map(str, shape)) for shape in inputs)
     text = f"{nodes[0]} nodes of both became {nodes[1]}: {sides[0]} and {sides[1]} on {sizes}"
-    done = Reduced(f"{text}; {found.text}", str(folder), found, nodes, inputs)
-    _write((small.a, small.b), done, folder)
-    return done
+    result = Reduced(f"{text}; {fault.text}", str(folder), fault, nodes, inputs)
+    _write((small.a, small.b), result, folder)
+    return result
 
 
-def _agreeing(cuts: Cuts) -> Reduced:
-    """Raises Inconclusive where some of the two could not be compared."""
-    missed = cuts.of_kind("open")
-    if missed or cuts.unpaired:
-        reason = missed[0][1].reason if missed else f"output {cuts.unpaired[0]} has no partner"
+def _agreeing(proof: CutPointProof) -> Reduced:
+    """The result where the two agree. Raises Inconclusive where a part could not be compared."""
+    missed = proof.of_kind("open")
+    if missed or proof.unpaired:
+        reason = missed[0][1].reason if missed else f"output {proof.unpaired[0]} has no partner"
         raise Inconclusive(
             f"no region is refuted, but not all could be compared: {reason}",
-            where=named(missed[0][0].before) if missed else "",
+            where=node_names(missed[0][0].before) if missed else "",
             hint="`flatfold verify` compares the two as a whole",
         )
     return Reduced(
-        f"the two agree: {len(cuts.checked)} regions within rounding, {cuts.structural} operators "
-        "the same; there is nothing to reduce"
+        f"the two agree: {len(proof.checked)} regions within rounding, {proof.structural} operators"
+        " the same; there is nothing to reduce"
     )
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """What is there already must be of an earlier reduction."""
+    """Raises OutputError if the folder holds anything but an earlier reduction."""
     if folder.exists() and not folder.is_dir():
         raise OutputError("expected a folder, found a file", where=str(folder))
     if folder.exists():
         refuse_foreign(folder, FILES)
 
 
-def _write(models: tuple[ir.Model, ir.Model], done: Reduced, folder: Path) -> None:
+def _write(models: tuple[ir.Model, ir.Model], result: Reduced, folder: Path) -> None:
     with os_errors_as_ours(folder), atomic_folder(folder.resolve()) as staging:
         for model, name in zip(models, FILES, strict=False):
             ir.save(model, staging / name)
-        (staging / FILES[2]).write_text(json.dumps(done.to_dict(), indent=2) + os.linesep)
+        (staging / FILES[2]).write_text(json.dumps(result.to_dict(), indent=2) + os.linesep)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold.proof.cut_points.verify import part_by_part
+from flatfold.proof.cut_points.verify import verify_parts
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.network.run import PlainSession
 from tests.nets import Net
@@ -19,10 +19,10 @@ from tests.proof.planted import Block, deploy_form, drawn_net, training_form
 SHAPE = (1, 4, 9, 8)
 
 
-def parts(before: Net, after: Net) -> Equivalence:
+def by_parts(before: Net, after: Net) -> Equivalence:
     """By their parts alone, as if running the two had shown nothing."""
     models = (ir.from_proto(net.model(net.y)) for net in (before, after))
-    return part_by_part(*models, Equivalence("sampled"))
+    return verify_parts(*models, Equivalence("sampled"))
 
 
 def two() -> tuple[Net, Net]:
@@ -54,7 +54,7 @@ def test_operators_that_are_the_same_need_no_run():
     for net in (a, b):
         net.y = net.op("Erf", net.conv(net.x, 4, 4, (3, 3)), outputs=1)
     b.nodes[-1].name = "another name"
-    found = parts(a, b)
+    found = by_parts(a, b)
     assert (found.verdict, found.structural, found.regions) == ("bounded", 2, 0)
 
 
@@ -63,7 +63,7 @@ def test_a_region_that_cannot_be_run_is_not_bounded():
     a.y = a.op("Softmax", a.x, axis=1)
     total = b.op("ReduceSum", b.op("Exp", b.x), b.const(np.array([1])))
     b.y = b.op("Div", b.nodes[0].output[0], total)
-    found = parts(a, b)
+    found = by_parts(a, b)
     assert found.verdict == "sampled"
     assert "1 of 1 regions not compared on their own" in found.reason
 
@@ -72,7 +72,7 @@ def test_what_only_differs_out_of_reach_is_no_difference():
     a, b = two()
     a.y = a.conv(a.op("Relu", a.op("Relu", a.x)), 4, 4, (3, 3))
     b.y = b.conv(b.op("Relu", b.x), 4, 4, (3, 3))
-    assert parts(a, b).verdict == "bounded"
+    assert by_parts(a, b).verdict == "bounded"
 
 
 def test_a_pair_that_only_one_side_reads_is_looked_through():
@@ -81,7 +81,7 @@ def test_a_pair_that_only_one_side_reads_is_looked_through():
         net.first = net.conv(net.x, 4, 4, (1, 1), bias=False)
     a.y = a.op("Add", a.op("Relu", a.first), a.op("Add", a.first, a.x))
     b.y = b.op("Add", b.op("Add", b.op("Relu", b.first), b.x), b.first)
-    assert parts(a, b).verdict == "bounded"
+    assert by_parts(a, b).verdict == "bounded"
 
 
 def test_an_output_that_is_a_constant_on_one_side_is_compared_too():
@@ -89,18 +89,18 @@ def test_an_output_that_is_a_constant_on_one_side_is_compared_too():
     zero = a.op("Mul", a.x, a.const(np.zeros((1, 1, 1, 1))))
     a.y = a.op("Add", zero, a.const(np.ones(SHAPE)))
     b.y = b.op("Add", b.op("Sub", b.x, b.x), b.const(np.ones(SHAPE)))
-    assert parts(a, b).verdict == "bounded"
+    assert by_parts(a, b).verdict == "bounded"
     b.constants["c0"] = b.constants["c0"] * np.float32(1.01)
-    assert parts(a, b).verdict == "refuted"
+    assert by_parts(a, b).verdict == "refuted"
 
 
 def test_noise_is_not_the_same_twice():
     a, b = two()
     for net in (a, b):
         net.y = net.op("Add", net.x, net.op("RandomNormalLike", net.x))
-    assert parts(a, b).verdict in ("identical", "sampled")
+    assert by_parts(a, b).verdict in ("identical", "sampled")
     b.nodes[-1].name = "another"
-    assert parts(a, b).verdict == "sampled"
+    assert by_parts(a, b).verdict == "sampled"
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
@@ -124,8 +124,8 @@ def test_a_weight_of_any_size_is_met_alone(scale):
         made.y = made.op("Sum", *arms)
         return made
 
-    assert parts(net(None), net([weight, bias])).verdict == "bounded"
-    found = parts(net(None), net([off, bias]))
+    assert by_parts(net(None), net([weight, bias])).verdict == "bounded"
+    found = by_parts(net(None), net([off, bias]))
     assert found.verdict == "refuted"
     assert "output channel 5, input channel 7, tap (0, 2)" in found.reason
 
@@ -137,9 +137,9 @@ def test_sizes_that_only_one_setting_has_are_found():
         map_ = net.const(np.ones((1, 1, 65, 49)))
         first = net.op("Mul", net.op("Add", net.x, map_), net.const(np.array(weights[0])))
         net.y = net.op("Mul", first, net.const(np.array(weights[1])))
-    assert parts(a, b).verdict == "bounded"
+    assert by_parts(a, b).verdict == "bounded"
     b.constants["c2"] *= 2
-    assert parts(a, b).verdict == "refuted"
+    assert by_parts(a, b).verdict == "refuted"
 
 
 def test_values_are_looked_at_in_parts_that_fit_in_memory(monkeypatch):
@@ -148,9 +148,9 @@ def test_values_are_looked_at_in_parts_that_fit_in_memory(monkeypatch):
     blocks = drawn_net(0)
     models = [training_form(blocks), deploy_form(blocks, [block.fold() for block in blocks])]
     graphs = [ir.from_proto(model) for model in models]
-    whole = part_by_part(*graphs, Equivalence("sampled"))
+    whole = verify_parts(*graphs, Equivalence("sampled"))
     monkeypatch.setattr(alignment, "MEMORY", 5000)
-    assert part_by_part(*graphs, Equivalence("sampled")) == whole
+    assert verify_parts(*graphs, Equivalence("sampled")) == whole
 
 
 def test_an_operator_of_another_domain_is_not_taken_for_ours():
@@ -161,7 +161,7 @@ def test_an_operator_of_another_domain_is_not_taken_for_ours():
     gelu = list(graphs[1].graph)[-1]
     gelu.domain, gelu.op_type = "com.microsoft", "Gelu"
     graphs[1].opset_imports["com.microsoft"] = 1
-    assert part_by_part(*graphs, Equivalence("sampled")).verdict == "sampled"
+    assert verify_parts(*graphs, Equivalence("sampled")).verdict == "sampled"
 
 
 @pytest.mark.parametrize(("opset", "verdict"), [(13, "bounded"), (12, "sampled")])
@@ -171,7 +171,7 @@ def test_an_operator_that_another_opset_defines_anew_is_not_the_same(opset: int,
     b.opset = opset
     for net in (a, b):
         net.y = net.op("Softmax", net.x, axis=1)
-    assert parts(a, b).verdict == verdict
+    assert by_parts(a, b).verdict == verdict
 
 
 def test_branches_that_a_tool_made_one_are_the_same():
@@ -182,7 +182,7 @@ def test_branches_that_a_tool_made_one_are_the_same():
             weight = net.const(net.rng.standard_normal((4, 4, 1, 1)))
             arms = [net.op("Relu", net.op("Conv", net.y, weight)) for _ in range(1 + (net is a))]
             net.y = net.op("Relu", net.op("Add", arms[0], arms[-1]))
-    found = parts(a, b)
+    found = by_parts(a, b)
     assert (found.verdict, found.regions) == ("bounded", 3)
 
 
@@ -194,6 +194,6 @@ def test_sources_that_depend_on_each_other_are_looked_through():
         net.less = net.op("Neg", net.one)
     a.y = a.op("Sub", a.op("Add", a.one, a.one), a.op("Add", a.less, a.x))
     b.y = b.op("Sub", b.op("Sub", b.one, b.less), b.op("Sub", b.x, b.one))
-    assert parts(a, b).verdict == "bounded"
+    assert by_parts(a, b).verdict == "bounded"
     b.y = b.op("Sub", b.op("Sub", b.one, b.less), b.op("Add", b.x, b.one))
-    assert parts(a, b).verdict == "refuted"
+    assert by_parts(a, b).verdict == "refuted"

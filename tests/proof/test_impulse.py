@@ -9,7 +9,7 @@ import pytest
 
 from flatfold.proof.interpreter.convolution import convolve
 from flatfold.proof.interpreter.pair import Pair
-from flatfold.proof.reduction.impulse import Finding, Window, probe
+from flatfold.proof.reduction.impulse import Window, WrongWeight, compare_responses
 
 BOUND = 1e-6
 
@@ -31,12 +31,12 @@ def drawn(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((5, 4, 3, 3)), rng.standard_normal(5)
 
 
-def found(stride: int = 1, kernel: bool = True, **changes: np.ndarray) -> Finding | None:
+def found(stride: int = 1, kernel: bool = True, **changes: np.ndarray) -> WrongWeight | None:
     weight, bias = drawn()
     parts = {"weight": weight, "bias": bias}
     sides = [layer(**p, stride=stride) for p in (parts, parts | changes)]
     window = Window((stride, stride), (2, 2), *(((1, 1), (1, 1)) if kernel else ()))
-    return probe(*sides, (4, 11, 10), window, BOUND)
+    return compare_responses(*sides, (4, 11, 10), window, BOUND)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -87,7 +87,7 @@ def test_what_shows_at_the_border_only_is_found_there() -> None:
         return inside(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="edge"))
 
     window = Window((1, 1), (2, 2), (1, 1), (1, 1))
-    finding = probe(layer(weight, bias), replicated, (4, 9, 8), window, BOUND)
+    finding = compare_responses(layer(weight, bias), replicated, (4, 9, 8), window, BOUND)
     assert finding is not None
 
 

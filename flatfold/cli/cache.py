@@ -1,16 +1,15 @@
-"""flatfold cache: the engines that are kept, removing some, and whether they are what they were."""
+"""flatfold cache: list the engines that were built before, remove some, check their files."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli.console import age, emit, out
 from flatfold.text import clean, count
 
@@ -28,18 +27,18 @@ app = typer.Typer(help="List, remove or check the engines that were built before
 
 
 def _seconds(text: str) -> float:
-    found = _AGE.fullmatch(text)
-    if not found:
+    match = _AGE.fullmatch(text)
+    if not match:
         raise typer.BadParameter(f"expected a number and s, m, h, d or w, found {text!r}")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _bytes(text: str) -> float:
-    found = _SIZE.fullmatch(text)
-    if not found:
+    match = _SIZE.fullmatch(text)
+    if not match:
         raise typer.BadParameter(f"expected a size such as 5GB or 500MiB, found {text!r}")
-    unit = 1024 if found[3] else 1000
-    return float(found[1]) * float(unit ** _PREFIXES.index(found[2].lower()))
+    unit = 1024 if match[3] else 1000
+    return float(match[1]) * float(unit ** _PREFIXES.index(match[2].lower()))
 
 
 OlderThan = Annotated[
@@ -58,13 +57,13 @@ Repair = Annotated[bool, typer.Option("--repair", help="Remove what is damaged."
 
 @app.command("list")
 def show(
-    cache_dir: given.CacheDir = None, json: given.Json = False, debug: given.Debug = False
+    cache_dir: options.CacheDir = None, json: options.Json = False, debug: options.Debug = False
 ) -> None:
     """List the engines, least recently used first."""
-    cache, entries = _opened(cache_dir)
+    cache, entries = _open(cache_dir)
     if json:
         emit("cache list", {**_summary(cache, entries), "entries": [_row(e) for e in entries]})
-    elif not _nothing(cache, entries):
+    elif not _is_empty(cache, entries):
         _table(entries)
 
 
@@ -73,52 +72,55 @@ def prune(
     older_than: OlderThan = None,
     max_size: MaxSize = None,
     all_of_them: All = False,
-    cache_dir: given.CacheDir = None,
-    json: given.Json = False,
-    debug: given.Debug = False,
+    cache_dir: options.CacheDir = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
 ) -> None:
     """Remove engines; compiling again builds them again."""
     if older_than is None and max_size is None and not all_of_them:
         raise typer.BadParameter("say what to remove: --older-than, --max-size or --all")
-    cache, entries = _opened(cache_dir)
-    removed = list(entries) if all_of_them else _chosen(entries, older_than, max_size)
+    cache, entries = _open(cache_dir)
+    removed = list(entries) if all_of_them else _to_remove(entries, older_than, max_size)
     _remove(cache, removed)
     left = [entry for entry in entries if entry not in removed]
     if json:
-        found = {"removed": [entry.key for entry in removed], "freed": _total(removed)}
-        emit("cache prune", {**_summary(cache, left), **found})
-    elif not _nothing(cache, entries):
+        change = {"removed": [entry.key for entry in removed], "freed": _total(removed)}
+        emit("cache prune", {**_summary(cache, left), **change})
+    elif not _is_empty(cache, entries):
         out().print(f"removed {_engines(removed)}; left {_engines(left)}")
 
 
 @app.command()
 def verify(
     repair: Repair = False,
-    cache_dir: given.CacheDir = None,
-    json: given.Json = False,
-    debug: given.Debug = False,
+    cache_dir: options.CacheDir = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
 ) -> int:
     """Check every file of every engine; exit code 3 if one is damaged and stays."""
-    cache, entries = _opened(cache_dir)
+    cache, entries = _open(cache_dir)
     if cache is not None:
         cache.check()
-    damage = {entry: found for entry in entries if (found := entry.damage())}
+    damage = {entry: text for entry in entries if (text := entry.damage())}
     if repair:
         _remove(cache, damage)
     if json:
         rows = [{**_row(entry), "damage": damage.get(entry, "")} for entry in entries]
         verdict = {"sound": not damage, "repaired": bool(damage and repair), "entries": rows}
         emit("cache verify", {**_summary(cache, entries), **verdict})
-    elif not _nothing(cache, entries):
-        for entry, what in damage.items():
-            out().print(f"{entry.key[:SHOWN]}  {clean(entry.model)}  {clean(what)}", soft_wrap=True)
-        told = f"damaged: {_engines(damage)} of {_engines(entries)}" if damage else ""
-        told += (", removed" if repair else "; --repair removes them") if damage else ""
-        out().print(told or f"sound: {_engines(entries)}")
+    elif not _is_empty(cache, entries):
+        for entry, text in damage.items():
+            out().print(f"{entry.key[:SHOWN]}  {clean(entry.model)}  {clean(text)}", soft_wrap=True)
+        if damage:
+            end = ", removed" if repair else "; --repair removes them"
+            out().print(f"damaged: {_engines(damage)} of {_engines(entries)}{end}")
+        else:
+            out().print(f"sound: {_engines(entries)}")
     return DAMAGED if damage and not repair else 0
 
 
-def _opened(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
+def _open(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
+    """The cache and its engines; None where the cache is off."""
     from flatfold.backends.store import Cache
     from flatfold.engine_cache import cache_folder
 
@@ -129,16 +131,16 @@ def _opened(cache_dir: str | None) -> tuple[Cache | None, list[Entry]]:
     return cache, cache.entries()
 
 
-def _chosen(
+def _to_remove(
     entries: Sequence[Entry], older_than: float | None, max_size: float | None
 ) -> list[Entry]:
-    """`entries` are least recently used first, and so is what is removed for its size."""
+    """The engines to remove; `entries` are least recently used first, and those go first."""
     now = time.time()
-    chosen = [e for e in entries if older_than is not None and now - e.used > older_than]
-    left = [entry for entry in entries if entry not in chosen]
+    removed = [e for e in entries if older_than is not None and now - e.used > older_than]
+    left = [entry for entry in entries if entry not in removed]
     while max_size is not None and _total(left) > max_size:
-        chosen.append(left.pop(0))
-    return chosen
+        removed.append(left.pop(0))
+    return removed
 
 
 def _remove(cache: Cache | None, entries: Iterable[Entry]) -> None:
@@ -151,12 +153,12 @@ def _remove(cache: Cache | None, entries: Iterable[Entry]) -> None:
                 cache.remove(entry.key)
 
 
-def _nothing(cache: Cache | None, entries: Sequence[Entry]) -> bool:
-    """Whether there is nothing to tell of, which is told then."""
+def _is_empty(cache: Cache | None, entries: Sequence[Entry]) -> bool:
+    """Whether there are no engines; if so, prints why."""
     if cache is None:
         out().print("the cache is off")
     elif not entries:
-        out().print(f"the cache is empty: {_shown(cache.root)}", soft_wrap=True)
+        out().print(f"the cache is empty: {clean(str(cache.root))}", soft_wrap=True)
     return not entries
 
 
@@ -194,9 +196,5 @@ def _total(entries: Iterable[Entry]) -> int:
 
 
 def _engines(entries: Iterable[Entry]) -> str:
-    found = list(entries)
-    return f"{len(found)} engine{'' if len(found) == 1 else 's'} of {count(_total(found))}B"
-
-
-def _shown(path: Path) -> str:
-    return clean(str(path))
+    engines = list(entries)
+    return f"{len(engines)} engine{'' if len(engines) == 1 else 's'} of {count(_total(engines))}B"

@@ -1,4 +1,4 @@
-"""flatfold models and flatfold targets: what there is to choose from."""
+"""flatfold models and flatfold targets: the lists of what can be chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli.console import emit, out
 
 if TYPE_CHECKING:
@@ -19,12 +19,14 @@ Pattern = Annotated[
     typer.Argument(
         metavar="PATTERN",
         help="A shell pattern, such as 'repvgg_b*'.",
-        autocompletion=given.complete_model,
+        autocompletion=options.complete_model,
     ),
 ]
 
 
-def models(pattern: Pattern = "*", json: given.Json = False, debug: given.Debug = False) -> None:
+def models(
+    pattern: Pattern = "*", json: options.Json = False, debug: options.Debug = False
+) -> None:
     """List the models of the zoo, without building any."""
     from flatfold.errors import UnknownName
     from flatfold.models import ZOO, list_models
@@ -59,7 +61,7 @@ def _entry(name: str) -> dict[str, Any]:
     }
 
 
-def targets(json: given.Json = False, debug: given.Debug = False) -> None:
+def targets(json: options.Json = False, debug: options.Debug = False) -> None:
     """List the targets, best first, and whether each can be used here."""
     from flatfold.backends import availability_table
 
@@ -67,14 +69,15 @@ def targets(json: given.Json = False, debug: given.Debug = False) -> None:
     if json:
         emit("targets", {"targets": [{"name": n, **asdict(a)} for n, a in table.items()]})
         return
-    rows = [(name, _usable(found), found.reason, found.hint) for name, found in table.items()]
+    rows = [(name, _usable(state), state.reason, state.hint) for name, state in table.items()]
     _table(("target", "available", "because", "try"), rows)
 
 
-def _usable(found: Availability) -> str:
-    if not found.available:
+def _usable(state: Availability) -> str:
+    """ "no"; "to build" where engines can be built but not run; "yes"."""
+    if not state.available:
         return "no"
-    return "yes" if found.runs else "to build"
+    return "yes" if state.runs else "to build"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What goes where: results on stdout, everything for people on stderr."""
+"""The terminal: results on stdout, messages and progress on stderr, Ctrl-C while work is done."""
 
 from __future__ import annotations
 
@@ -20,27 +20,13 @@ from flatfold.text import clean
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-_AGES = ((86400, "d"), (3600, "h"), (60, "min"))
-
-
-def age(seconds: float) -> str:
-    """In the largest unit of which there are two: 5400 -> "90 min"."""
-    for size, unit in _AGES:
-        if seconds >= 2 * size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
-
-
-def listing(names: Sequence[str], shown: int) -> str:
-    """The first `shown` names, and how many more there are."""
-    text = ", ".join(clean(name) for name in names[:shown])
-    more = len(names) - shown
-    return f"{text} and {more} more" if more > 0 else text
-
-
 SCHEMA = 1
 PIPE_WIDTH = 160  # columns of a table that no terminal limits
+RETRY_S = 0.05
+IMPORTING = "<frozen importlib._bootstrap>"
+_AGES = ((86400, "d"), (3600, "h"), (60, "min"))
+
+Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 
 def out() -> Console:
@@ -49,7 +35,7 @@ def out() -> Console:
 
 
 def err() -> Console:
-    """The console for people."""
+    """The console for messages and progress."""
     return _console(stderr=True)
 
 
@@ -62,7 +48,7 @@ def _console(stderr: bool) -> Console:
 
 
 def emit(verb: str, result: Mapping[str, Any]) -> None:
-    """One JSON object on stdout; numbers that JSON does not have become null."""
+    """Print one JSON object on stdout; numbers that JSON does not have become null."""
     content = {"schema": SCHEMA, "verb": verb, **result}
     text = json.dumps(_finite(content), indent=2, allow_nan=False)
     print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON lets through
@@ -78,15 +64,30 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def age(seconds: float) -> str:
+    """In the largest unit of which there are at least two: 5400 -> "90 min"."""
+    for size, unit in _AGES:
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def listing(names: Sequence[str], shown: int) -> str:
+    """The first `shown` names, and how many more there are."""
+    text = ", ".join(clean(name) for name in names[:shown])
+    more = len(names) - shown
+    return f"{text} and {more} more" if more > 0 else text
+
+
 @contextmanager
 def working() -> Iterator[Progress]:
-    """Calls of the value yielded name the stage the work is in, which shows on stderr.
+    """Yields the function that shows on stderr which stage the work is in.
 
     A terminal gets one live line, anything else a line per stage. What the work itself prints, a
     model's own code included, goes to stderr too. Ctrl-C ends the block, at the next stage if not
     before.
     """
-    with redirect_stdout(sys.stderr), interruptible() as check, _shown() as show:
+    with redirect_stdout(sys.stderr), interruptible() as check, _stages() as show:
 
         def progress(stage: str) -> None:
             check()
@@ -96,7 +97,7 @@ def working() -> Iterator[Progress]:
 
 
 @contextmanager
-def _shown() -> Iterator[Progress]:
+def _stages() -> Iterator[Progress]:
     console = err()
     if not console.is_terminal:
         yield _Lines()
@@ -111,7 +112,7 @@ def _shown() -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line per stage; "proving on ..." is one stage, whatever it is on."""
+    """Prints a line per stage; "proving on a" and "proving on b" are one stage."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -125,36 +126,30 @@ class _Lines:
             print(f"{seconds:6.1f} s  {clean(name)}", file=sys.stderr, flush=True)
 
 
-AGAIN = 0.05  # seconds
-IMPORTING = "<frozen importlib._bootstrap>"
-
-Hook = Callable[["sys.UnraisableHookArgs"], object]
-
-
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Ctrl-C ends the block with KeyboardInterrupt, whatever becomes of the one raised inside.
+    """Ctrl-C ends the block with KeyboardInterrupt, even if code inside swallows the exception.
 
-    torch's exporter, for one, may report it as a failed export. The value yielded raises
-    KeyboardInterrupt if one was lost so far: call it before anything is written.
+    torch's exporter, for one, may report it as a failed export. Yields a function that raises
+    KeyboardInterrupt if one was swallowed so far: call it before anything is written.
     """
-    seen: list[int] = []
+    interrupts: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if _is_importing(frame):  # native code being set up may end the process for an exception
-            again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+        if _is_importing(frame):  # an exception in native start-up code may end the process
+            retry = threading.Timer(RETRY_S, os.kill, (os.getpid(), number))
+            retry.daemon = True
+            retry.start()
             return
-        seen.append(number)
+        interrupts.append(number)
         signal.default_int_handler(number, frame)
 
     def check() -> None:
-        if seen:
+        if interrupts:
             raise KeyboardInterrupt
 
     usual = signal.getsignal(signal.SIGINT)
-    # A shell starts background work with the signal ignored, and only the main thread may ask.
+    # A shell starts background work with the signal ignored, and only the main thread may set it.
     if usual is not signal.default_int_handler or not _in_main_thread():
         yield check
         return
@@ -173,7 +168,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
 
 def _unless_interrupt(usual: Hook) -> Hook:
-    """Python prints what a destructor raised; a Ctrl-C that arrived in one is only remembered."""
+    """Python prints what a destructor raises; a Ctrl-C that arrives in one is only remembered."""
 
     def hook(lost: sys.UnraisableHookArgs) -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt):

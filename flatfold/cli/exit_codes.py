@@ -1,4 +1,4 @@
-"""The edge of the process: every way a verb can end becomes an exit code and one message."""
+"""The exit code and the message for every way in which a verb can end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exit_code_of(run: Callable[[], object], args: Sequence[str]) -> int:
 
 
 class Escaping(logging.Formatter):
-    """Messages of a log that cannot act on the terminal."""
+    """Log messages on one line, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
@@ -70,5 +70,5 @@ def _help(error: Exception) -> str:
 
 
 def _close_stdout() -> None:
-    """Whoever read it is gone; without this, Python complains about it when it ends."""
+    """The reader of stdout is gone; without this, Python prints an error when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli.console import emit, listing, out, working
-from flatfold.explanation import Group, Places, grouped, of_rule, patterns
+from flatfold.explanation import Group, Locator, grouped, matching, patterns
 from flatfold.text import clean, count, duration
 
 if TYPE_CHECKING:
@@ -28,22 +28,22 @@ Rule = Annotated[
 
 
 def explain(
-    model: given.Model,
+    model: options.Model,
     node: Node = None,
     rule: Rule = None,
-    weights: given.Weights = None,
-    batch: given.Batch = None,
-    size: given.Size = None,
-    dynamic_batch: given.DynamicBatch = False,
-    target: given.Target = "auto",
-    verify: given.Verify = "off",
-    passes: given.Passes = None,
-    skip: given.Skip = None,
-    simplify: given.Simplify = False,
-    max_weights: given.MaxWeights = None,
-    links_inside: given.LinksInside = None,
-    json: given.Json = False,
-    debug: given.Debug = False,
+    weights: options.Weights = None,
+    batch: options.Batch = None,
+    size: options.Size = None,
+    dynamic_batch: options.DynamicBatch = False,
+    target: options.Target = "auto",
+    verify: options.Verify = "off",
+    passes: options.Passes = None,
+    skip: options.Skip = None,
+    simplify: options.Simplify = False,
+    max_weights: options.MaxWeights = None,
+    links_inside: options.LinksInside = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
 ) -> None:
     """Tell what was rewritten and what was not, why, and what it saves. Builds no engine."""
     from flatfold import api
@@ -51,33 +51,36 @@ def explain(
     with working() as progress:
         result = api.optimize(
             model,
-            input_shape=given.input_shape(model, batch, size, dynamic_batch),
+            input_shape=options.input_shape(model, batch, size, dynamic_batch),
             dynamic_batch=dynamic_batch,
             weights=weights,
             target=target,
-            passes=given.chosen_passes(passes, skip),
+            passes=options.chosen_passes(passes, skip),
             verify=verify,
             simplify=simplify,
             max_weights=max_weights,
             links_inside=links_inside,
             progress=progress,
         )
-    places, remarks = Places(result), list(result.remarks)
+    locator, remarks = Locator(result), list(result.remarks)
     if node is not None:
-        remarks = places.select(remarks, node)
+        remarks = locator.select(remarks, node)
     if rule is not None:
-        remarks = of_rule(remarks, rule)
+        remarks = matching(remarks, rule)
     if json:
-        found = [{**asdict(remark), "place": places.of(remark)} for remark in remarks]
-        emit("explain", {**result.record(), "remarks": found})
+        rows = [{**asdict(remark), "place": locator.place(remark)} for remark in remarks]
+        emit("explain", {**result.record(), "remarks": rows})
         return
     filtered = node is not None or rule is not None
-    for line in story(result, grouped(places.in_order(remarks), places), filtered):
+    for line in lines(result, grouped(locator.in_order(remarks), locator), filtered):
         out().print(line, soft_wrap=True)
 
 
-def story(result: Optimized, groups: Sequence[Group], filtered: bool) -> Iterator[str]:
-    """The decisions, a line at a time; everything from the model is cleaned."""
+def lines(result: Optimized, groups: Sequence[Group], filtered: bool) -> Iterator[str]:
+    """The explanation, a line at a time; `filtered` lists every place and every replaced node.
+
+    Text from the model is cleaned.
+    """
     before, after = result.before, result.after
     yield clean(result.name)
     yield f"  {before.nodes} operators became {after.nodes}"
@@ -86,14 +89,14 @@ def story(result: Optimized, groups: Sequence[Group], filtered: bool) -> Iterato
     for applied, title in ((True, "applied"), (False, "left as it was")):
         chosen = [group for group in groups if group.first.applied == applied]
         yield ""
-        yield f"{title}: {_sum(chosen)}"
+        yield f"{title}: {_number(chosen)}"
         for group in chosen:
             yield from _paragraph(group, filtered)
     yield ""
     yield f"proof: {clean(str(result.equivalence))}"
 
 
-def _sum(groups: Sequence[Group]) -> str:
+def _number(groups: Sequence[Group]) -> str:
     decisions = sum(len(group.remarks) for group in groups)
     return (
         f"{decisions}, of {len(groups)} kinds" if len(groups) > 1 else str(decisions or "nothing")
@@ -104,12 +107,10 @@ def _paragraph(group: Group, filtered: bool) -> Iterator[str]:
     first, times = group.first, len(group.remarks)
     mark = "+" if first.applied else "-"
     number = f" x{times}" if times > 1 else ""
-    alike = len({remark.reason for remark in group.remarks}) > 1
     code = "" if first.applied else f" [{clean(first.code)}]"
+    others = " (the first of them)" if len({r.reason for r in group.remarks}) > 1 else ""
     yield ""
-    yield f"  {mark} {clean(first.rewrite)}{number}{code}: {clean(first.reason)}" + (
-        " (the first of them)" if alike else ""
-    )
+    yield f"  {mark} {clean(first.rewrite)}{number}{code}: {clean(first.reason)}{others}"
     places = group.places if len(group.places) <= PLACES_SHOWN else patterns(group.places)
     shown = group.places if filtered else places
     yield f"      at {listing(shown, len(shown) if filtered else PLACES_SHOWN)}"

@@ -1,4 +1,4 @@
-"""flatfold inspect: what a saved engine or an .onnx file holds."""
+"""flatfold inspect: the manifest of a saved engine, or the counts of an .onnx file."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from typing import Annotated, Any
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli.console import emit, out
 from flatfold.text import clean, count
 
-Thing = Annotated[
+BundleOrOnnx = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE_OR_ONNX",
         help="The folder of an engine, or an .onnx file.",
-        autocompletion=given.complete_model,
+        autocompletion=options.complete_model,
     ),
 ]
 
 
 def inspect(
-    thing: Thing,
-    max_weights: given.MaxWeights = None,
-    links_inside: given.LinksInside = None,
-    json: given.Json = False,
-    debug: given.Debug = False,
+    path: BundleOrOnnx,
+    max_weights: options.MaxWeights = None,
+    links_inside: options.LinksInside = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
 ) -> None:
     """Show the manifest of a saved engine, or the counts of an ONNX model."""
-    if os.path.isdir(thing):
+    if os.path.isdir(path):
         from flatfold.backends.store import read_manifest
 
-        manifest = read_manifest(thing)
+        manifest = read_manifest(path)
         if json:
             emit("inspect", {"manifest": manifest})
         else:
             _show(_manifest_facts(manifest))
         return
-    found = _onnx_counts(thing, max_weights, links_inside)
+    description = _describe(path, max_weights, links_inside)
     if json:
-        emit("inspect", {"model": found})
+        emit("inspect", {"model": description})
     else:
-        _show(_model_facts(found))
+        _show(_model_facts(description))
 
 
-def _onnx_counts(path: str, max_weights: float | None, links_inside: str | None) -> dict[str, Any]:
+def _describe(path: str, max_weights: float | None, links_inside: str | None) -> dict[str, Any]:
     from flatfold.frontend import read_model
     from flatfold.frontend.loading.external_data import MAX_WEIGHTS, Allowed
     from flatfold.result import summarise
 
     links = None if links_inside is None else Path(links_inside)
     model = read_model(path, Allowed(MAX_WEIGHTS if max_weights is None else max_weights, links))
-    values = {"inputs": model.graph.inputs, "outputs": model.graph.outputs}
-    interface = {
-        kind: [_value(value) for value in found if not value.is_initializer()]
-        for kind, found in values.items()
+    interface = {"inputs": model.graph.inputs, "outputs": model.graph.outputs}
+    described = {
+        kind: [_value(value) for value in values if not value.is_initializer()]
+        for kind, values in interface.items()
     }
     opsets = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
     return {
         "name": Path(path).stem,
         "producer": f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
         "opsets": opsets,
-        **interface,
+        **described,
         "counts": summarise(model).to_dict(),
     }
 
@@ -99,17 +99,17 @@ def _manifest_facts(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "file", f"{name}  sha256 {digest}"
 
 
-def _model_facts(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    yield "model", found["name"]
-    yield "made by", found["producer"] or "unknown"
-    yield "opsets", ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())
-    yield from _interface_facts(found)
-    yield "counts", _counts(found["counts"])
+def _model_facts(model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "model", model["name"]
+    yield "made by", model["producer"] or "unknown"
+    yield "opsets", ", ".join(f"{domain} {version}" for domain, version in model["opsets"].items())
+    yield from _interface_facts(model)
+    yield "counts", _counts(model["counts"])
 
 
-def _interface_facts(holder: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _interface_facts(description: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for kind in ("inputs", "outputs"):
-        for value in holder[kind]:
+        for value in description[kind]:
             sizes = (
                 "?"
                 if value["shape"] is None

@@ -1,4 +1,4 @@
-"""The options that several verbs share, what they mean, and what the shell completes them to."""
+"""The options that several verbs share: their types, their meaning, and shell completion."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def image_shape(size: str | None) -> tuple[int, ...] | None:
 def input_shape(
     model: str, batch: int | None, size: str | None, dynamic_batch: bool
 ) -> tuple[int, ...] | None:
-    """What `optimize` takes as input_shape; None lets it decide. An ONNX model has its own."""
+    """The input_shape for `optimize`; None lets it decide. An ONNX model has its own shapes."""
     from flatfold.sources import is_graph
 
     if is_graph(model) or (size is None and (batch is None or dynamic_batch)):
@@ -114,7 +114,7 @@ def input_shape(
     if shape is None or len(shape) == 2:
         preferred = _preferred_shape(model)
         if shape is None and preferred is None:
-            raise typer.BadParameter("this model says no size of its own; give --size too")
+            raise typer.BadParameter("the input size of this model is not known; give --size too")
         channels, *sizes = preferred or (3,)
         shape = (channels, *(shape or sizes))
     return shape if batch is None or dynamic_batch else (batch, *shape)
@@ -133,9 +133,9 @@ def chosen_passes(passes: str | None, skip: str | None) -> list[str] | None:
     from flatfold.passes import PIPELINE
 
     known = [rewrite.name for rewrite in PIPELINE]
-    wanted = known if passes is None else _known(_names(passes), known)
+    used = known if passes is None else _known(_names(passes), known)
     left_out = _known(_names(skip or ""), known)
-    return [name for name in wanted if name not in left_out]
+    return [name for name in used if name not in left_out]
 
 
 def _known(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
@@ -154,13 +154,13 @@ def _numbers(size: str) -> tuple[int, ...]:
 
 
 def engine_options(target: str, threads: int | None, written: Sequence[str] = ()) -> dict[str, Any]:
-    """The options of `target` for what was asked for on the command line."""
+    """The options of `target`: `written` as NAME=VALUE, and its number of threads."""
     from flatfold.backends import load_backend, read_options
 
     backend = load_backend(target)
-    found = read_options(backend.options, written, target)
+    options = read_options(backend.options, written, target)
     if threads is None:
-        return found
+        return options
     if not backend.threads:
         raise typer.BadParameter(f"target {target} has no number of threads to set")
-    return {backend.threads: threads, **found}
+    return {backend.threads: threads, **options}

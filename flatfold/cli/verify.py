@@ -9,15 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli.console import emit, out, working
 from flatfold.errors import InputError, NotEquivalent
 from flatfold.text import clean
 
-Either = Annotated[
+ModelOrEngine = Annotated[
     str,
     typer.Argument(
-        help=f"{given.MODEL_FORMS} Or the folder of an engine.", autocompletion=given.complete_model
+        help=f"{options.MODEL_FORMS} Or the folder of an engine.",
+        autocompletion=options.complete_model,
     ),
 ]
 
@@ -25,58 +26,60 @@ Level = Annotated[
     str, typer.Option(metavar="sample|bound", help="Run both, or compare their parts too.")
 ]
 
-Checked = Annotated[
+WithCertificate = Annotated[
     bool, typer.Option("--certificate", help="B is a saved engine of A: check its certificate too.")
 ]
 
 
 def verify(
-    model_a: Either,
-    model_b: Either,
-    weights: given.Weights = None,
-    batch: given.Batch = None,
-    size: given.Size = None,
-    dynamic_batch: given.DynamicBatch = False,
+    model_a: ModelOrEngine,
+    model_b: ModelOrEngine,
+    weights: options.Weights = None,
+    batch: options.Batch = None,
+    size: options.Size = None,
+    dynamic_batch: options.DynamicBatch = False,
     verify: Level = "bound",
-    certificate: Checked = False,
-    max_weights: given.MaxWeights = None,
-    links_inside: given.LinksInside = None,
-    json: given.Json = False,
-    debug: given.Debug = False,
+    certificate: WithCertificate = False,
+    max_weights: options.MaxWeights = None,
+    links_inside: options.LinksInside = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
 ) -> None:
     """Compare two models, whichever tool rewrote one; exit code 4 if they differ."""
     from flatfold import api
 
     with working() as progress:
         progress("comparing")
-        found = api.verify(
+        equivalence = api.verify(
             graph_of(model_a),
             graph_of(model_b),
             verify=verify,
             certificate=certificate_of(model_b) if certificate else None,
             progress=progress,
-            input_shape=shape_of((model_a, model_b), batch, size, dynamic_batch),
+            input_shape=input_shape_of((model_a, model_b), batch, size, dynamic_batch),
             dynamic_batch=dynamic_batch,
             weights=weights,
             max_weights=max_weights,
             links_inside=links_inside,
         )
     if json:
-        emit("verify", {"passed": found.passed, **found.to_dict()})
+        emit("verify", {"passed": equivalence.passed, **equivalence.to_dict()})
     else:
-        out().print(clean(str(found)), soft_wrap=True)
-    if not found.passed:
+        out().print(clean(str(equivalence)), soft_wrap=True)
+    if not equivalence.passed:
         raise typer.Exit(NotEquivalent.exit_code)
 
 
-def shape_of(models: Iterable[str], *asked: Any) -> tuple[int, ...] | None:
-    """The input that was asked for, of the first model that has one to ask for."""
-    shapes = (given.input_shape(model, *asked) for model in models)
+def input_shape_of(
+    models: Iterable[str], batch: int | None, size: str | None, dynamic_batch: bool
+) -> tuple[int, ...] | None:
+    """The input shape to export with: that of the first model that is not ONNX already."""
+    shapes = (options.input_shape(model, batch, size, dynamic_batch) for model in models)
     return next((shape for shape in shapes if shape), None)
 
 
 def graph_of(model: str) -> Any:
-    """The graph inside a saved engine, after its checks; anything else as it is."""
+    """The graph in the folder of a saved engine, whose files are checked; else `model` itself."""
     from flatfold.backends.store import MANIFEST, load_model, read_manifest
 
     folder = Path(model)
@@ -89,11 +92,11 @@ def certificate_of(folder: str) -> Any:
     """The certificate in a saved engine. Raises InputError if it has none."""
     from flatfold.backends.store import read_certificate, read_manifest
 
-    found = read_certificate(Path(folder), read_manifest(folder))
-    if found is None:
+    certificate = read_certificate(Path(folder), read_manifest(folder))
+    if certificate is None:
         raise InputError(
             "expected an engine with a certificate, found one without",
             where=folder,
             hint="`flatfold compile` with --verify bound or certify writes one",
         )
-    return found
+    return certificate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from flatfold.benchmark.report import Block, Box, Changes, Decision, Sketch
-from flatfold.explanation import Places, grouped, nodes_of
+from flatfold.explanation import Locator, grouped, nodes_of
 from flatfold.passes.remark import REPLACED_KEY, REWRITE_KEY, origins
 from flatfold.result import summarise
 
@@ -113,8 +113,8 @@ Replaced = tuple[str, tuple[str, ...]]  # a rewrite, and the names of the nodes 
 
 def changes_of(target: str, result: Optimized) -> Changes:
     """What `result` is beside its training graph."""
-    places = Places(result)
-    remarks = places.in_order(result.remarks)
+    locator = Locator(result)
+    remarks = locator.in_order(result.remarks)
     decisions = tuple(
         Decision(
             group.first.rewrite,
@@ -124,18 +124,18 @@ def changes_of(target: str, result: Optimized) -> Changes:
             group.first.hint,
             group.places,
         )
-        for group in grouped(remarks, places)
+        for group in grouped(remarks, locator)
     )
     return Changes(
         target,
         summarise(result.training).operators,
         summarise(result.graph).operators,
-        tuple(_blocks(result, places)),
+        tuple(_blocks(result, locator)),
         decisions,
     )
 
 
-def _blocks(result: Optimized, places: Places) -> Iterable[Block]:
+def _blocks(result: Optimized, locator: Locator) -> Iterable[Block]:
     """Those of one shape as one, drawn as the first of them; the most frequent ones first."""
     training = list(nodes_of(result.training))
     by_name: dict[str, list[ir.Node]] = {}
@@ -147,7 +147,7 @@ def _blocks(result: Optimized, places: Places) -> Iterable[Block]:
         nodes = {node for name in names for node in by_name.get(name, ())}
         before = sketch_of(sorted(nodes, key=order.__getitem__))
         now = sketch_of(after)
-        place = places.around(names) or names[0]
+        place = locator.module_around(names) or names[0]
         key = rewrite, _shape(before), _shape(now)
         known = found.get(key)
         others = known.places if known else ()

@@ -5,10 +5,10 @@ FlatfoldError
 │  ├─ ExportError       the module could not be captured, or the export breaks an entry invariant
 │  └─ UnknownName       no such model, target or pass; lists the close ones
 ├─ PassError            a rewrite broke its promise; our bug; names the rewrite
-│  └─ NotEquivalent     outputs moved beyond the bound; carries the numbers
-├─ Inconclusive         neither equal nor different could be shown
+│  └─ NotEquivalent     outputs differ by more than the bound; carries the numbers
+├─ Inconclusive         neither agreement nor a difference could be shown
 ├─ Regression           slower than a baseline by more than was allowed
-├─ OutputError          the place to write to cannot be written
+├─ OutputError          a file or folder cannot be written
 └─ TargetError
    ├─ TargetUnavailable package or device missing; says what to install
    ├─ BuildError        the engine refused the model; carries the engine's log
@@ -79,7 +79,7 @@ class UnknownName(InputError):
 
 
 class OutputError(FlatfoldError):
-    """The place to write to cannot be written."""
+    """A file or folder cannot be written."""
 
     code = "OUTPUT"
     exit_code = 2
@@ -92,15 +92,15 @@ class PassError(FlatfoldError):
 
 
 class NotEquivalent(PassError):
-    """Outputs moved beyond the rounding bound; the message carries the numbers."""
+    """Outputs differ by more than the rounding bound; the message carries the numbers."""
 
     code = "NOT-EQUIVALENT"
     exit_code = 4
 
 
 class Inconclusive(FlatfoldError):
-    """Nothing could be shown: neither that two models are equal nor that they differ, or how long
-    one of several takes."""
+    """Neither that two models agree nor that they differ could be shown; or one of several models
+    could not be measured."""
 
     code = "INCONCLUSIVE"
     exit_code = 7

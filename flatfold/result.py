@@ -1,4 +1,4 @@
-"""What `optimize` gives back."""
+"""What `optimize` returns: the rewritten graph, its counts, the remarks and the proof."""
 
 from __future__ import annotations
 
@@ -21,86 +21,14 @@ if TYPE_CHECKING:
     from flatfold.proof.network.reference import Reference
 
 
-# Inputs of BatchNormalization that are statistics, not parameters.
-STATISTICS = (3, 4)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Size of a graph. `macs`: multiply-accumulates of Conv and matrix products for one run.
-
-    `parameters` counts floating-point weights, running statistics of BatchNormalization left out.
-    `macs` is None where a size is open.
-    """
-
-    nodes: int
-    operators: dict[str, int]
-    parameters: int
-    macs: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def summarise(model: ir.Model, batch: int = 1) -> Summary:
-    """Counts over the main graph and every subgraph; an open batch axis counts as `batch`."""
-    import onnx_ir as ir
-
-    operators: Counter[str] = Counter()
-    parameters, macs, known = 0, 0, True
-    seen: set[ir.Value] = set()
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        operators[node.op_type] += 1
-        work = macs_of(node, batch)
-        known = known and work is not None
-        macs += work or 0
-        for index, value in enumerate(node.inputs):
-            if value is not None and value not in seen and _is_parameter(node, index, value):
-                seen.add(value)
-                parameters += math.prod(shape_of(value) or ())
-    ordered = dict(sorted(operators.items(), key=lambda item: (-item[1], item[0])))
-    return Summary(sum(operators.values()), ordered, parameters, macs if known else None)
-
-
-def _is_parameter(node: ir.Node, index: int, value: ir.Value) -> bool:
-    if node.op_type == "BatchNormalization" and index in STATISTICS:
-        return False
-    floating = value.dtype is not None and value.dtype.is_floating_point()
-    return value.is_initializer() and floating and math.prod(shape_of(value) or (1,)) > 1
-
-
-def macs_of(node: ir.Node, batch: int = 1) -> int | None:
-    """Multiply-accumulates of a Conv or a product of matrices, 0 of other nodes.
-
-    An open batch axis counts as `batch`, for one image; other open axes make it unknown.
-    """
-    if node.op_type == "Conv":
-        weight, out = shape_of(node.inputs[1]), shape_of(node.outputs[0], batch)
-        return None if weight is None or out is None else math.prod(weight[1:]) * math.prod(out)
-    if node.op_type in ("Gemm", "MatMul"):
-        left, out = shape_of(node.inputs[0], batch), shape_of(node.outputs[0], batch)
-        return None if left is None or out is None else left[-1] * math.prod(out)
-    return 0
-
-
-def shape_of(value: ir.Value | None, batch: int | None = None) -> tuple[int, ...] | None:
-    """Its sizes, an open first one as `batch`; None where one is open."""
-    if value is None or value.shape is None:
-        return None
-    dims = list(value.shape.dims)
-    if batch is not None and dims and not isinstance(dims[0], int):
-        dims[0] = batch
-    sizes = tuple(dim for dim in dims if isinstance(dim, int))
-    return sizes if len(sizes) == len(dims) else None
-
-
 @dataclass(frozen=True)
 class Optimized:
     """A rewritten graph, every decision on the way to it, and the proof.
 
-    `original` is the graph as it came; `training` the same without the exporter's clutter, which
-    is what "before" means wherever counts and latencies are compared; `graph` the rewritten one.
-    `reference` makes what computes the original in float64, if there is a module to do it.
+    `original` is the graph as exported or read; `training` the same without what the exporter left
+    in it, which is what "before" means wherever counts and latencies are compared; `graph` the
+    rewritten one. `reference` returns a function that computes the original in float64, or None
+    where there is no module to do it.
     """
 
     name: str
@@ -114,30 +42,6 @@ class Optimized:
         default=lambda: None, repr=False, compare=False
     )
 
-    @classmethod
-    def from_record(
-        cls,
-        record: Mapping[str, Any],
-        certificate: Mapping[str, Any] | None,
-        original: ir.Model,
-        training: ir.Model,
-        graph: ir.Model,
-    ) -> Optimized:
-        """What `record()` and `certificate()` were written of, with its graphs at hand."""
-        from flatfold.passes import Remark
-        from flatfold.proof.certificate import Certificate
-        from flatfold.proof.equivalence import Equivalence
-
-        return cls(
-            record["name"],
-            graph,
-            original,
-            training,
-            tuple(map(Remark.from_dict, record["remarks"])),
-            Equivalence.from_dict(record["equivalence"]),
-            None if certificate is None else Certificate.from_dict(certificate).changes,
-        )
-
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The rewritten graph as an ONNX model with all weights in it; beyond 2 GiB use `save`."""
@@ -148,7 +52,7 @@ class Optimized:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the rewritten graph as an .onnx file, all or nothing.
 
-        Weights of more than 1 GiB go to `<name>.data` beside it. Raises OutputError.
+        Weights of more than 1 GiB go to `<name>.data` in the same folder. Raises OutputError.
         """
         from flatfold.backends.store import save_model
 
@@ -157,13 +61,11 @@ class Optimized:
     @cached_property
     def before(self) -> Summary:
         """Counts of the training form."""
-
         return summarise(self.training)
 
     @cached_property
     def after(self) -> Summary:
         """Counts of the rewritten graph."""
-
         return summarise(self.graph)
 
     def certificate(self) -> Certificate | None:
@@ -183,3 +85,100 @@ class Optimized:
             "equivalence": self.equivalence.to_dict(),
             "remarks": [asdict(remark) for remark in self.remarks],
         }
+
+    @classmethod
+    def from_record(
+        cls,
+        record: Mapping[str, Any],
+        certificate: Mapping[str, Any] | None,
+        original: ir.Model,
+        training: ir.Model,
+        graph: ir.Model,
+    ) -> Optimized:
+        """The result that `record()` and `certificate()` were written from, given its graphs."""
+        from flatfold.passes import Remark
+        from flatfold.proof.certificate import Certificate
+        from flatfold.proof.equivalence import Equivalence
+
+        return cls(
+            record["name"],
+            graph,
+            original,
+            training,
+            tuple(map(Remark.from_dict, record["remarks"])),
+            Equivalence.from_dict(record["equivalence"]),
+            None if certificate is None else Certificate.from_dict(certificate).changes,
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of a graph. `macs`: multiply-accumulates of Conv and matrix products for one run.
+
+    `parameters` counts floating-point weights without the running statistics of
+    BatchNormalization. `macs` is None where a size is open.
+    """
+
+    nodes: int
+    operators: dict[str, int]
+    parameters: int
+    macs: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise(model: ir.Model, batch: int = 1) -> Summary:
+    """Counts over the main graph and every subgraph; an open batch axis counts as `batch`."""
+    import onnx_ir as ir
+
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    operators = Counter(node.op_type for node in nodes)
+    macs = [macs_of(node, batch) for node in nodes]
+    weights = {
+        value: math.prod(shape_of(value) or ())
+        for node in nodes
+        for index, value in enumerate(node.inputs)
+        if value is not None and _is_parameter(node, index, value)
+    }
+    return Summary(
+        nodes=len(nodes),
+        operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=sum(weights.values()),
+        macs=None if None in macs else sum(number or 0 for number in macs),
+    )
+
+
+STATISTICS = (3, 4)  # the inputs of BatchNormalization that are no parameters
+
+
+def _is_parameter(node: ir.Node, index: int, value: ir.Value) -> bool:
+    if node.op_type == "BatchNormalization" and index in STATISTICS:
+        return False
+    floating = value.dtype is not None and value.dtype.is_floating_point()
+    return value.is_initializer() and floating and math.prod(shape_of(value) or (1,)) > 1
+
+
+def macs_of(node: ir.Node, batch: int = 1) -> int | None:
+    """Multiply-accumulates of a Conv or a product of matrices, 0 of other nodes.
+
+    An open batch axis counts as `batch`; None where another size is open.
+    """
+    if node.op_type == "Conv":
+        weight, out = shape_of(node.inputs[1]), shape_of(node.outputs[0], batch)
+        return None if weight is None or out is None else math.prod(weight[1:]) * math.prod(out)
+    if node.op_type in ("Gemm", "MatMul"):
+        left, out = shape_of(node.inputs[0], batch), shape_of(node.outputs[0], batch)
+        return None if left is None or out is None else left[-1] * math.prod(out)
+    return 0
+
+
+def shape_of(value: ir.Value | None, batch: int | None = None) -> tuple[int, ...] | None:
+    """The sizes of a value, an open first one as `batch`; None where one is open."""
+    if value is None or value.shape is None:
+        return None
+    dims = list(value.shape.dims)
+    if batch is not None and dims and not isinstance(dims[0], int):
+        dims[0] = batch
+    sizes = tuple(dim for dim in dims if isinstance(dim, int))
+    return sizes if len(sizes) == len(dims) else None

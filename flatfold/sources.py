@@ -1,4 +1,4 @@
-"""What a caller names -> a source: the frontend's forms and the names of the zoo."""
+"""Any form of model as the Source that is compiled: names of the zoo, modules, files, graphs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from flatfold.proof.network.reference import Reference
 
 
-READING = ("max_weights", "links_inside")
+FILE_OPTIONS = ("max_weights", "links_inside")  # how to read a file, not how to export a module
 
 
 def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
-    """`frontend.source.resolve`, which knows files, modules and factories, and the zoo's names."""
+    """`flatfold.frontend.resolve`, for names of the zoo too. Raises InputError and ExportError."""
     from flatfold.frontend import resolve as resolve_source
     from flatfold.models import ZOO, create_model
 
-    unasked = {name for name in READING if options.get(name) is None}
-    options = {name: value for name, value in options.items() if name not in unasked}
+    defaults = {name for name in FILE_OPTIONS if options.get(name) is None}
+    options = {name: value for name, value in options.items() if name not in defaults}
     if not isinstance(model, str) or ":" in model or os.sep in model or model.endswith(".onnx"):
         return resolve_source(model, name=name, **options)
     if model not in ZOO and os.path.exists(model):
@@ -36,7 +36,7 @@ def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
 
 
 def is_graph(model: Any) -> bool:
-    """Whether `model` is ONNX already, in memory or in a file, and not something to export."""
+    """Whether `model` is ONNX already, in memory or in a file, rather than a module to export."""
     from flatfold.models import ZOO
 
     if isinstance(model, str | os.PathLike):
@@ -46,14 +46,15 @@ def is_graph(model: Any) -> bool:
 
 
 def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source]:
-    """Two models to compare; `options` go to whichever is no graph yet. Raises InputError.
+    """Two models to compare, with the same inputs and outputs. Raises InputError.
 
-    But those of READING are about files, and go to both.
+    FILE_OPTIONS go to both, the other options to the models that are no graph yet; to both where
+    both are graphs, which refuse them with a message.
     """
-    reading = {name: options.pop(name, None) for name in READING}
-    both = is_graph(model_a) and is_graph(model_b)  # then whoever gave options is told
-    own = [{} if is_graph(model) and not both else options for model in (model_a, model_b)]
-    a, b = resolve(model_a, **reading, **own[0]), resolve(model_b, **reading, **own[1])
+    reading = {name: options.pop(name, None) for name in FILE_OPTIONS}
+    both = is_graph(model_a) and is_graph(model_b)
+    export = [{} if is_graph(model) and not both else options for model in (model_a, model_b)]
+    a, b = resolve(model_a, **reading, **export[0]), resolve(model_b, **reading, **export[1])
     require_same_interface(a.model, b.model)
     return a, b
 
@@ -62,11 +63,11 @@ def is_same(a: ir.Model, b: ir.Model) -> bool:
     """Whether two graphs would be saved as the same bytes."""
     import onnx_ir as ir
 
-    return bool(ir.to_proto(a) == ir.to_proto(b))  # serialised they might be too large
+    return bool(ir.to_proto(a) == ir.to_proto(b))  # not as bytes: those may exceed 2 GiB
 
 
 def reference_of(source: Source) -> Reference | None:
-    """The module behind the graph in float64, if there is a module."""
+    """A function that runs the module behind the graph in float64; None without a module."""
     from flatfold.frontend.pytorch.module import float64_reference
     from flatfold.proof.network.reference import NoReference
     from flatfold.proof.network.run import specs_of
@@ -78,21 +79,22 @@ def reference_of(source: Source) -> Reference | None:
     def reference(feeds: Mapping[str, Any]) -> list[Any]:
         try:
             return run(feeds)
-        except Exception as why:  # a module may make tensors of a fixed type as it runs
-            raise NoReference(f"the module does not run in float64: {why}") from None
+        except Exception as error:  # a module may make tensors of a fixed type as it runs
+            raise NoReference(f"the module does not run in float64: {error}") from None
 
     return reference
 
 
 def require_same_interface(a: ir.Model, b: ir.Model) -> None:
-    for what in ("inputs", "outputs"):
-        mine, other = (
-            [(v.name, v.dtype and v.dtype.name) for v in getattr(m.graph, what) if _is_fed(v)]
+    """Raises InputError where the names or types of inputs or outputs differ."""
+    for kind in ("inputs", "outputs"):
+        first, second = (
+            [(v.name, v.dtype and v.dtype.name) for v in getattr(m.graph, kind) if _is_fed(v)]
             for m in (a, b)
         )
-        if mine != other:
+        if first != second:
             raise InputError(
-                f"the two models have different {what}: {mine} and {other}",
+                f"the two models have different {kind}: {first} and {second}",
                 hint="compare two models with the same input and output names and types",
             )
 

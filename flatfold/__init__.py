@@ -3,6 +3,26 @@
     engine = flatfold.compile("repvgg_a0")      # or a module, an .onnx file, a ModelProto
     y = engine(x)
 
+    api.py            the public functions
+    compiler.py       the steps from a model to an engine, in one class
+    sources.py        any form of model, as the graph to compile
+    engine_cache.py   engines that were built before
+    auto_target.py    target "auto": the fastest of the targets that run here
+    result.py         what `optimize` returns
+    explanation.py    remarks in groups, with the modules that they are about
+    timing.py         statistics of repeated timings
+    errors.py         every error that is raised on purpose
+    text.py           numbers and names as text that is safe to print
+
+    frontend/         PyTorch modules and ONNX files, as canonical ONNX graphs
+    passes/           the rewrites
+    backends/         engines, and the folders they are saved in
+    models/           networks in their training form
+    proof/            checks that a rewritten graph computes the same
+    benchmark/        the latency report
+    cli/              the command line
+    system/           processes, files and facts of the machine
+
 Importing the package loads no framework and no engine.
 """
 

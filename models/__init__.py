@@ -2,6 +2,33 @@
 
 `ZOO` is the whole zoo, from a table for each family; the modules that build the networks are
 imported, and torch with them, only when a model is created.
+
+    spec.py             ModelSpec: a network before it is built
+    variants/           the table of each family
+    layers.py           layers that several families share
+    initialise.py       seeded weights, with which no test of equivalence is vacuous
+    schedule.py         VanillaNet's training: an activation that becomes linear
+    shifts.py           results of small kernels, each moved to its place in a large one
+    shuffles.py         where the small kernels lie in the large ones
+
+    acnet.py            asymmetric convolution blocks
+    convnext.py         ConvNeXt
+    dbb.py              diverse branch blocks
+    efficientnetv2.py   EfficientNetV2
+    fastvit.py          FastViT
+    mobilenext.py       MobileNeXt
+    mobileone.py        MobileOne
+    parnet.py           ParNet
+    replknet.py         RepLKNet
+    repvgg.py           RepVGG
+    repvggplus.py       RepVGGplus
+    repvit.py           RepViT
+    resnet.py           a ResNet of basic blocks, for acnet.py and dbb.py
+    slak.py             SLaK
+    swnet.py            Shift-ConvNets
+    unireplknet.py      UniRepLKNet
+    vanillanet.py       VanillaNet
+    yolo.py             blocks of YOLOv6 and YOLOv7
 """
 
 from __future__ import annotations

@@ -55,36 +55,36 @@ def test_compile_save_load(block, tmp_path):
     assert np.max(np.abs(y - exact)) < 1e-5 * np.max(np.abs(exact))
     assert torch.equal(engine(torch.from_numpy(x)), torch.from_numpy(y))
     engine.save(tmp_path / "engine")
-    again = flatfold.load(tmp_path / "engine")
-    assert np.array_equal(again(x), y)
-    assert again.manifest["equivalence"]["verdict"] == "certified"
-    assert again.manifest["after"]["operators"]["Conv"] == 1
-    assert [r["rewrite"] for r in again.manifest["remarks"] if r["applied"]] == ["merge-branches"]
+    loaded = flatfold.load(tmp_path / "engine")
+    assert np.array_equal(loaded(x), y)
+    assert loaded.manifest["equivalence"]["verdict"] == "certified"
+    assert loaded.manifest["after"]["operators"]["Conv"] == 1
+    assert [r["rewrite"] for r in loaded.manifest["remarks"] if r["applied"]] == ["merge-branches"]
     assert [stage.split()[0] for stage in stages][:3] == ["exporting", "rewriting", "proving"]
 
 
 def test_the_callers_model_is_never_modified(graph):
     before = graph.SerializeToString()
-    done = flatfold.optimize(graph)
-    assert done.after.nodes == 2
+    result = flatfold.optimize(graph)
+    assert result.after.nodes == 2
     assert graph.SerializeToString() == before
 
 
 @pytest.mark.parametrize(("verify", "verdict"), [("off", "unknown"), ("sample", "sampled")])
 def test_verification_can_be_less(graph, verify, verdict):
-    found = flatfold.optimize(graph, verify=verify).equivalence
-    assert found.verdict == verdict
-    assert bool(found) == (verdict == "sampled")
+    equivalence = flatfold.optimize(graph, verify=verify).equivalence
+    assert equivalence.verdict == verdict
+    assert bool(equivalence) == (verdict == "sampled")
 
 
 @pytest.mark.parametrize(
     ("verify", "verdict", "certified"), [("bound", "bounded", 0), ("certify", "certified", 1)]
 )
 def test_changes_are_bounded_or_certified_too(graph, verify, verdict, certified):
-    found = flatfold.optimize(graph, verify=verify).equivalence
-    assert found.verdict == verdict
-    assert (found.regions, found.certified, found.doubts) == (1, certified, ())
-    assert 0 < found.region_ratio <= 1.01
+    equivalence = flatfold.optimize(graph, verify=verify).equivalence
+    assert equivalence.verdict == verdict
+    assert (equivalence.regions, equivalence.certified, equivalence.doubts) == (1, certified, ())
+    assert 0 < equivalence.region_ratio <= 1.01
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_changes_are_bounded_or_certified_too(graph, verify, verdict, certified)
 def test_a_wrong_rewrite_is_an_error_and_no_result(graph, verify, says, monkeypatch):
     honest = emit.cast
     monkeypatch.setattr(
-        emit, "cast", lambda *array, **how: honest(*array, **how) * np.float32(1.001)
+        emit, "cast", lambda *array, **options: honest(*array, **options) * np.float32(1.001)
     )
     with pytest.raises(NotEquivalent, match=says) as error:
         flatfold.optimize(graph, verify=verify)
@@ -101,14 +101,14 @@ def test_a_wrong_rewrite_is_an_error_and_no_result(graph, verify, says, monkeypa
 
 
 def test_onnxsim_afterwards_is_sampled_not_bounded(graph):
-    done = flatfold.optimize(graph, simplify=True)
-    assert done.after.operators == {"Conv": 1, "Relu": 1}
-    assert done.equivalence.verdict == "sampled"
+    result = flatfold.optimize(graph, simplify=True)
+    assert result.after.operators == {"Conv": 1, "Relu": 1}
+    assert result.equivalence.verdict == "sampled"
 
 
 def test_passes_by_name(graph):
-    done = flatfold.optimize(graph, passes=["merge-branches"])
-    assert done.after.operators["BatchNormalization"] == 1
+    result = flatfold.optimize(graph, passes=["merge-branches"])
+    assert result.after.operators["BatchNormalization"] == 1
     with pytest.raises(UnknownName, match="fold-batchnorm"):
         flatfold.optimize(graph, passes=["fold-batchnom"])
 
@@ -131,25 +131,25 @@ def test_two_runs_give_the_same_bytes(block):
 
 def test_a_model_without_convolutions_is_left_alone():
     net = Net((1, 4), dtype=np.float32)
-    done = flatfold.optimize(net.model(net.op("Relu", net.x)))
-    assert not [remark for remark in done.remarks if remark.applied]
-    assert done.equivalence.passed
+    result = flatfold.optimize(net.model(net.op("Relu", net.x)))
+    assert not [remark for remark in result.remarks if remark.applied]
+    assert result.equivalence.passed
 
 
 def test_a_model_of_an_old_opset_is_left_alone(graph):
     """ONNX Runtime may have no operators for it; what has the same bytes need not be run."""
     graph.opset_import[0].version = 6
-    done = flatfold.optimize(graph)
-    assert done.equivalence.verdict == "identical"
-    assert [remark.code for remark in done.remarks] == ["OLD-OPSET"]
-    assert done.model.graph.node == graph.graph.node
+    result = flatfold.optimize(graph)
+    assert result.equivalence.verdict == "identical"
+    assert [remark.code for remark in result.remarks] == ["OLD-OPSET"]
+    assert result.model.graph.node == graph.graph.node
 
 
 def test_the_other_spelling_of_the_domain_is_the_same(graph):
     graph.opset_import[0].domain = "ai.onnx"
-    done = flatfold.optimize(graph)
-    assert [node.op_type for node in done.model.graph.node] == ["Conv", "Relu"]
-    assert done.equivalence.verdict == "certified"
+    result = flatfold.optimize(graph)
+    assert [node.op_type for node in result.model.graph.node] == ["Conv", "Relu"]
+    assert result.equivalence.verdict == "certified"
 
 
 def squeezed() -> onnx.ModelProto:
@@ -161,8 +161,8 @@ def squeezed() -> onnx.ModelProto:
 def test_what_is_cheap_depends_on_the_target():
     counts = {}
     for target in ("default", "ort-cpu", "auto", "trt"):
-        done = flatfold.optimize(squeezed(), target=target)
-        counts[target] = done.after.operators["Conv"]
+        result = flatfold.optimize(squeezed(), target=target)
+        counts[target] = result.after.operators["Conv"]
     assert counts == {"default": 2, "ort-cpu": 2, "auto": 2, "trt": 1}
     with pytest.raises(UnknownName, match="unknown target 'trd'") as caught:
         flatfold.optimize(squeezed(), target="trd")

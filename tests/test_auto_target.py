@@ -25,21 +25,21 @@ def test_the_fastest_wins_where_timings_tell_it_apart():
         "quick": timing(1.0, 0.02, 1),
         "fancy": timing(1.5, 0.02, 2),
     }
-    found = choose_by_time(times, NEEDS)
-    assert found.target == "quick"
-    assert [c.target for c in found.candidates] == ["quick", "fancy", "plain"]
-    assert found.because.startswith("fancy takes 1.5")
-    assert found.candidates[2].slower.value == pytest.approx(2.0, rel=0.02)
+    choice = choose_by_time(times, NEEDS)
+    assert choice.target == "quick"
+    assert [c.target for c in choice.candidates] == ["quick", "fancy", "plain"]
+    assert choice.because.startswith("fancy takes 1.5")
+    assert choice.candidates[2].slower.value == pytest.approx(2.0, rel=0.02)
 
 
 def test_inside_the_noise_the_one_with_fewest_packages_wins():
     times = {"fancy": timing(1.0, 0.2, 1), "plain": timing(1.0, 0.2, 2), "quick": timing(3.0)}
-    found = choose_by_time(times, NEEDS)
-    assert found.target == "plain"
-    if found.candidates[0].target == "fancy":
-        assert "fewer packages than fancy, from which it cannot be told" in found.because
+    choice = choose_by_time(times, NEEDS)
+    assert choice.target == "plain"
+    if choice.candidates[0].target == "fancy":
+        assert "fewer packages than fancy, from which it cannot be told" in choice.because
     else:
-        assert "cannot be told from fancy" in found.because
+        assert "cannot be told from fancy" in choice.because
 
 
 def test_a_difference_that_nobody_notices_does_not_count():
@@ -50,21 +50,21 @@ def test_a_difference_that_nobody_notices_does_not_count():
 
 
 def test_real_engines_are_timed_and_closed():
-    made = []
+    engines = []
 
     def build(target):
         levels = {"plain": "disable", "quick": "all"}
         options = {"graph_optimization": levels[target], "spinning": False, "intra_threads": 1}
-        made.append(OrtCpu().build(make_model(channels=64), options))
-        return made[-1]
+        engines.append(OrtCpu().build(make_model(channels=64), options))
+        return engines[-1]
 
-    said = []
-    found, winner = choose(["plain", "quick"], build, NEEDS, said.append)
-    assert said == ["timing plain, quick"]
-    assert {c.target for c in found.candidates} == {"plain", "quick"}
-    assert all(c.median_s > 0 and c.interval_s for c in found.candidates)
-    assert [engine for engine in made if not engine._closed] == [winner]
-    assert winner is made[["plain", "quick"].index(found.target)]
+    stages = []
+    choice, winner = choose(["plain", "quick"], build, NEEDS, stages.append)
+    assert stages == ["timing plain, quick"]
+    assert {c.target for c in choice.candidates} == {"plain", "quick"}
+    assert all(c.median_s > 0 and c.interval_s for c in choice.candidates)
+    assert [engine for engine in engines if not engine._closed] == [winner]
+    assert winner is engines[["plain", "quick"].index(choice.target)]
     winner.close()
 
 
@@ -74,10 +74,10 @@ def test_who_refuses_is_left_out_with_the_reason():
             raise BuildError("it knows no such operator")
         return OrtCpu().build(make_model(), {"intra_threads": 1})
 
-    found, engine = choose(["fancy", "plain"], build, NEEDS)
+    choice, engine = choose(["fancy", "plain"], build, NEEDS)
     engine.close()
-    assert found.target == "plain" and found.because == "fancy cannot run it"
-    assert [(c.target, c.reason) for c in found.candidates] == [
+    assert choice.target == "plain" and choice.because == "fancy cannot run it"
+    assert [(c.target, c.reason) for c in choice.candidates] == [
         ("fancy", "it knows no such operator")
     ]
     with pytest.raises(BuildError, match="no such operator"):

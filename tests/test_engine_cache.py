@@ -37,19 +37,19 @@ def model() -> ir.Model:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was rewritten, proved and built, in turn."""
-    done: list[str] = []
+    steps: list[str] = []
 
-    def told(what: str, usual: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(step: str, usual: Callable[..., Any]) -> Callable[..., Any]:
         def act(*args: Any, **options: Any) -> Any:
-            done.append(what)
+            steps.append(step)
             return usual(*args, **options)
 
         return act
 
-    monkeypatch.setattr(Pipeline, "run", told("rewritten", Pipeline.run))
-    monkeypatch.setattr(run, "compare", told("proved", run.compare))
-    monkeypatch.setattr(OrtCpu, "build", told("built", OrtCpu.build))
-    return done
+    monkeypatch.setattr(Pipeline, "run", recorded("rewritten", Pipeline.run))
+    monkeypatch.setattr(run, "compare", recorded("proved", run.compare))
+    monkeypatch.setattr(OrtCpu, "build", recorded("built", OrtCpu.build))
+    return steps
 
 
 def compile(
@@ -84,28 +84,28 @@ def test_a_hit_does_no_work_and_gives_the_same(
     assert (first.cached, second.cached) == (False, True)
     np.testing.assert_array_equal(outputs(first.engine), outputs(second.engine))
     assert plain(first.engine.manifest) == second.engine.manifest
-    for name, made in (("one", first), ("two", second)):
-        made.engine.save(tmp_path / name)
+    for name, compiled in (("one", first), ("two", second)):
+        compiled.engine.save(tmp_path / name)
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
 def test_a_result_comes_back_from_its_record(model: ir.Model, tmp_path: Path) -> None:
     results = [compile(model, tmp_path / "cache", verify=v).result for v in ("certify", "off") * 2]
-    for made, found in zip(results[:2], results[2:], strict=True):
-        same = replace(found, graph=made.graph, original=made.original, training=made.training)
-        assert same == made
-        assert found.record() == made.record()
-        assert found.certificate() == made.certificate()
+    for first, again in zip(results[:2], results[2:], strict=True):
+        same = replace(again, graph=first.graph, original=first.original, training=first.training)
+        assert same == first
+        assert again.record() == first.record()
+        assert again.certificate() == first.certificate()
 
 
 def test_a_refuted_verdict_survives_json(model: ir.Model) -> None:
     other = branches(weight=1.5)
-    found = flatfold.verify(model, other)
-    assert found.faults
-    again = type(found).from_dict(plain(found.to_dict()))
-    assert plain(again.to_dict()) == plain(found.to_dict())
-    assert (again.verdict, str(again)) == ("refuted", str(found))
-    assert again.faults[0].nodes == found.faults[0].nodes
+    verdict = flatfold.verify(model, other)
+    assert verdict.faults
+    again = type(verdict).from_dict(plain(verdict.to_dict()))
+    assert plain(again.to_dict()) == plain(verdict.to_dict())
+    assert (again.verdict, str(again)) == ("refuted", str(verdict))
+    assert again.faults[0].nodes == verdict.faults[0].nodes
 
 
 def test_the_public_function_uses_the_folder_of_the_environment(
@@ -140,7 +140,7 @@ def test_a_damaged_entry_is_built_again(
     model: ir.Model, work: list[str], harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache, other = tmp_path / "cache", branches(weight=1.5)
-    expected = [outputs(compile(some, cache, verify="off").engine) for some in (model, other)]
+    expected = [outputs(compile(net, cache, verify="off").engine) for net in (model, other)]
     one, two = entries(cache)
     if harm == "swap":
         for source, target in ((one, tmp_path / "a"), (two, one), (tmp_path / "a", two)):
@@ -152,8 +152,8 @@ def test_a_damaged_entry_is_built_again(
         path.write_bytes(raw if harm == "flip" else raw[:-9])
     work.clear()
     for _ in range(2):
-        for some, y in zip((model, other), expected, strict=True):
-            np.testing.assert_array_equal(outputs(compile(some, cache, verify="off").engine), y)
+        for net, y in zip((model, other), expected, strict=True):
+            np.testing.assert_array_equal(outputs(compile(net, cache, verify="off").engine), y)
     times = 2 if harm == "swap" else 1
     assert work == ["rewritten", "built"] * times
     assert caplog.text.count("building it again") == times
@@ -190,8 +190,8 @@ def test_a_cache_that_cannot_be_used_costs_a_warning(
     cache = tmp_path / "cache" if harm else Path("/proc/nowhere")
     if harm:
         harm(cache)
-    made = compile(model, cache, verify="off")
-    assert outputs(made.engine).shape == (2, 4, 9, 8) and not made.cached
+    compiled = compile(model, cache, verify="off")
+    assert outputs(compiled.engine).shape == (2, 4, 9, 8) and not compiled.cached
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert caplog.text.count(f"going on without a cache of engines in {cache}: ") == 1
 
@@ -232,11 +232,11 @@ def test_what_fails_leaves_nothing(
 
 def test_a_certificate_from_the_cache_is_about_the_model_that_was_given(tmp_path: Path) -> None:
     """The same engine for a model whose inner values have other names."""
-    made = [compile(branches(prefix=prefix), tmp_path / "cache") for prefix in ("", "other_")]
-    assert [some.cached for some in made] == [False, True]
-    certificate = made[1].engine.certificate
+    compiled = [compile(branches(prefix=prefix), tmp_path / "cache") for prefix in ("", "other_")]
+    assert [one.cached for one in compiled] == [False, True]
+    certificate = compiled[1].engine.certificate
     assert certificate is not None
-    found = flatfold.verify(
-        branches(prefix="other_"), made[1].engine.model, certificate=certificate
+    verdict = flatfold.verify(
+        branches(prefix="other_"), compiled[1].engine.model, certificate=certificate
     )
-    assert "the certificate accounts for every new node" in found.reason
+    assert "the certificate accounts for every new node" in verdict.reason

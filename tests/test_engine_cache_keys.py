@@ -74,15 +74,15 @@ def test_the_same_has_the_same_key() -> None:
 @given(st.lists(st.text("_0123456789abcxy", min_size=1, max_size=7), min_size=40, unique=True))
 def test_what_inner_values_are_called_does_not_matter(names: list[str]) -> None:
     expected = {make: engine_cache.graph_hash(make()) for make in (branches, conditional)}
-    for make, found in expected.items():
+    for make, digest in expected.items():
         model, fresh = make(), iter(names)
         taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
-        made = {graph: list(graph.initializers.values()) for graph in model.graphs()}
+        weights = {graph: list(graph.initializers.values()) for graph in model.graphs()}
         allowed = (name for name in fresh if name not in taken)
         renamed(model, lambda name: f"before {name}")  # so that none is in the way of another
         renamed(model, lambda _, allowed=allowed: next(allowed))
-        assert engine_cache.graph_hash(model) == found
-        assert all(v.const_value.name == v.name for vs in made.values() for v in vs)
+        assert engine_cache.graph_hash(model) == digest
+        assert all(v.const_value.name == v.name for vs in weights.values() for v in vs)
 
 
 CHANGES: dict[str, Callable[[ir.Model], object]] = {
@@ -127,26 +127,26 @@ def test_any_bit_of_a_weight_is_another_key(name: str, element: int, bit: int) -
 def test_the_type_of_a_weight_counts_beside_its_bytes(dtype: type) -> None:
     model = conditional()
     zeros = {kind: np.zeros((4, 4), kind) for kind in (np.float32, dtype)}
-    found = set()
+    hashes = set()
     for array in zeros.values():
         model.graph.initializers["w1"].const_value = ir.tensor(array, name="w1")
-        found.add(engine_cache.graph_hash(model))
-    assert len(found) == 2
+        hashes.add(engine_cache.graph_hash(model))
+    assert len(hashes) == 2
 
 
 def test_weights_in_attributes_and_of_text_count() -> None:
-    found = set()
+    hashes = set()
     for tensor in (ir.tensor(np.zeros(3, np.float32)), ir.tensor(np.ones(3, np.float32))):
         net = conditional()
         net.graph[0].attributes.add(ir.AttrTensor("value", tensor))
-        found.add(engine_cache.graph_hash(net))
+        hashes.add(engine_cache.graph_hash(net))
     for text in (b"a", b"b"):
         net = conditional()
         net.graph.initializers["w1"].const_value = ir.StringTensor(
             [text], shape=ir.Shape([1]), name="w1"
         )
-        found.add(engine_cache.graph_hash(net))
-    assert len(found) == 4
+        hashes.add(engine_cache.graph_hash(net))
+    assert len(hashes) == 4
 
 
 @pytest.mark.parametrize(

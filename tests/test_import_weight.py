@@ -26,9 +26,9 @@ def loaded_by(*modules: str) -> set[str]:
         f"import importlib, json, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
         "print(json.dumps([name for name in sys.modules if '.' not in name]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout))
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return set(json.loads(process.stdout))
 
 
 @pytest.mark.parametrize(

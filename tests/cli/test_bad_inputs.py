@@ -97,9 +97,11 @@ def test_bad_input_in_a_process_of_its_own(case: str, here: Path) -> None:
     """What native code prints is seen here."""
     CASES[case](here / "m.onnx")
     present = below(here)
-    done = flatfold("compile", "m.onnx", "-o", "out/engine", cwd=here)
-    assert (done.returncode, done.stdout) == (REFUSED, "")
-    assert len(messages(done.stderr)) <= LINES and "Traceback" not in done.stderr, done.stderr
+    process = flatfold("compile", "m.onnx", "-o", "out/engine", cwd=here)
+    assert (process.returncode, process.stdout) == (REFUSED, "")
+    assert len(messages(process.stderr)) <= LINES and "Traceback" not in process.stderr, (
+        process.stderr
+    )
     assert below(here) == present
 
 

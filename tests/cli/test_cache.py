@@ -57,8 +57,8 @@ def test_a_second_compile_says_the_same(
     monkeypatch.setattr(compile, "BUDGET_S", 0.1)
     write_onnx(Path("m.onnx"))
     shown = [text(capsys, "compile", "m.onnx", "-o", "e").splitlines() for _ in range(2)]
-    told = [line for line in shown[1] if line.startswith("cache ")]
-    assert len(told) == 1 and "built before" in told[0]
+    cache_lines = [line for line in shown[1] if line.startswith("cache ")]
+    assert len(cache_lines) == 1 and "built before" in cache_lines[0]
     first, second = (
         [line.split() for line in lines if not line.startswith(("latency", "cache "))]
         for lines in shown
@@ -69,9 +69,9 @@ def test_a_second_compile_says_the_same(
 
 
 def test_json_says_where_the_engine_came_from(capsys: Read, cache: Path, tmp_path: Path) -> None:
-    found = [compiled(capsys) for _ in range(2)]
-    assert [some.pop("cached") for some in found] == [False, True]
-    assert found[0] == found[1]
+    output = [compiled(capsys) for _ in range(2)]
+    assert [one.pop("cached") for one in output] == [False, True]
+    assert output[0] == output[1]
     assert compiled(capsys, "--no-cache")["cached"] is False
     other = ("--cache-dir", str(tmp_path / "other"))
     assert [compiled(capsys, *other)["cached"] for _ in range(2)] == [False, True]
@@ -83,11 +83,11 @@ def test_list(capsys: Read, cache: Path) -> None:
     assert text(capsys, "cache", "list") == f"the cache is empty: {cache}\n"
     for size in (9, 8):
         compiled(capsys, size=size)
-    found = result(capsys, "cache", "list")
-    assert (found["folder"], len(found["entries"])) == (str(cache), 2)
-    assert [entry["model"] for entry in found["entries"]] == ["m9", "m8"]
-    assert found["bytes"] == sum(f.stat().st_size for d in folders(cache) for f in d.iterdir())
-    first = found["entries"][0]
+    output = result(capsys, "cache", "list")
+    assert (output["folder"], len(output["entries"])) == (str(cache), 2)
+    assert [entry["model"] for entry in output["entries"]] == ["m9", "m8"]
+    assert output["bytes"] == sum(f.stat().st_size for d in folders(cache) for f in d.iterdir())
+    first = output["entries"][0]
     assert 0 <= time.time() - first["used"] < 600 and first["target"] == "ort-cpu"
     shown = text(capsys, "cache", "list").splitlines()
     assert shown[0].split() == ["key", "model", "target", "size", "built", "last", "used"]
@@ -112,9 +112,9 @@ def test_verify_finds_damage_and_repairs_it(capsys: Read, cache: Path) -> None:
     shown = text(capsys, "cache", "verify", code=3)
     assert f"{model.parent.name[:12]}  m" in shown and "model.onnx: its SHA-256" in shown
     assert "damaged: 1 engine of " in shown and "--repair" in shown
-    found = result(capsys, "cache", "verify", code=3)
-    assert (found["sound"], found["repaired"]) == (False, False)
-    assert sorted(bool(entry["damage"]) for entry in found["entries"]) == [False, True]
+    output = result(capsys, "cache", "verify", code=3)
+    assert (output["sound"], output["repaired"]) == (False, False)
+    assert sorted(bool(entry["damage"]) for entry in output["entries"]) == [False, True]
     assert "removed" in text(capsys, "cache", "verify", "--repair")
     assert result(capsys, "cache", "verify")["sound"] is True
     assert len(folders(cache)) == 1
@@ -160,10 +160,10 @@ def test_prune(options: list[str], left: list[str], capsys: Read, cache: Path) -
         os.utime(manifest, (when, when))
     size = {entry["model"]: entry["bytes"] for entry in entries}
     options = [option.format(two=size["m7"] + size["m8"]) for option in options]
-    found = result(capsys, "cache", "prune", *options)
+    output = result(capsys, "cache", "prune", *options)
     assert [entry["model"] for entry in result(capsys, "cache", "list")["entries"]] == left
-    assert len(found["removed"]) == 3 - len(left)
-    assert found["freed"] == sum(size[name] for name in set(hours) - set(left))
+    assert len(output["removed"]) == 3 - len(left)
+    assert output["freed"] == sum(size[name] for name in set(hours) - set(left))
 
 
 def test_prune_wants_to_be_told_what(capsys: Read) -> None:

@@ -32,9 +32,9 @@ COMPILE = ("compile", "--target", "ort-cpu")
 def result(capsys: Read, *args: str, code: int = 0) -> dict[str, Any]:
     """The JSON that a verb prints, alone, on stdout."""
     assert run([*args, "--json"]) == code
-    found = json.loads(capsys.readouterr().out)
-    assert (found["schema"], found["verb"]) == (1, args[0])
-    return dict(found)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["schema"], output["verb"]) == (1, args[0])
+    return dict(output)
 
 
 def text(capsys: Read, *args: str) -> str:
@@ -46,10 +46,10 @@ def text(capsys: Read, *args: str) -> str:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """RepVGG-A0, compiled by the real command, and what it printed."""
     folder = tmp_path_factory.mktemp("compiled")
-    done = flatfold(*COMPILE, "repvgg_a0", "--size", "64", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "exporting" in done.stderr and "\x1b" not in done.stderr
-    return folder, json.loads(done.stdout)
+    process = flatfold(*COMPILE, "repvgg_a0", "--size", "64", "--json", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert "exporting" in process.stderr and "\x1b" not in process.stderr
+    return folder, json.loads(process.stdout)
 
 
 def test_repvgg_a0_becomes_a_plain_network(compiled: tuple[Path, dict[str, Any]]) -> None:
@@ -94,10 +94,10 @@ def test_latency_is_printed_but_not_saved(compiled: tuple[Path, dict[str, Any]])
 def test_a_saved_engine_is_compared_with_its_model(tmp_path: Path, capsys: Read) -> None:
     (tmp_path / "three_blocks.py").write_text(THREE_BLOCKS)
     model, size = "three_blocks:net", ("--size", "2x8x7")
-    found = result(capsys, *COMPILE, model, *size, "--no-time", "--dynamic-batch")
-    assert found["folder"] == "build/net-ort-cpu-fp32"
-    assert api.load(found["folder"]).inputs[0].shape[1:] == (2, 8, 7)
-    proof = result(capsys, "verify", model, found["folder"], *size, "--dynamic-batch")
+    output = result(capsys, *COMPILE, model, *size, "--no-time", "--dynamic-batch")
+    assert output["folder"] == "build/net-ort-cpu-fp32"
+    assert api.load(output["folder"]).inputs[0].shape[1:] == (2, 8, 7)
+    proof = result(capsys, "verify", model, output["folder"], *size, "--dynamic-batch")
     assert proof["passed"] and proof["reference"] == "the module in float64"
 
 
@@ -124,25 +124,25 @@ def test_summary_for_people(tmp_path: Path, capsys: Read) -> None:
 
 def test_a_model_with_nothing_to_do(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "plain.onnx", PLAIN)
-    found = result(capsys, "compile", "plain.onnx", "--no-time")
-    assert found["before"] == found["after"]
-    assert found["remarks"] == [] and found["latency"] is None
+    output = result(capsys, "compile", "plain.onnx", "--no-time")
+    assert output["before"] == output["after"]
+    assert output["remarks"] == [] and output["latency"] is None
     assert "nothing" in text(capsys, "explain", "plain.onnx")
 
 
 def test_open_batch_is_timed_with_the_batch_asked_for(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx", batch="N")
-    found = result(capsys, "compile", "m.onnx", "--batch", "3")
-    assert found["latency"]["inputs"] == {"image": [3, 4, 9, 9]}
-    engine = api.load(found["folder"])
+    output = result(capsys, "compile", "m.onnx", "--batch", "3")
+    assert output["latency"]["inputs"] == {"image": [3, 4, 9, 9]}
+    engine = api.load(output["folder"])
     assert engine(np.zeros((5, 4, 9, 9), np.float32)).shape == (5, 4, 9, 9)
 
 
 def test_passes_can_be_left_out(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx")
     for options in (["--skip", "merge-branches"], ["--passes", "fold-batchnorm"]):
-        found = result(capsys, "explain", "m.onnx", *options)
-        assert found["after"]["operators"]["Conv"] == 2
+        output = result(capsys, "explain", "m.onnx", *options)
+        assert output["after"]["operators"]["Conv"] == 2
     assert result(capsys, "explain", "m.onnx")["after"]["operators"]["Conv"] == 1
 
 
@@ -151,8 +151,8 @@ def test_explain_judges_for_its_target(tmp_path: Path, capsys: Read) -> None:
     few = net.conv(net.x, 4, 64, (1, 1))
     onnx.save(net.model(net.conv(few, 64, 4, (1, 1))), tmp_path / "m.onnx")
     for target, left in (("ort-cpu", 2), ("trt", 1)):
-        found = result(capsys, "explain", "m.onnx", "--target", target)
-        assert found["after"]["operators"]["Conv"] == left
+        output = result(capsys, "explain", "m.onnx", "--target", target)
+        assert output["after"]["operators"]["Conv"] == left
     assert run(["explain", "m.onnx", "--target", "ort-gpu"]) == 2
 
 
@@ -160,9 +160,9 @@ def test_verify_tells_different_from_equal(tmp_path: Path, capsys: Read) -> None
     write_onnx(tmp_path / "a.onnx")
     write_onnx(tmp_path / "b.onnx", BLOCK.replace("Add (wide, narrow)", "Sub (wide, narrow)"))
     write_onnx(tmp_path / "c.onnx", BLOCK.replace("Add (wide, narrow)", "Add (narrow, wide)"))
-    found = result(capsys, "verify", "a.onnx", "b.onnx", code=4)
-    assert (found["passed"], found["verdict"]) == (False, "refuted")
-    assert found["faults"][0]["text"].startswith("Add and Sub differ by")
+    output = result(capsys, "verify", "a.onnx", "b.onnx", code=4)
+    assert (output["passed"], output["verdict"]) == (False, "refuted")
+    assert output["faults"][0]["text"].startswith("Add and Sub differ by")
     assert result(capsys, "verify", "a.onnx", "c.onnx")["verdict"] == "bounded"
     sampled = result(capsys, "verify", "a.onnx", "c.onnx", "--verify", "sample")
     assert sampled["verdict"] == "sampled"
@@ -204,17 +204,17 @@ def test_explain_filters(tmp_path: Path, capsys: Read) -> None:
 
 def test_inspect_a_file(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx", batch="N")
-    found = result(capsys, "inspect", "m.onnx")["model"]
-    assert found["inputs"] == [{"name": "image", "dtype": "float32", "shape": ["N", 4, 9, 9]}]
-    assert found["counts"]["operators"] == {"Conv": 2, "Add": 1, "Relu": 1}
+    output = result(capsys, "inspect", "m.onnx")["model"]
+    assert output["inputs"] == [{"name": "image", "dtype": "float32", "shape": ["N", 4, 9, 9]}]
+    assert output["counts"]["operators"] == {"Conv": 2, "Add": 1, "Relu": 1}
     assert "Conv x2" in text(capsys, "inspect", "m.onnx")
 
 
 def test_inspect_a_bundle(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx")
     folder = result(capsys, *COMPILE, "m.onnx", "--no-time")["folder"]
-    found = result(capsys, "inspect", folder)["manifest"]
-    assert found == json.loads((Path(folder) / "manifest.json").read_text())
+    output = result(capsys, "inspect", folder)["manifest"]
+    assert output == json.loads((Path(folder) / "manifest.json").read_text())
     shown = text(capsys, "inspect", folder)
     assert "ort-cpu, fp32" in shown and "certified: worst error" in shown
     (Path(folder) / "manifest.json").write_text("{}")

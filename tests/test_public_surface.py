@@ -15,6 +15,7 @@ PUBLIC = {
         "FlatfoldError Optimized __version__ compare compile create_model list_models load "
         "optimize reduce verify"
     ),
+    "flatfold.frontend": "Source canonicalize from_proto read_model resolve",
     "flatfold.models": "ZOO ModelSpec create_model list_models",
 }
 LISTS = (*PUBLIC, "flatfold.cli")

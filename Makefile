@@ -29,7 +29,7 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
 
 # The names in MODEL are words here, each a model; set -f lets none of them stand for files.
-report: $(STAMP)  ## time models beside other tools, as a page: MODEL="repvgg_a0 ..." [TARGET= BATCH= SIZE= OUT=report.html]
+report: $(STAMP)  ## time models with flatfold and with other tools, as a page: MODEL="repvgg_a0 ..." [TARGET= BATCH= SIZE= OUT=report.html]
 	@set -f; set -- $${MODEL:-repvgg_a0}; set -- -- "$$@"; \
 	[ -z "$$SIZE" ] || set -- --size "$$SIZE" "$$@"; \
 	[ -z "$$BATCH" ] || set -- --batch "$$BATCH" "$$@"; \
@@ -67,7 +67,7 @@ replay: $(STAMP)  ## rewrite a fixed set of graphs and compare each result with 
 conformance: $(STAMP)  ## the backend test suite of ONNX, with and without flatfold: [MATCH=part of a name]
 	@$(BIN)/python -m tests.conformance $${MATCH:+--match "$$MATCH"}
 
-lint: $(STAMP)  ## ruff, mypy and the layers between the modules
+lint: $(STAMP)  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
@@ -76,7 +76,7 @@ lint: $(STAMP)  ## ruff, mypy and the layers between the modules
 sizes:  ## lines of each file and package, and the change since a commit: [BASE=main]
 	@"$${PYTHON:-python3}" -m tests.sizes "$${BASE:-main}"
 
-bench: $(STAMP)  ## time and memory of optimize beside onnxsim, and its growth: [ALL=1] with B3
+bench: $(STAMP)  ## time and memory of optimize and of onnxsim, and how they grow: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}
 
 pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]

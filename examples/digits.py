@@ -2,11 +2,11 @@
 
     python examples/digits.py            # train all, some minutes on a CPU
     python examples/digits.py repvgg     # train one
-    python examples/digits.py --stored   # take the weights that are stored beside this file
+    python examples/digits.py --stored   # use the weights stored next to this file
 
-The 1,797 digits of scikit-learn, 8 x 8 pixels, are enlarged to 32 x 32. A quarter of them is kept
-out of the training. What is printed: accuracy on that quarter, in the training form and in the
-engine, on how many of all digits the two agree, parameters, and time for one image.
+The 1,797 digits of scikit-learn, 8 x 8 pixels, are enlarged to 32 x 32. A quarter of them is held
+out of the training. Printed are the accuracy on that quarter, in the training form and in the
+engine; on how many of all digits the two agree; parameters; and the time for one image.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 def digits() -> tuple[Tensor, Tensor]:
     """Images [1797, 3, 32, 32] with values around 0, and labels [1797]."""
-    found = load_digits()
-    images = torch.from_numpy(found.images).float()[:, None] / 8 - 1
+    dataset = load_digits()
+    images = torch.from_numpy(dataset.images).float()[:, None] / 8 - 1
     images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
-    return images.repeat(1, 3, 1, 1), torch.from_numpy(found.target)
+    return images.repeat(1, 3, 1, 1), torch.from_numpy(dataset.target)
 
 
 def held_out(count: int) -> Tensor:
@@ -117,10 +117,10 @@ def row(name: str, module: nn.Module, images: Tensor, labels: Tensor) -> tuple[s
         times = measure({"a": training.bind(one), "b": engine.bind(one)}, budget_s=2.0)
     faster = interleaved_ratio(times["a"], times["b"])
     kept = held_out(len(labels)).numpy()
-    right = [np.mean((found == labels.numpy())[kept]) for found in (before, after)]
+    shares = [np.mean((classes == labels.numpy())[kept]) for classes in (before, after)]
     return (
         name,
-        " -> ".join(f"{share:.1%}" for share in right),
+        " -> ".join(f"{share:.1%}" for share in shares),
         f"{np.sum(before == after)} of {len(labels)}",
         f"{result.before.parameters:,} -> {result.after.parameters:,}",
         " -> ".join(f"{times[form].median * 1e6:.0f}" for form in "ab"),
@@ -141,8 +141,8 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", metavar="NET", help=", ".join(NETS))
     parser.add_argument("--stored", action="store_true", help="do not train, take stored weights")
     parser.add_argument("--store", action="store_true", help="store the weights after training")
-    given = parser.parse_args()
-    unknown = set(given.nets) - set(NETS)
+    options = parser.parse_args()
+    unknown = set(options.nets) - set(NETS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}, only {', '.join(NETS)}")
     images, labels = digits()
@@ -150,9 +150,9 @@ def main() -> None:
     table = Table(
         "net", "accuracy", "agree", "parameters", "µs for one", "faster", "proof", box=None
     )
-    for name in given.nets or NETS:
-        module = stored(name) if given.stored else train(name, images[~kept], labels[~kept])
-        if given.store:
+    for name in options.nets or NETS:
+        module = stored(name) if options.stored else train(name, images[~kept], labels[~kept])
+        if options.store:
             STORED.mkdir(exist_ok=True)
             save_file(module.state_dict(), STORED / f"{name}.safetensors")
         table.add_row(*row(name, module, images, labels))

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 
-from flatfold.benchmark.report import Block, Box, Changes, Decision, Layer, Move, Profile, Sketch
+from flatfold.benchmark.report import (
+    Block,
+    Box,
+    Decision,
+    GraphChange,
+    Layer,
+    LayerChange,
+    Profile,
+    Sketch,
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[2J\u202e\"'`|*_"
 
@@ -40,9 +49,9 @@ def profile(name: str, seconds: float) -> Profile:
     return Profile(name, seconds * 1.07, tuple(layers))
 
 
-def moves() -> tuple[Move, ...]:
+def moves() -> tuple[LayerChange, ...]:
     found = [
-        Move(
+        LayerChange(
             "ort-cpu",
             f"stage{n // 6}.{n % 6}",
             0.0013,
@@ -52,10 +61,10 @@ def moves() -> tuple[Move, ...]:
         )
         for n in range(20)
     ]
-    return (*found, Move("ort-cpu", HOSTILE, 1e-4, 2e-4, (HOSTILE,), ()))
+    return (*found, LayerChange("ort-cpu", HOSTILE, 1e-4, 2e-4, (HOSTILE,), ()))
 
 
-def changes(target: str) -> Changes:
+def changes(target: str) -> GraphChange:
     before = Sketch(
         (
             Box(("input", "96 x 28 x 28")),
@@ -83,7 +92,7 @@ def changes(target: str) -> Changes:
     large = Sketch(tuple(Box((f"Conv {n}",), "layer") for n in range(80)), ())
     circle = Sketch((Box(("Relu",), "other"),) * 2, ((0, 1), (1, 0)))
     places = tuple(f"stage{n // 6}.{n % 6}" for n in range(21))
-    return Changes(
+    return GraphChange(
         target,
         {"BatchNormalization": 61, "Add": 44, "Conv": 44, "Relu": 22, "Gemm": 1, HOSTILE: 1},
         {"Conv": 22, "Relu": 22, "Gemm": 1, "Slice": 1},

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from flatfold import timing
-from flatfold.benchmark.report import Limit, ModelReport, Pair, Report, Row, Step
+from flatfold.benchmark.report import Limit, ModelReport, Pair, Report, Row, StepReport
 from flatfold.proof.equivalence import Equivalence
 from tests.benchmark.made import RIGHT, WRONG
 from tests.benchmark.made_parts import HOSTILE, changes, moves, profile
@@ -102,15 +102,15 @@ def pairs(rows: list[Row], noise: float) -> list[Pair]:
     return found
 
 
-def steps(seed: int) -> tuple[Step, ...]:
+def steps(seed: int) -> tuple[StepReport, ...]:
     first, second, last = (
         row(f"step {n}", "ort-cpu", s, seed) for n, s in enumerate((0.0286, 0.0253, 0.0217))
     )
     one = timing.ratio(second.samples_s, first.samples_s)
     two = timing.ratio(last.samples_s, second.samples_s)
     return (
-        Step("ort-cpu", "", 0, 174, 9_108_968, TRAINING_MACS, 118_000_000, first.name),
-        Step(
+        StepReport("ort-cpu", "", 0, 174, 9_108_968, TRAINING_MACS, 118_000_000, first.name),
+        StepReport(
             "ort-cpu",
             "fold-batchnorm",
             61,
@@ -122,8 +122,8 @@ def steps(seed: int) -> tuple[Step, ...]:
             one,
             "faster",
         ),
-        Step("ort-cpu", "collapse-activations", 0, 113, 9_087_000, TRAINING_MACS, 96_000_000),
-        Step(
+        StepReport("ort-cpu", "collapse-activations", 0, 113, 9_087_000, TRAINING_MACS, 96_000_000),
+        StepReport(
             "ort-cpu",
             "merge-branches",
             22,

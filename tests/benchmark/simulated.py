@@ -44,7 +44,7 @@ class Machine:
 
 
 class Program:
-    """One process: see `measuring.Runner`."""
+    """One process: see `protocol.Runner`."""
 
     def __init__(self, machine: Machine, seconds: float) -> None:
         self.machine = machine
@@ -65,7 +65,7 @@ class Program:
         self.machine.programs -= 1
 
 
-def contest(seed: int, times: Mapping[str, float], plan: Plan) -> Measured:
+def simulate(seed: int, times: Mapping[str, float], plan: Plan) -> Measured:
     """The programs of these times, until the first is told from each of the others."""
     machine = Machine(seed)
     launch = {name: machine.launcher(seconds) for name, seconds in times.items()}

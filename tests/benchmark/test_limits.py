@@ -21,7 +21,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_are_plausible_and_a_target_that_fails_has_none(tmp_path: Path) -> None:
     said: list[str] = []
     options = {"ort-cpu": {"intra_threads": 1}, "openvino": {"threads": -1}, "trt-rtx": {}}
-    (limit,) = roofline.measured(options, 1, CORES, tmp_path, said.append)
+    (limit,) = roofline.measured_limits(options, 1, CORES, tmp_path, said.append)
     assert limit.target == "ort-cpu"
     assert 1e9 < limit.flops < 1e14
     assert 1e9 < limit.bytes < 1e13
@@ -29,7 +29,7 @@ def test_numbers_are_plausible_and_a_target_that_fails_has_none(tmp_path: Path) 
 
 
 def test_there_is_none_of_targets_that_do_not_run_on_the_processor(tmp_path: Path) -> None:
-    assert roofline.measured({"trt-rtx": {}}, 1, CORES, tmp_path, print) == ()
+    assert roofline.measured_limits({"trt-rtx": {}}, 1, CORES, tmp_path, print) == ()
 
 
 def test_a_copy_is_much_larger_than_the_cache(

@@ -11,7 +11,7 @@ import pytest
 from flatfold import timing
 from flatfold.benchmark.measure.protocol import Plan
 from flatfold.timing import Estimate
-from tests.benchmark.simulated import contest, word
+from tests.benchmark.simulated import simulate, word
 
 SEEDS = range(20)
 
@@ -109,11 +109,11 @@ def test_drift_is_the_later_half_over_the_earlier() -> None:
 def test_identical_programs_tie_and_a_slow_one_is_found() -> None:
     ties, found = 0, 0
     for seed in SEEDS:
-        done = contest(seed, {"a": 0.025, "b": 0.025, "b again": 0.025}, Plan())
+        done = simulate(seed, {"a": 0.025, "b": 0.025, "b again": 0.025}, Plan())
         reach = timing.ratio(done.records["b"].samples, done.records["b again"].samples)
         assert reach is not None
         ties += word(done.records, "a", "b", reach.deviation) == timing.SAME
-        slow = contest(100 + seed, {"a": 0.0275, "b": 0.025, "b again": 0.025}, Plan())
+        slow = simulate(100 + seed, {"a": 0.0275, "b": 0.025, "b again": 0.025}, Plan())
         floor = timing.ratio(slow.records["b"].samples, slow.records["b again"].samples)
         assert floor is not None
         found += word(slow.records, "a", "b", floor.deviation) == timing.SLOWER
@@ -125,7 +125,7 @@ def test_the_interval_covers_the_truth() -> None:
     """Of 200 measurements of 10 rounds each, about 189; a plain bootstrap covers about 160."""
     covered = 0
     for seed in range(200):
-        done = contest(seed, {"a": 0.03, "b": 0.02}, Plan(rounds=10, most_rounds=10))
+        done = simulate(seed, {"a": 0.03, "b": 0.02}, Plan(rounds=10, most_rounds=10))
         found = timing.ratio(done.records["a"].samples, done.records["b"].samples)
         assert found is not None
         covered += found.interval[0] <= 1.5 <= found.interval[1]

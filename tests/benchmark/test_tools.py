@@ -77,7 +77,7 @@ def test_a_tool_that_fails_on_the_training_graph_gets_the_exported_one(
 
     monkeypatch.setattr(candidates, "rewritten_by", tool)
     source = resolve(write_onnx(tmp_path / "net.onnx", EXPORTED))
-    kitchen = candidates.Kitchen(source, Job("", "", 1), {"ort-cpu": {}}, tmp_path, lambda _: None)
-    training, row, ours = [v.row for v in kitchen.variants(["onnxslim"], "off")]
+    maker = candidates.Candidates(source, Job("", "", 1), {"ort-cpu": {}}, tmp_path, lambda _: None)
+    training, row, ours = [v.row for v in maker.all(["onnxslim"], "off")]
     assert (training.nodes, ours.variant) == (2, "flatfold")
     assert (row.variant, row.nodes, row.reason) == ("onnxslim", nodes, reason)

@@ -1,4 +1,4 @@
-"""The graphs on the way from the training graph to flatfold's: one rewrite after the other."""
+"""An ablation: the graphs between the training graph and flatfold's, one rewrite at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flatfold import timing
 from flatfold.benchmark.measure.protocol import Plan
-from flatfold.benchmark.report import Row, Step
+from flatfold.benchmark.report import Row, StepReport
 from flatfold.errors import FlatfoldError
 from flatfold.system.progress import Progress
 from flatfold.timing import Estimate
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The graph once `rewrite` is added to those before: `applied` replacements are new.
+class Step:
+    """The graph with `rewrite` added to the rewrites of the steps before.
 
-    It need not have made them itself: what it removes may be what kept another rewrite apart.
+    `applied` counts the replacements that no earlier step has. Another rewrite may have made them:
+    what `rewrite` removes can be what kept that one from being applied.
     """
 
     rewrite: str
@@ -31,57 +32,64 @@ class Stage:
     graph: ir.Model
 
 
-def stages(original: ir.Model, result: Optimized, target: str, progress: Progress) -> list[Stage]:
-    """The training graph, then each graph that differs from the one before, flatfold's last.
+def rewrite_steps(
+    original: ir.Model, result: Optimized, target: str, progress: Progress
+) -> list[Step]:
+    """The training graph, then each graph that differs from the one before; flatfold's is last.
 
-    The rewrites are added in the order of the pipeline, each time starting from the training graph.
+    The rewrites are added in the order of the pipeline, and all of them applied to the training
+    graph anew in each step. A step that fails is left out; the next one includes its rewrite.
     """
     from flatfold.compiler import Compiler, Options
     from flatfold.frontend import Source
     from flatfold.passes import PIPELINE
     from flatfold.proof.certificate import fingerprint
 
-    names = [rewrite.name for rewrite in PIPELINE]
     compiler = Compiler(Source(result.name, original))
-    found = [Stage("", 0, result.training)]
+    names = [rewrite.name for rewrite in PIPELINE]
+    steps = [Step("", 0, result.training)]
     last, final = fingerprint(result.training), fingerprint(result.graph)
-    before: set[tuple[str, ...]] = set()
+    known: set[tuple[str, ...]] = set()  # replacements of the steps so far
     for count, name in enumerate(names, 1):
         if last == final:
             break
         progress(f"the steps on {name}")
         graph, remarks = result.graph, result.remarks
-        if count < len(names):  # with all of them it is flatfold's, which was proved
+        if count < len(names):  # the graph with all rewrites is there already, and proved
             try:
-                graph, _, told = compiler.rewrite(Options(target, names[:count]))
+                graph, _, remarks_so_far = compiler.rewrite(Options(target, names[:count]))
             except FlatfoldError:
-                continue  # what it does is in the next step then
-            remarks = tuple(told)
-        now = fingerprint(graph)
-        if now != last:
-            made = {remark.replaced for remark in remarks if remark.applied}
-            found.append(Stage(name, len(made - before), result.graph if now == final else graph))
-            last, before = now, made
-    return found
+                continue
+            remarks = tuple(remarks_so_far)
+        current = fingerprint(graph)
+        if current != last:
+            replaced = {remark.replaced for remark in remarks if remark.applied}
+            graph = result.graph if current == final else graph
+            steps.append(Step(name, len(replaced - known), graph))
+            last, known = current, replaced
+    return steps
 
 
-def steps_of(
+def step_reports(
     target: str,
-    found: Sequence[Stage],
+    steps: Sequence[Step],
     rows: Sequence[Row],
     noise: Estimate | None,
     plan: Plan,
-) -> list[Step]:
-    """`rows[i]` is the row that was timed with the graph of `found[i]`."""
-    reach = 0.0 if noise is None else noise.deviation
-    steps: list[Step] = []
+) -> list[StepReport]:
+    """Each step with its time relative to the step before; `rows[i]` was timed with `steps[i]`."""
+    noise_floor = 0.0 if noise is None else noise.deviation
+    reports: list[StepReport] = []
     before: Row | None = None
-    for stage, row in zip(found, rows, strict=True):
+    for step, row in zip(steps, rows, strict=True):
         ratio = None
         if before is not None and not (before.wrong or row.wrong or before.reason or row.reason):
             ratio = timing.ratio(row.samples_s, before.samples_s, seed=plan.seed)
-        word = "" if ratio is None else timing.verdict(ratio, noise=reach, delta=plan.delta)
+        verdict = ""
+        if ratio is not None:
+            verdict = timing.verdict(ratio, noise=noise_floor, delta=plan.delta)
         counts = row.nodes, row.parameters, row.macs, row.bytes
-        steps.append(Step(target, stage.rewrite, stage.applied, *counts, row.name, ratio, word))
+        report = StepReport(target, step.rewrite, step.applied, *counts, row.name, ratio, verdict)
+        reports.append(report)
         before = row
-    return steps
+    return reports

@@ -1,7 +1,7 @@
-"""The variants of a model: each as the job of a worker, and as a graph to count and to check.
+"""The candidates for one model: each with its graph, to count and to check, and its worker's job.
 
-All start from the training graph as flatfold cleans it, which is the form that the tools compared
-with do best on, and run on one target with the same threads and the same inputs.
+All start from the training graph as flatfold cleans it, the form with which other tools do best,
+and run on one target with the same threads and the same inputs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from flatfold.system.progress import Progress
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from flatfold.benchmark.candidates.ablation import Stage
+    from flatfold.benchmark.candidates.ablation import Step
     from flatfold.frontend import Source
     from flatfold.result import Optimized
 
 
-MODULES = ("eager", "torch.compile")
+MODULES = EAGER, COMPILED = "eager", "torch.compile"  # run by PyTorch
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A row without times: its graph, and what its worker is told; no job where `row.reason`."""
+class Candidate:
+    """A row without times, its graph, and the job of its worker.
+
+    Where it cannot be measured, `row.reason` says why and there is no job.
+    """
 
     row: Row
     graph: ir.Model | None = None
@@ -41,41 +44,46 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How `result` came about on `target`: graphs, the names of their rows, and those to be timed
-    besides the first and the last, which have a row anyway."""
+class Ablation:
+    """The steps from the training graph to `result` on `target`, and the name of the row of each.
+
+    `candidates` are those of the steps in between: the first and the last step have a row anyway.
+    """
 
     target: str
     result: Optimized
-    stages: tuple[Stage, ...]
+    steps: tuple[Step, ...]
     rows: tuple[str, ...]
-    variants: tuple[Variant, ...]
+    candidates: tuple[Candidate, ...]
 
 
-def chosen(against: Iterable[str] | None, has_module: bool) -> list[str]:
-    """What flatfold is compared with, besides the training graph. None: all that can be.
+def names_to_compare(against: Iterable[str] | None, has_module: bool = True) -> list[str]:
+    """The names of `against` without the training graph; None stands for all that can be run.
 
     Raises UnknownName.
     """
     possible = [*installed_tools(), *(MODULES if has_module else ())]
     if against is None:
         return possible
-    wanted = list(dict.fromkeys(against))
-    for name in wanted:
+    names = list(dict.fromkeys(against))
+    for name in names:
         if name not in (*possible, TRAINING):
             raise UnknownName("variant", name, (*possible, TRAINING))
-    return [name for name in wanted if name != TRAINING]
+    return [name for name in names if name != TRAINING]
 
 
-def rivals_of(source: Source, against: Iterable[str] | None) -> list[str]:
-    """Those of `chosen` that this source can be compared with."""
-    found = chosen(against, has_module=True)
-    return found if source.module is not None else [n for n in found if n not in MODULES]
+def names_for_source(source: Source, against: Iterable[str] | None) -> list[str]:
+    """Those of `names_to_compare` that can run this source: an ONNX file has no module."""
+    names = names_to_compare(against)
+    return names if source.module is not None else [n for n in names if n not in MODULES]
 
 
-class Kitchen:
-    """Makes the variants of one model; `common` is what every job says, `batch` how many images
-    there are in a run."""
+class Candidates:
+    """Makes the candidates for one model, with their files in `folder`.
+
+    `common` is a job with what all jobs share, `options` are those of each target, and `batch` is
+    the number of images in a run.
+    """
 
     def __init__(
         self,
@@ -92,33 +100,32 @@ class Kitchen:
         self.folder, self.progress, self.batch = folder, progress, batch
         self.compiler = Compiler(source, progress)
         self.training = self.compiler.canonicalize()
-        self.results: dict[str, Optimized] = {}
+        self.results: dict[str, Optimized] = {}  # by target
 
-    def variants(self, against: Sequence[str], verify: str) -> list[Variant]:
+    def all(self, against: Sequence[str], verify: str) -> list[Candidate]:
         """In the order of the report: the training graph first, flatfold last."""
-        tools = [name for name in against if name not in MODULES]
         graphs: dict[str, Callable[[], ir.Model]] = {TRAINING: lambda: self.training}
-        graphs |= {name: partial(self._by, name) for name in tools}
-        found = [v for name, make in graphs.items() for v in self._on_targets(name, make)]
-        found += [self._module(name) for name in against if name in MODULES]
-        return found + self._ours(verify)
+        graphs |= {tool: partial(self._by_tool, tool) for tool in against if tool not in MODULES}
+        candidates = [c for name, make in graphs.items() for c in self._on_targets(name, make)]
+        candidates += [self._module(name) for name in against if name in MODULES]
+        return candidates + self._flatfold(verify)
 
-    def _on_targets(self, name: str, make: Callable[[], ir.Model]) -> list[Variant]:
-        """The graph that `make` makes, once for all targets."""
+    def _on_targets(self, name: str, make: Callable[[], ir.Model]) -> list[Candidate]:
+        """A candidate for each target, all with the graph that `make` returns."""
         self.progress(f"preparing on {name}")
         begin = time.perf_counter()
         try:
             graph = make()
         except FlatfoldError as error:
-            return [Variant(Row(name, target, reason=error.cause)) for target in self.options]
+            return [Candidate(Row(name, target, reason=error.cause)) for target in self.options]
         seconds = time.perf_counter() - begin if name != TRAINING else None
         path = self._stored(name, graph)
         return [self._engine(name, target, graph, path, seconds) for target in self.options]
 
-    def _by(self, tool: str) -> ir.Model:
-        """What `tool` makes of the training graph, or if it fails there, of the one as exported.
+    def _by_tool(self, tool: str) -> ir.Model:
+        """The training graph rewritten by `tool`, or if that fails, the graph as exported.
 
-        Most see more in the first, in which the exporter's constants are folded already.
+        Most tools simplify more in the training graph, whose constants are folded already.
         """
         try:
             return rewritten_by(tool, self.training)
@@ -127,50 +134,54 @@ class Kitchen:
                 return rewritten_by(tool, self.source.model)
             raise
 
-    def _ours(self, verify: str) -> list[Variant]:
-        """One graph for all targets that it is the same for."""
+    def _flatfold(self, verify: str) -> list[Candidate]:
+        """flatfold on each target; targets for which it builds the same graph share a file."""
         from flatfold.compiler import Options
 
-        made = dict[int, tuple[Path, float]]()
-        found = []
+        files: dict[int, tuple[Path, float]] = {}  # by id of the result
+        candidates = []
         for target in self.options:
             begin = time.perf_counter()
             try:
                 result = self.compiler.optimize(Options(target, verify=verify))
             except FlatfoldError as error:
-                found.append(Variant(Row(FLATFOLD, target, reason=error.cause)))
+                candidates.append(Candidate(Row(FLATFOLD, target, reason=error.cause)))
                 continue
-            if id(result) not in made:
+            if id(result) not in files:
                 path = self._stored(f"{FLATFOLD} {target}", result.graph)
-                made[id(result)] = path, time.perf_counter() - begin
-            path, seconds = made[id(result)]
+                files[id(result)] = path, time.perf_counter() - begin
+            path, seconds = files[id(result)]
             self.results[target] = result
             proof = result.equivalence.verdict
-            found.append(self._engine(FLATFOLD, target, result.graph, path, seconds, proof))
-        return found
+            candidates.append(self._engine(FLATFOLD, target, result.graph, path, seconds, proof))
+        return candidates
 
-    def ways(self) -> list[Way]:
-        """How each graph of flatfold's that `variants` made came about, rewrite by rewrite."""
-        from flatfold.benchmark.candidates.ablation import stages
-        from flatfold.compiler import Options
+    def ablations(self) -> list[Ablation]:
+        """The steps to each of flatfold's graphs that `all` made, target by target."""
+        from flatfold.benchmark.candidates.ablation import rewrite_steps
 
-        known: dict[int, list[Stage]] = {}  # by result, which targets may share
-        found = []
+        known: dict[int, list[Step]] = {}  # by id of the result, which targets may share
+        ablations = []
         for target, result in self.results.items():
             if id(result) not in known:
-                known[id(result)] = stages(self.source.model, result, target, self.progress)
-            path = known[id(result)]
-            names = [TRAINING, *(f"+ {stage.rewrite}" for stage in path[1:])]
-            if path[-1].graph is result.graph:
-                names[-1] = FLATFOLD
-            variants = []
-            for name, stage in zip(names, path, strict=True):
-                if name not in (TRAINING, FLATFOLD):
-                    file = self._stored(f"{name} {Options(target).profile().name}", stage.graph)
-                    variants.append(self._engine(name, target, stage.graph, file, None))
-            rows = tuple(Row(name, target).name for name in names)
-            found.append(Way(target, result, tuple(path), rows, tuple(variants)))
-        return found
+                original = self.source.model
+                known[id(result)] = rewrite_steps(original, result, target, self.progress)
+            ablations.append(self._ablation(target, result, known[id(result)]))
+        return ablations
+
+    def _ablation(self, target: str, result: Optimized, steps: Sequence[Step]) -> Ablation:
+        from flatfold.compiler import Options
+
+        names = [TRAINING, *(f"+ {step.rewrite}" for step in steps[1:])]
+        if steps[-1].graph is result.graph:
+            names[-1] = FLATFOLD
+        candidates = []
+        for name, step in zip(names, steps, strict=True):
+            if name not in (TRAINING, FLATFOLD):
+                path = self._stored(f"{name} {Options(target).profile().name}", step.graph)
+                candidates.append(self._engine(name, target, step.graph, path, None))
+        rows = tuple(Row(name, target).name for name in names)
+        return Ablation(target, result, tuple(steps), rows, tuple(candidates))
 
     def _engine(
         self,
@@ -180,7 +191,8 @@ class Kitchen:
         path: Path,
         seconds: float | None,
         proof: str = "",
-    ) -> Variant:
+    ) -> Candidate:
+        """`graph`, stored at `path`, on `target`; making it took `seconds`."""
         job = replace(
             self.common,
             variant=name,
@@ -190,9 +202,10 @@ class Kitchen:
             saved=str(path.parent / target),
         )
         row = Row(name, target, proof=proof, prepare_s=seconds, **_counts(graph, self.batch))
-        return Variant(row, graph, job)
+        return Candidate(row, graph, job)
 
-    def _module(self, name: str) -> Variant:
+    def _module(self, name: str) -> Candidate:
+        """The source's module, run by PyTorch."""
         from flatfold.backends import precision_of
         from flatfold.frontend.pytorch.module import store_module
 
@@ -203,20 +216,21 @@ class Kitchen:
                 assert self.source.module is not None
                 store_module(self.source.module, path)
         except FlatfoldError as error:
-            return Variant(Row(name, TORCH, reason=error.cause))
+            return Candidate(Row(name, TORCH, reason=error.cause))
         job = replace(
             self.common,
             variant=name,
             target=TORCH,
             model=str(path),
-            compiled=name == MODULES[1],
+            compiled=name == COMPILED,
             inputs=tuple(str(v.name) for v in graph.graph.inputs if not v.is_initializer()),
             outputs=tuple(str(v.name) for v in graph.graph.outputs),
             precision=precision_of(graph),
         )
-        return Variant(Row(name, TORCH), graph, job)
+        return Candidate(Row(name, TORCH), graph, job)
 
     def _stored(self, name: str, graph: ir.Model) -> Path:
+        """The file of the graph `name`, written where it is not there yet."""
         from flatfold.backends.store import write_model
 
         path = self.folder / name / "model.onnx"
@@ -227,13 +241,14 @@ class Kitchen:
 
 
 def _counts(graph: ir.Model, batch: int) -> dict[str, Any]:
+    """The fields of a row that are counted and not measured."""
     from flatfold.benchmark.machine.roofline import bytes_of
     from flatfold.result import summarise
 
-    found = summarise(graph, batch)
+    summary = summarise(graph, batch)
     return {
-        "nodes": found.nodes,
-        "parameters": found.parameters,
-        "macs": found.macs,
+        "nodes": summary.nodes,
+        "parameters": summary.parameters,
+        "macs": summary.macs,
         "bytes": bytes_of(graph, batch),
     }

@@ -1,13 +1,11 @@
-"""The graph before and after, block by block, and every decision on the way."""
+"""Changes of a graph: the blocks before and after, as sketches, and each decision."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from flatfold.benchmark.report import Block, Box, Changes, Decision, Sketch
+from flatfold.benchmark.report import Block, Box, Decision, GraphChange, Sketch
 from flatfold.explanation import Locator, grouped, nodes_of
 from flatfold.passes.remark import REPLACED_KEY, REWRITE_KEY, origins
 from flatfold.result import summarise
@@ -25,29 +23,97 @@ KINDS = {
 }
 SHORT = {"BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm"}
 
+Replaced = tuple[str, tuple[str, ...]]  # a rewrite, and the names of the nodes it replaced
+
+
+def graph_change(target: str, result: Optimized) -> GraphChange:
+    """How the rewritten graph of `result` differs from its training graph."""
+    locator = Locator(result)
+    remarks = locator.in_order(result.remarks)
+    decisions = tuple(
+        Decision(
+            group.first.rewrite,
+            group.first.applied,
+            group.first.code,
+            group.first.reason,
+            group.first.hint,
+            group.places,
+        )
+        for group in grouped(remarks, locator)
+    )
+    return GraphChange(
+        target,
+        summarise(result.training).operators,
+        summarise(result.graph).operators,
+        tuple(_blocks(result, locator)),
+        decisions,
+    )
+
+
+def _blocks(result: Optimized, locator: Locator) -> Iterable[Block]:
+    """Each kind of block once, drawn as its first place; the most frequent kinds first."""
+    training = list(nodes_of(result.training))
+    by_name: dict[str, list[ir.Node]] = {}
+    for node in training:
+        by_name.setdefault(node.name or "", []).append(node)
+    order = {node: index for index, node in enumerate(training)}
+    blocks: dict[object, Block] = {}
+    for (rewrite, names), after in _replacements(result).items():
+        nodes = {node for name in names for node in by_name.get(name, ())}
+        before = sketch_of(sorted(nodes, key=order.__getitem__))
+        now = sketch_of(after)
+        place = locator.module_around(names) or names[0]
+        key = rewrite, _shape(before), _shape(now)
+        known = blocks.get(key)
+        others = known.places if known else ()
+        first = known or Block(rewrite, (), before, now)
+        blocks[key] = Block(rewrite, (*others, place), first.before, first.after)
+    return sorted(blocks.values(), key=lambda block: -len(block.places))
+
+
+def _replacements(result: Optimized) -> dict[Replaced, list[ir.Node]]:
+    """The new nodes for each set of nodes that was replaced; none where they were removed."""
+    replacements: dict[Replaced, list[ir.Node]] = {}
+    covered: set[str] = set()
+    for node in nodes_of(result.graph):
+        if REPLACED_KEY in node.metadata_props:
+            names = origins([node])
+            covered.update(names)
+            rewrite = node.metadata_props.get(REWRITE_KEY, "")
+            replacements.setdefault((rewrite, names), []).append(node)
+    for remark in result.remarks:
+        if remark.applied and remark.replaced and not covered.issuperset(remark.replaced):
+            replacements.setdefault((remark.rewrite, remark.replaced), [])
+    return replacements
+
+
+def _shape(sketch: Sketch) -> tuple[Sequence[str], Sequence[tuple[int, int]]]:
+    """The operators and edges of a sketch without sizes: the same for blocks of one kind."""
+    return tuple(box.lines[0] for box in sketch.boxes), sketch.edges
+
 
 def sketch_of(nodes: Sequence[ir.Node]) -> Sketch:
-    """A box for each node, each value that comes from outside and each that is used there."""
+    """A box for each node, each input from outside and each output that is used outside."""
     boxes: list[Box] = []
     edges: list[tuple[int, int]] = []
-    made: dict[ir.Value, int] = {}
+    box_at: dict[ir.Value, int] = {}
     inside = {value for node in nodes for value in node.outputs}
     for node in nodes:
         for value in node.inputs:
-            if value is not None and not is_constant(value) and value not in inside | made.keys():
-                made[value] = len(boxes)
+            if value is not None and not is_constant(value) and value not in inside | box_at.keys():
+                box_at[value] = len(boxes)
                 boxes.append(Box(("input", sizes(value))))
     for node in nodes:
-        made.update(dict.fromkeys(node.outputs, len(boxes)))
+        box_at.update(dict.fromkeys(node.outputs, len(boxes)))
         boxes.append(box_of(node))
     for node in nodes:
-        read = (made[value] for value in node.inputs if value is not None and value in made)
-        edges += [(source, made[node.outputs[0]]) for source in read]
+        read = (box_at[value] for value in node.inputs if value is not None and value in box_at)
+        edges += [(source, box_at[node.outputs[0]]) for source in read]
     within = set(nodes)
     for node in nodes:
         for value in node.outputs:
             if value.is_graph_output() or any(user not in within for user in value.consumers()):
-                edges.append((made[value], len(boxes)))
+                edges.append((box_at[value], len(boxes)))
                 boxes.append(Box(("output", sizes(value))))
     return Sketch(tuple(boxes), tuple(edges))
 
@@ -59,7 +125,7 @@ def box_of(node: ir.Node) -> Box:
 
 
 def label(node: ir.Node) -> tuple[str, ...]:
-    """The operator, with its kernel if it has one, and what else decides what it does."""
+    """The lines of a box: the operator with its kernel, then its other attributes and sizes."""
     title = SHORT.get(node.op_type, node.op_type)
     kernel = node.attributes.get_ints("kernel_shape", ())
     if kernel:
@@ -68,7 +134,7 @@ def label(node: ir.Node) -> tuple[str, ...]:
 
 
 def sizes(value: ir.Value) -> str:
-    """The shape without the batch."""
+    """The shape without the batch: "64 x 56 x 56"."""
     return " x ".join(map(str, list(value.shape or ())[1:]))
 
 
@@ -103,74 +169,6 @@ def _details(node: ir.Node) -> Iterator[str]:
 
 
 def _fixed(value: ir.Value | None) -> tuple[int, ...]:
-    """The shape; () where a size is open."""
+    """The shape; () where a size is dynamic."""
     shape = None if value is None else value.shape
     return shape.numpy() if shape is not None and shape.is_static() else ()
-
-
-Replaced = tuple[str, tuple[str, ...]]  # a rewrite, and the names of the nodes it stands for
-
-
-def changes_of(target: str, result: Optimized) -> Changes:
-    """What `result` is beside its training graph."""
-    locator = Locator(result)
-    remarks = locator.in_order(result.remarks)
-    decisions = tuple(
-        Decision(
-            group.first.rewrite,
-            group.first.applied,
-            group.first.code,
-            group.first.reason,
-            group.first.hint,
-            group.places,
-        )
-        for group in grouped(remarks, locator)
-    )
-    return Changes(
-        target,
-        summarise(result.training).operators,
-        summarise(result.graph).operators,
-        tuple(_blocks(result, locator)),
-        decisions,
-    )
-
-
-def _blocks(result: Optimized, locator: Locator) -> Iterable[Block]:
-    """Those of one shape as one, drawn as the first of them; the most frequent ones first."""
-    training = list(nodes_of(result.training))
-    by_name: dict[str, list[ir.Node]] = {}
-    for node in training:
-        by_name.setdefault(node.name or "", []).append(node)
-    order = {node: index for index, node in enumerate(training)}
-    found: dict[object, Block] = {}
-    for (rewrite, names), after in _replacements(result).items():
-        nodes = {node for name in names for node in by_name.get(name, ())}
-        before = sketch_of(sorted(nodes, key=order.__getitem__))
-        now = sketch_of(after)
-        place = locator.module_around(names) or names[0]
-        key = rewrite, _shape(before), _shape(now)
-        known = found.get(key)
-        others = known.places if known else ()
-        first = known or Block(rewrite, (), before, now)
-        found[key] = Block(rewrite, (*others, place), first.before, first.after)
-    return sorted(found.values(), key=lambda block: -len(block.places))
-
-
-def _replacements(result: Optimized) -> dict[Replaced, list[ir.Node]]:
-    """What stands in the rewritten graph for which nodes; nothing, where they just went away."""
-    found: dict[Replaced, list[ir.Node]] = {}
-    covered: set[str] = set()
-    for node in nodes_of(result.graph):
-        if REPLACED_KEY in node.metadata_props:
-            names = origins([node])
-            covered.update(names)
-            found.setdefault((node.metadata_props.get(REWRITE_KEY, ""), names), []).append(node)
-    for remark in result.remarks:
-        if remark.applied and remark.replaced and not covered.issuperset(remark.replaced):
-            found.setdefault((remark.rewrite, remark.replaced), [])
-    return found
-
-
-def _shape(sketch: Sketch) -> tuple[Sequence[str], Sequence[tuple[int, int]]]:
-    """What two blocks of the same kind have in common: operators and edges, no sizes."""
-    return tuple(box.lines[0] for box in sketch.boxes), sketch.edges

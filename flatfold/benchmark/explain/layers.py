@@ -1,4 +1,4 @@
-"""A report with why the times are what they are: steps, profiles, floors, and blocks."""
+"""Explanations of the times of a report: steps, profiles, lower bounds and changed blocks."""
 
 from __future__ import annotations
 
@@ -8,19 +8,87 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flatfold.benchmark.candidates.ablation import steps_of
-from flatfold.benchmark.candidates.candidates import Variant, Way
-from flatfold.benchmark.explain.graphs import changes_of
+from flatfold.benchmark.candidates.ablation import step_reports
+from flatfold.benchmark.candidates.candidates import Ablation, Candidate
+from flatfold.benchmark.explain.graphs import graph_change
 from flatfold.benchmark.machine.roofline import floor_of, layer_floor
 from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.measure.protocol import Plan
-from flatfold.benchmark.report import TORCH, Layer, Limit, ModelReport, Move, Profile, Row
+from flatfold.benchmark.report import TORCH, Layer, LayerChange, Limit, ModelReport, Profile, Row
 from flatfold.errors import FlatfoldError
 from flatfold.explanation import innermost
 from flatfold.passes.remark import REWRITE_KEY, SCOPE_KEY, origins
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+PROFILED_S = 2.0  # of each engine
+FEWEST_RUNS, MOST_RUNS = 3, 50
+
+Launchers = Mapping[str, Callable[[], Process]]
+
+
+def with_floors(
+    rows: Sequence[Row], candidates: Sequence[Candidate], limits: Sequence[Limit], batch: int
+) -> tuple[Row, ...]:
+    """The rows with the least time that this machine needs for the graph of each."""
+    graphs = {c.row.name: c.graph for c in candidates if c.row.target != TORCH}
+    known = {limit.target: limit for limit in limits}
+    bounded = []
+    for row in rows:
+        graph, limit = graphs.get(row.name), known.get(row.target)
+        floor = floor_of(graph, limit, batch) if graph is not None and limit is not None else None
+        bounded.append(replace(row, floor_s=floor))
+    return tuple(bounded)
+
+
+def with_steps(report: ModelReport, ablation: Ablation, plan: Plan) -> ModelReport:
+    """The report with the effect of each rewrite on a target, and the blocks it replaced."""
+    known = {row.name: row for row in (*report.rows, *report.step_rows)}
+    rows = [known[name] for name in ablation.rows]
+    steps = step_reports(ablation.target, ablation.steps, rows, report.noise, plan)
+    change = graph_change(ablation.target, ablation.result)
+    return replace(report, steps=(*report.steps, *steps), changes=(*report.changes, change))
+
+
+def with_profiles(
+    report: ModelReport,
+    ablation: Ablation,
+    launch: Launchers,
+    limits: Sequence[Limit],
+    batch: int,
+) -> ModelReport:
+    """The report with the layers of both engines on a target, where the engine has a profiler."""
+    limit = next((limit for limit in limits if limit.target == ablation.target), None)
+    training, rewritten = ablation.steps[0].graph, ablation.result.graph
+    profiles = []
+    for name, graph in ((ablation.rows[0], training), (ablation.rows[-1], rewritten)):
+        row = report.row(name)
+        profile = _profile(launch, row) if row is not None else None
+        if profile is not None:
+            profiles.append(described(profile, graph, training, limit, batch))
+    changes: tuple[LayerChange, ...] = ()
+    if len(profiles) == 2:
+        before, after = profiles
+        changes = layer_changes(ablation.target, before, after, training, rewritten)
+    profiled = (*report.profiles, *profiles)
+    return replace(report, profiles=profiled, moves=(*report.moves, *changes))
+
+
+def _profile(launch: Launchers, row: Row) -> Profile | None:
+    """Measured in a process of its own, as a profiler makes the engine slower."""
+    if row.latency is None or row.reason:
+        return None
+    runs = round(PROFILED_S / row.latency.value)
+    process = launch[row.name]()
+    try:
+        process.start()
+        return process.profile(min(max(runs, FEWEST_RUNS), MOST_RUNS))
+    except FlatfoldError:
+        return None
+    finally:
+        process.close()
 
 
 def described(
@@ -30,9 +98,9 @@ def described(
     limit: Limit | None = None,
     batch: int = 1,
 ) -> Profile:
-    """`profile`, of `graph`, with place, rewrite and floor of each layer.
+    """`profile`, of `graph`, with place, rewrite and least time of each layer.
 
-    A layer that shares a node with another has no floor, as it does some of the work only.
+    A layer that shares a node with another does only some of its work, so it has no least time.
     """
     nodes, trained = _named(graph), _named(training)
     shares = Counter(name for layer in profile.layers for name in layer.nodes)
@@ -42,21 +110,22 @@ def described(
         floor = None
         if limit is not None and computed and all(shares[name] == 1 for name in layer.nodes):
             floor = layer_floor(computed, limit, batch)
-        made = dict.fromkeys(node.metadata_props.get(REWRITE_KEY, "") for node in computed)
+        rewrites = dict.fromkeys(node.metadata_props.get(REWRITE_KEY, "") for node in computed)
         sources = [trained.get(name) for name in _originals(layer, nodes)]
         place = _place([node for node in sources if node is not None] or computed)
-        rewrite = ", ".join(name for name in made if name)
+        rewrite = ", ".join(name for name in rewrites if name)
         layers.append(replace(layer, place=place, rewrite=rewrite, floor_s=floor))
     return replace(profile, layers=tuple(layers))
 
 
-def moves(
+def layer_changes(
     target: str, before: Profile, after: Profile, training: ir.Model, graph: ir.Model
-) -> tuple[Move, ...]:
+) -> tuple[LayerChange, ...]:
     """The parts of the network, those first whose time changed most; each layer is in one of them.
 
-    `before` is the profile of `training`, `after` that of `graph`. Layers that compute no node,
-    which only lay data out anew, are one part with no place.
+    `before` is the profile of `training`, `after` that of `graph`. A part is a set of layers that
+    compute the same nodes of the training graph. Layers that compute no node, which only change the
+    layout of data, are one part with no place.
     """
     trained, rewritten = _named(training), _named(graph)
     old = [(layer, set(layer.nodes)) for layer in before.layers]
@@ -70,12 +139,14 @@ def moves(
     sources: dict[str, list[ir.Node]] = {key: [] for key in parts}
     for name in roots.keys() & trained.keys():
         sources[roots[name]].append(trained[name])
-    found = [_move(target, _place(sources[key]), *part) for key, part in parts.items()]
-    return tuple(sorted(found, key=lambda move: -abs(move.before_s - move.after_s)))
+    changes = [_layer_change(target, _place(sources[key]), *part) for key, part in parts.items()]
+    return tuple(sorted(changes, key=lambda change: -abs(change.before_s - change.after_s)))
 
 
-def _move(target: str, place: str, before: Sequence[Layer], after: Sequence[Layer]) -> Move:
-    return Move(
+def _layer_change(
+    target: str, place: str, before: Sequence[Layer], after: Sequence[Layer]
+) -> LayerChange:
+    return LayerChange(
         target,
         place,
         math.fsum(layer.seconds for layer in before),
@@ -90,15 +161,18 @@ def _named(model: ir.Model) -> dict[str, ir.Node]:
 
 
 def _originals(layer: Layer, nodes: Mapping[str, ir.Node]) -> set[str]:
-    """The names of the training graph's nodes that a layer stands for."""
-    found: set[str] = set()
+    """The names of the training graph's nodes that a layer computes; `nodes` is its graph."""
+    names: set[str] = set()
     for name in layer.nodes:
-        found.update(origins([nodes[name]]) if name in nodes else [name])
-    return found
+        names.update(origins([nodes[name]]) if name in nodes else [name])
+    return names
 
 
 def _roots(groups: Iterable[set[str]]) -> dict[str, str]:
-    """For each name one that all names have which groups connect with it."""
+    """For each name the representative of its connected component (union-find).
+
+    Names of one group are connected.
+    """
     above: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -114,64 +188,5 @@ def _roots(groups: Iterable[set[str]]) -> dict[str, str]:
 
 
 def _place(nodes: Iterable[ir.Node]) -> str:
+    """The innermost module around the nodes."""
     return innermost(node.metadata_props.get(SCOPE_KEY, "") for node in nodes)
-
-
-PROFILED_S = 2.0  # of each engine
-FEWEST_RUNS, MOST_RUNS = 3, 50
-
-Launchers = Mapping[str, Callable[[], Process]]
-
-
-def with_floors(
-    rows: Sequence[Row], variants: Sequence[Variant], limits: Sequence[Limit], batch: int
-) -> tuple[Row, ...]:
-    """The least time that this machine could take for each graph."""
-    graphs = {v.row.name: v.graph for v in variants if v.row.target != TORCH}
-    known = {limit.target: limit for limit in limits}
-    found = []
-    for row in rows:
-        graph, limit = graphs.get(row.name), known.get(row.target)
-        floor = floor_of(graph, limit, batch) if graph is not None and limit is not None else None
-        found.append(replace(row, floor_s=floor))
-    return tuple(found)
-
-
-def with_steps(report: ModelReport, way: Way, plan: Plan) -> ModelReport:
-    """What each rewrite contributed on a target, and the blocks that were replaced."""
-    known = {row.name: row for row in (*report.rows, *report.step_rows)}
-    rows = [known[name] for name in way.rows]
-    steps = steps_of(way.target, way.stages, rows, report.noise, plan)
-    changes = changes_of(way.target, way.result)
-    return replace(report, steps=(*report.steps, *steps), changes=(*report.changes, changes))
-
-
-def with_profiles(
-    report: ModelReport, way: Way, launch: Launchers, limits: Sequence[Limit], batch: int
-) -> ModelReport:
-    """Where the time goes on a target, before and after; nothing where the engine does not tell."""
-    limit = next((limit for limit in limits if limit.target == way.target), None)
-    first, last = way.stages[0].graph, way.result.graph
-    found = []
-    for name, graph in ((way.rows[0], first), (way.rows[-1], last)):
-        row = report.row(name)
-        profile = _profile(launch, row) if row is not None else None
-        if profile is not None:
-            found.append(described(profile, graph, first, limit, batch))
-    changed = moves(way.target, found[0], found[1], first, last) if len(found) == 2 else ()
-    return replace(report, profiles=(*report.profiles, *found), moves=(*report.moves, *changed))
-
-
-def _profile(launch: Launchers, row: Row) -> Profile | None:
-    """Taken in a process of its own: an engine is another one with its profiler on."""
-    if row.latency is None or row.reason:
-        return None
-    runs = round(PROFILED_S / row.latency.value)
-    process = launch[row.name]()
-    try:
-        process.start()
-        return process.profile(min(max(runs, FEWEST_RUNS), MOST_RUNS))
-    except FlatfoldError:
-        return None
-    finally:
-        process.close()

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from markupsafe import Markup
 
 from flatfold.benchmark.html import graph_layout
-from flatfold.benchmark.report import Changes, Sketch
+from flatfold.benchmark.report import GraphChange, Sketch
 from flatfold.text import one_line
 
 LARGEST = 60  # boxes: of more, the operators are counted
@@ -56,7 +56,7 @@ def _cut(line: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def side_by_side(changes: Changes) -> list[tuple[str, int, int]]:
+def side_by_side(changes: GraphChange) -> list[tuple[str, int, int]]:
     """Each operator with its counts before and after, what changed most first."""
     before, after = changes.operators_before, changes.operators_after
     found = [(name, before.get(name, 0), after.get(name, 0)) for name in {**before, **after}]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from flatfold.benchmark.html.charts import Axis, Canvas
-from flatfold.benchmark.report import FLATFOLD, TRAINING, ModelReport, Move, Profile
+from flatfold.benchmark.report import FLATFOLD, TRAINING, LayerChange, ModelReport, Profile
 from flatfold.text import duration, time_unit
 
 WIDTH, LEFT, RIGHT, STEP = 780, 120, 96, 38
@@ -91,7 +91,7 @@ def look(place: int) -> str:
     return f"kind{place + 1}" if place < KINDS else "kind-rest"
 
 
-def moves_on(model: ModelReport, target: str) -> list[Move]:
+def moves_on(model: ModelReport, target: str) -> list[LayerChange]:
     """Where the time changed most, first."""
     found = [move for move in model.moves if move.target == target]
     return sorted(found, key=lambda move: -abs(move.after_s - move.before_s))

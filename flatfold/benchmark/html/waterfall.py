@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from flatfold.benchmark.html.charts import Axis, Canvas
-from flatfold.benchmark.report import ModelReport, Step
+from flatfold.benchmark.report import ModelReport, StepReport
 from flatfold.text import digits
 
 WIDTH, LEFT, RIGHT, STEP = 780, 210, 190, 30
@@ -18,7 +18,7 @@ WIDTH, LEFT, RIGHT, STEP = 780, 210, 190, 30
 class Level:
     """A step, and the time as a share of that of the training graph, before and after it."""
 
-    step: Step
+    step: StepReport
     before: float
     after: float
 
@@ -73,7 +73,7 @@ def _bars(found: Sequence[Level]) -> Iterator[tuple[float, str, float, float, st
     yield 8.0 + STEP * len(found), "all of them", 0, last, "flatfold", f"{100 * last:.3g} %"
 
 
-def _told(step: Step) -> str:
+def _told(step: StepReport) -> str:
     if step.ratio is None:
         return "not timed" if step.applied else "nothing to do"
     return f"{digits(step.ratio.value)}× {step.verdict}"
@@ -85,5 +85,5 @@ def _joints(canvas: Canvas, axis: Axis, found: Sequence[Level]) -> None:
         canvas.line("joint", (x, y + STEP - 8), (x, y + STEP + 4))
 
 
-def name(step: Step) -> str:
+def name(step: StepReport) -> str:
     return step.rewrite or "training graph"

@@ -1,4 +1,4 @@
-"""The machine that is measured on: what it is, what else it does, and whether it slowed down."""
+"""The machine: its facts, its state before and after, and what would make a comparison unfair."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ PACKAGES = (
     "openvino",
     "torch",
 )
-WATCHED_S = 0.5  # how long is looked for other work
+WATCHED_S = 0.5  # how long the processors are watched for other work
+LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
+DELTA = 0.02  # within which times are the same, unless the report says otherwise
 
 _STAT = Path("/proc/stat")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -43,7 +45,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 class State:
     """A moment: cores kept busy by others, load averages, throttlings so far, clocks in kHz.
 
-    `gpus` are the facts of `clocks.gpus`.
+    `gpus` are the facts of `system.host.gpus`. None and () stand for what is not known.
     """
 
     busy: float | None
@@ -54,7 +56,7 @@ class State:
 
 
 def state(sleep: Callable[[float], None] = time.sleep) -> State:
-    """Looks at the machine for half a second, in which this process does nothing."""
+    """The state of the machine, watched for half a second in which this process does nothing."""
     before, begin = busy_seconds(_text(_STAT)), time.monotonic()
     sleep(WATCHED_S)
     after, seconds = busy_seconds(_text(_STAT)), time.monotonic() - begin
@@ -66,7 +68,7 @@ def state(sleep: Callable[[float], None] = time.sleep) -> State:
 
 
 def busy_seconds(stat: str) -> float | None:
-    """Processor time spent so far by all, other virtual machines too, from /proc/stat."""
+    """Processor time spent so far by all programs and other virtual machines, from /proc/stat."""
     first = stat.partition("\n")[0].split()
     if len(first) < 9 or first[0] != "cpu":
         return None
@@ -75,54 +77,54 @@ def busy_seconds(stat: str) -> float | None:
 
 
 def warnings(before: State, after: State) -> list[str]:
-    """What makes the times less believable."""
-    found = []
+    """What happened on the machine that makes the times less believable."""
+    messages = []
     for when, moment in (("began", before), ("ended", after)):
         if moment.busy is not None and moment.busy > LOADED:
-            found.append(
+            messages.append(
                 f"other work kept {moment.busy:.1f} of {cores()} cores busy when it {when}: "
                 "measure again on an idle machine"
             )
     if before.throttled is not None and (after.throttled or 0) > before.throttled:
         count = (after.throttled or 0) - before.throttled
-        found.append(f"the processor was slowed down for its heat {count} times")
+        messages.append(f"the processor was slowed down for its heat {count} times")
     if any(map(host.slowed_down, (*before.gpus, *after.gpus))):
-        found.append("the GPU was slowed down, for its heat or for want of power")
-    return found
+        messages.append("the GPU was slowed down, for its heat or for want of power")
+    return messages
 
 
 def affinity() -> list[int]:
-    """The cores that this process may use; empty where it is not told."""
+    """The cores that this process may use; empty where the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def physical_cores() -> list[int]:
-    """One of `affinity` for each core that there really is: two on one take it from each other."""
-    found: dict[str, int] = {}
+    """One of `affinity` for each physical core: hardware threads of one core share it."""
+    first: dict[str, int] = {}
     for core in affinity():
         siblings = _text(_CPUS / f"cpu{core}/topology/thread_siblings_list").strip()
-        found.setdefault(siblings or f"cpu{core}", core)
-    return list(found.values())
+        first.setdefault(siblings or f"cpu{core}", core)
+    return list(first.values())
 
 
 def default_threads() -> int:
-    """One for each core that there really is."""
+    """One for each physical core that this process may use."""
     return len(physical_cores()) or cores()
 
 
 def cores_for(threads: int) -> list[int]:
-    """The cores that every worker may use.
+    """The cores that every worker may use: as many as it has threads, if there are.
 
-    No more than it has threads: each of two programs stays for seconds on the core where it began,
-    and what disturbs that one would not disturb the other. The last ones, as the first have the
-    system's own work to do.
+    With more, two programs would stay for seconds on different cores, and what disturbs one core
+    would not disturb the other. The last ones are taken, as the system uses the first for its own
+    work.
     """
     physical = physical_cores()
     return physical[-threads:] if threads <= len(physical) else affinity()
 
 
 def environment(before: State, after: State, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Enough to measure again: plain JSON values, with those of `facts`."""
+    """Facts of the machine that are needed to measure again, as JSON values; `facts` are added."""
     return {
         "processor": processor(),
         "system": platform.platform(),
@@ -148,8 +150,9 @@ def _plain(moment: State) -> dict[str, Any]:
 
 
 def _each(pattern: str) -> Iterable[str]:
-    found = (_text(path).strip() for path in sorted(_CPUS.glob(pattern)))
-    return [text for text in found if text]
+    """The contents of the files of `pattern` below /sys/devices/system/cpu."""
+    texts = (_text(path).strip() for path in sorted(_CPUS.glob(pattern)))
+    return [text for text in texts if text]
 
 
 def _text(path: Path) -> str:
@@ -157,10 +160,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
-DELTA = 0.02  # within which times are the same, unless the report says otherwise
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,7 @@ class Check:
 
 
 def checks(report: Report, model: ModelReport) -> Iterator[Check]:
-    """What would make the comparison unfair, and whether it did."""
-    told = report.environment
+    """What would make the comparison unfair, and whether it was so."""
     alike = f"every row had the same inputs, {threads(report)} and the same cores"
     yield Check(True, alike)
     kinds = sorted({row.precision for row in model.rows if row.precision})
@@ -183,19 +181,19 @@ def checks(report: Report, model: ModelReport) -> Iterator[Check]:
     yield Check(not doubtful, text if doubtful else f"{text} that was shown to be right")
     undecided = sum(pair.verdict == INCONCLUSIVE for pair in model.pairs)
     yield Check(not undecided, f"{undecided} of {len(model.pairs)} pairs are undecided")
-    told_delta = report.options.get("delta")
-    delta = told_delta if isinstance(told_delta, int | float) else DELTA
+    option = report.options.get("delta")
+    delta = option if isinstance(option, int | float) else DELTA
     yield Check(
         None if model.noise is None else model.noise.deviation <= delta,
         f"noise floor {noise(model)}; times within {percent(delta)} count as the same",
     )
     unsteady = [row.name for row in model.rows if not row.steady]
     yield Check(not unsteady, f"not steady when timed: {', '.join(unsteady) or 'none'}")
-    yield from _machine_checks(told)
+    yield from _machine_checks(report.environment)
 
 
-def _machine_checks(told: Mapping[str, Any]) -> Iterator[Check]:
-    moments = [told.get(when) for when in ("before", "after")]
+def _machine_checks(environment: Mapping[str, Any]) -> Iterator[Check]:
+    moments = [environment.get(when) for when in ("before", "after")]
     states = [moment if isinstance(moment, Mapping) else {} for moment in moments]
     busy = [s["busy_cores"] for s in states if isinstance(s.get("busy_cores"), int | float)]
     kept = f"other work kept {max(busy):.1f} cores busy" if busy else "other work: not known"
@@ -204,7 +202,7 @@ def _machine_checks(told: Mapping[str, Any]) -> Iterator[Check]:
     more = hot[-1] - hot[0] if len(hot) == len(states) else None
     text = "not known" if more is None else f"{more} times"
     yield Check(None if more is None else more <= 0, f"slowed down for its heat: {text}")
-    names = told.get("governor")
+    names = environment.get("governor")
     governor = ", ".join(map(str, names)) if isinstance(names, list | tuple) else ""
     yield Check(
         governor == "performance" if governor else None,

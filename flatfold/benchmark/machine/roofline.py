@@ -1,8 +1,8 @@
-"""What this machine does at best on a target, beside which the time of a layer is small or large.
+"""The roofline: the limits of this machine on a target, and the least time a graph needs there.
 
-A product of matrices is about what engines do fastest, and a copy the least that can be done with
-data in memory. Both are run like any variant: in a process of their own, with the same options,
-threads and cores.
+The limits are measured by a product of matrices, about the fastest arithmetic of an engine, and by
+a copy, the least work with data in memory. Both run like any candidate: in a process of their own,
+with the same options, threads and cores. (Williams et al. 2009.)
 """
 
 from __future__ import annotations
@@ -27,131 +27,16 @@ from flatfold.system.progress import Progress
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from flatfold.benchmark.report import Limit
 
-
-LEAST, MOST = 2**28, 2**30  # bytes
-BEYOND = 4  # times the last-level cache, of which nothing useful is then left in it
+SIDES = (768, 1536)  # rows of a matrix: the smaller fit in the caches, the larger feed more threads
+BLOCKS, RUNS, WARM_S = 4, 10, 1.0
+LEAST, MOST = 2**28, 2**30  # bytes that are copied
+BEYOND = 4  # times the last-level cache: of so many bytes, it holds too few to matter
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
-class Copying:
-    """Copies `size` bytes from one place to another, in as many threads; a worker's subject.
-
-    Its feeds are of no account, and it has no outputs.
-    """
-
-    precision, layers = "", None
-
-    def __init__(self, threads: int) -> None:
-        count = size() // 8
-        # Written once here: memory that never was written has no place of its own yet.
-        self.source, self.target = np.ones(count), np.full(count, 2.0)
-        self.pool = ThreadPoolExecutor(threads)
-        halves = (np.array_split(array, threads) for array in (self.target, self.source))
-        self.parts = list(zip(*halves, strict=True))
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Copies once."""
-        self.bind(feeds)()
-        return {}
-
-    def bind(self, feeds: Mapping[str, Any]) -> Callable[[], object]:
-        """A call that copies once."""
-        return lambda: list(self.pool.map(lambda part: np.copyto(*part), self.parts))
-
-
-def size() -> int:
-    """Bytes that are copied in a run: much more than any cache holds."""
-    return min(max(LEAST, BEYOND * last_level_cache()), MOST)
-
-
-def last_level_cache() -> int:
-    """Bytes of the largest cache of a core; 0 where the system does not tell."""
-    found = [0]
-    for path in _CACHES.glob("index*/size"):
-        with suppress(OSError, ValueError):
-            text = path.read_text(encoding="utf-8").strip()
-            found.append(int(text.rstrip("KMG")) * _UNITS.get(text[-1:], 1))
-    return max(found)
-
-
-def floor_of(model: ir.Model, limit: Limit, batch: int = 1) -> float | None:
-    """Seconds for a whole graph that keeps all it computes between its ends in the caches.
-
-    Read and written are its weights, inputs and outputs. An open batch is `batch`; None where
-    another size is open.
-    """
-    graph = model.graph
-    ends = {*graph.inputs, *graph.outputs, *graph.initializers.values()}
-    return _seconds(graph, _bytes(ends, batch), limit, batch)
-
-
-def layer_floor(nodes: Collection[ir.Node], limit: Limit, batch: int = 1) -> float | None:
-    """Seconds for nodes that run as one: only what leaves or enters them is written or read."""
-    read, made = _values(nodes)
-    outputs = {v for v in made if v.is_graph_output() or not _readers(v) <= set(nodes)}
-    return _seconds(nodes, _bytes((read - made) | outputs, batch), limit, batch)
-
-
-def bytes_of(model: ir.Model, batch: int = 1) -> int | None:
-    """What all nodes read and write if each runs by itself: weights, and values at each use.
-
-    An open batch is `batch`, one image; None where another size is open.
-    """
-    total = 0
-    for node in model.graph:
-        read, made = _values([node])
-        moved = _bytes(read | made, batch)
-        if moved is None:
-            return None
-        total += moved
-    return total
-
-
-def _seconds(nodes: Iterable[ir.Node], moved: int | None, limit: Limit, batch: int) -> float | None:
-    work = [macs_of(node, batch) for node in nodes]
-    known = [macs for macs in work if macs is not None]
-    if moved is None or len(known) < len(work):
-        return None
-    return max(2 * sum(known) / limit.flops, moved / limit.bytes)
-
-
-def _values(nodes: Iterable[ir.Node]) -> tuple[set[ir.Value], set[ir.Value]]:
-    """What the nodes read, and what they make."""
-    every = list(nodes)
-    read = {value for node in every for value in node.inputs if value is not None}
-    return read, {value for node in every for value in node.outputs if value.name}
-
-
-def _readers(value: ir.Value) -> set[ir.Node]:
-    return {node for node, _ in value.uses()}
-
-
-def _bytes(values: Iterable[ir.Value], batch: int) -> int | None:
-    total = 0
-    for value in values:
-        weight = value.const_value if value.is_initializer() else None
-        shape = shape_of(value, batch)
-        if weight is not None:
-            total += weight.nbytes
-        elif shape is None or value.dtype is None:
-            return None
-        else:
-            total += math.ceil(math.prod(shape) * value.dtype.bitwidth / 8)
-    return total
-
-
-SIDES = (
-    768,
-    1536,
-)  # rows and columns: the smaller stay in the caches, the larger feed more threads
-BLOCKS, RUNS = 4, 10
-WARM_S = 1.0
-
-
-def measured(
+def measured_limits(
     options: Mapping[str, Mapping[str, object]],
     threads: int,
     affinity: Sequence[int],
@@ -160,8 +45,8 @@ def measured(
 ) -> tuple[Limit, ...]:
     """The limits of the targets in `options`, in float32; `folder` is for files.
 
-    A target that fails has none. Nor has one that computes elsewhere than on the processor: what is
-    copied in this memory says nothing of that one, and its times include the way there.
+    A target that fails has none. Nor has one that computes on a device: a copy in the memory of the
+    host says nothing about that of the device, and its times include the transfer.
     """
     from flatfold.backends import load_backend
 
@@ -172,7 +57,7 @@ def measured(
     progress("measuring a copy in memory")
     job = Job("copy", MEMORY, threads, tuple(affinity), feeds=str(_feeds(products[SIDES[0]])))
     copy = _best(job, folder)
-    found = []
+    limits = []
     for target in targets:
         progress(f"measuring a product of matrices on target {target}")
         rates = []
@@ -190,14 +75,14 @@ def measured(
             least = _best(job, folder)
             rates += [] if least is None else [2 * side**3 / least]
         if rates and copy is not None:
-            found.append(Limit(target, max(rates), 2 * size() / copy))
-    return tuple(found)
+            limits.append(Limit(target, max(rates), 2 * size() / copy))
+    return tuple(limits)
 
 
 def _best(job: Job, folder: Path) -> float | None:
     """The seconds of the fastest run, None where it fails.
 
-    Not the median: other work only ever makes a run slower, and what is looked for is a limit.
+    Not the median: other work only ever makes a run slower, and this is to be a limit.
     """
     process = Process(job, folder)
     try:
@@ -238,3 +123,110 @@ def _stored(folder: Path, side: int) -> Path:
     write_model(ir.Model(graph, ir_version=10), _model(folder))
     arrays.store(_feeds(folder), {"x": given})
     return folder
+
+
+class Copying:
+    """Copies `size` bytes from one place to another, in as many threads; a worker's subject.
+
+    It takes any feeds and has no outputs.
+    """
+
+    precision, layers = "", None
+
+    def __init__(self, threads: int) -> None:
+        count = size() // 8
+        # Written once here: the system gives memory its pages when it is first written.
+        self.source, self.target = np.ones(count), np.full(count, 2.0)
+        self.pool = ThreadPoolExecutor(threads)
+        halves = (np.array_split(array, threads) for array in (self.target, self.source))
+        self.parts = list(zip(*halves, strict=True))
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Copies once."""
+        self.bind(feeds)()
+        return {}
+
+    def bind(self, feeds: Mapping[str, Any]) -> Callable[[], object]:
+        """A call that copies once."""
+        return lambda: list(self.pool.map(lambda part: np.copyto(*part), self.parts))
+
+
+def size() -> int:
+    """Bytes that are copied in a run: several times the size of the largest cache."""
+    return min(max(LEAST, BEYOND * last_level_cache()), MOST)
+
+
+def last_level_cache() -> int:
+    """Bytes of the largest cache of a core; 0 where the system does not say."""
+    sizes = [0]
+    for path in _CACHES.glob("index*/size"):
+        with suppress(OSError, ValueError):
+            text = path.read_text(encoding="utf-8").strip()
+            sizes.append(int(text.rstrip("KMG")) * _UNITS.get(text[-1:], 1))
+    return max(sizes)
+
+
+def floor_of(model: ir.Model, limit: Limit, batch: int = 1) -> float | None:
+    """The least seconds for a whole graph, with everything but its ends kept in the caches.
+
+    Only weights, inputs and outputs are moved. A dynamic batch counts as `batch`; None where
+    another size is dynamic.
+    """
+    graph = model.graph
+    ends = {*graph.inputs, *graph.outputs, *graph.initializers.values()}
+    return _seconds(graph, _bytes(ends, batch), limit, batch)
+
+
+def layer_floor(nodes: Collection[ir.Node], limit: Limit, batch: int = 1) -> float | None:
+    """The least seconds for nodes that run as one layer: only its inputs and outputs are moved."""
+    read, written = _values(nodes)
+    outputs = {v for v in written if v.is_graph_output() or not _readers(v) <= set(nodes)}
+    return _seconds(nodes, _bytes((read - written) | outputs, batch), limit, batch)
+
+
+def bytes_of(model: ir.Model, batch: int = 1) -> int | None:
+    """Bytes that all nodes read and write if each runs alone: a value counts at each use.
+
+    A dynamic batch counts as `batch`; None where another size is dynamic.
+    """
+    total = 0
+    for node in model.graph:
+        read, written = _values([node])
+        moved = _bytes(read | written, batch)
+        if moved is None:
+            return None
+        total += moved
+    return total
+
+
+def _seconds(nodes: Iterable[ir.Node], moved: int | None, limit: Limit, batch: int) -> float | None:
+    work = [macs_of(node, batch) for node in nodes]
+    known = [macs for macs in work if macs is not None]
+    if moved is None or len(known) < len(work):
+        return None
+    return max(2 * sum(known) / limit.flops, moved / limit.bytes)
+
+
+def _values(nodes: Iterable[ir.Node]) -> tuple[set[ir.Value], set[ir.Value]]:
+    """The values that the nodes read, and those that they write."""
+    every = list(nodes)
+    read = {value for node in every for value in node.inputs if value is not None}
+    return read, {value for node in every for value in node.outputs if value.name}
+
+
+def _readers(value: ir.Value) -> set[ir.Node]:
+    return {node for node, _ in value.uses()}
+
+
+def _bytes(values: Iterable[ir.Value], batch: int) -> int | None:
+    total = 0
+    for value in values:
+        weight = value.const_value if value.is_initializer() else None
+        shape = shape_of(value, batch)
+        if weight is not None:
+            total += weight.nbytes
+        elif shape is None or value.dtype is None:
+            return None
+        else:
+            total += math.ceil(math.prod(shape) * value.dtype.bitwidth / 8)
+    return total

@@ -1,11 +1,11 @@
-"""The protocol: fresh processes, one block at a time, in an order that favours nobody.
+"""The protocol: rounds of fresh processes, which take turns in an order that favours none.
 
-A round starts every variant in a process of its own and warms each up until it is steady. Then the
-blocks: all variants in that order, then all in reverse, and so on, so that of any two each goes
-first as often as the other. The next round has the opposite order, for what depends on which was
-started first; after each two the order is rotated. Only one process works at a time. It goes on
-until every pair is decided or the budget is spent; a variant that is in no pair left undecided
-rests meanwhile, so that the time goes where it is needed.
+A round starts every candidate in a process of its own and warms each up until it is steady. Then
+the blocks of runs: all candidates in that order, then all in reverse, and so on, so that of any two
+each goes first as often as the other. The next round has the opposite order, which cancels what
+depends on which was started first; after each two rounds the order is rotated. Only one process
+works at a time. Rounds follow until every pair is decided or the budget is spent; a candidate whose
+pairs are all decided is left out meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from flatfold import timing
 from flatfold.errors import FlatfoldError, InputError
 from flatfold.system.progress import Progress, silent
 
+MOST_RUNS = 100  # in a block: more would only make the report larger
+MORE = 8  # times the blocks of a plan in a round, at most
+SETTLING_S = 0.05  # until the threads of a process are idle after a block, about
+
 Blocks = list[list[list[float]]]
 T = TypeVar("T")
 
@@ -31,11 +35,11 @@ class Plan:
 
     At least `rounds` rounds, then two at a time until every pair is decided, but none are begun
     after `budget_s` seconds or `most_rounds`. A round has `blocks` blocks of about `block_s`
-    seconds of each variant, and up to `MORE` times as many while they all take less than `round_s`
-    together, or less than it took to start the processes: what a round of slow programs costs is
-    spent before its first block, and its ratios are as uncertain as its blocks are few. A warm-up
-    takes `warm_s` at most, or ten runs if they take longer. Blocks are short because machines
-    change their speed for a second or two: what is compared should be over before that. Times
+    seconds of each candidate, and up to `MORE` times as many while they all take less than
+    `round_s` together, or less than it took to start the processes: where starting is the larger
+    part of a round, more blocks make its ratios more accurate for little time. A warm-up takes
+    `warm_s` at most, or ten runs if they take longer. Blocks are short because machines change
+    their speed for a second or two: two blocks that are compared should be over before that. Times
     within a factor of 1 + `delta` are the same.
     """
 
@@ -51,9 +55,9 @@ class Plan:
 
     @classmethod
     def of(cls, rounds: int | None, budget_s: float | None, seed: int) -> Plan:
-        """With the default of what is None."""
-        found = cls(seed=seed) if rounds is None else cls(rounds, seed=seed)
-        return found if budget_s is None else replace(found, budget_s=budget_s)
+        """A plan with the default for each argument that is None."""
+        plan = cls(seed=seed) if rounds is None else cls(rounds, seed=seed)
+        return plan if budget_s is None else replace(plan, budget_s=budget_s)
 
     def __post_init__(self) -> None:
         fewest = 2 * timing.FEWEST
@@ -67,9 +71,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Started:
-    """What a fresh process says once its engine is built and has run for the first time.
+    """What a fresh process reports once its engine is built and has run for the first time.
 
-    `build_s` is None where the engine was loaded, as an earlier process had built and saved it.
+    `build_s` is None where the engine was loaded, because an earlier process had saved it.
     """
 
     build_s: float | None
@@ -79,13 +83,13 @@ class Started:
 
 
 class Runner(Protocol):
-    """One variant in a process of its own. Each call raises FlatfoldError where that fails."""
+    """One candidate in a process of its own. Each call raises FlatfoldError where that fails."""
 
     def start(self) -> Started:
         """Builds the engine and runs it once."""
 
     def warm(self, seconds: float) -> tuple[float, bool]:
-        """The time of a run, and whether it was steady: after `seconds`, or ten runs, at most."""
+        """The seconds of a run, and whether they are steady; ends after `seconds` or ten runs."""
 
     def block(self, runs: int) -> list[float]:
         """The seconds of each of `runs` runs, after one that is not counted."""
@@ -96,9 +100,10 @@ class Runner(Protocol):
 
 @dataclass
 class Record:
-    """What was measured of one variant. A process that failed says why, and none follows it.
+    """What was measured of one candidate.
 
-    `samples` has an entry for each round until then, an empty one for a round in which it rested.
+    `samples` has an entry for each round, an empty one for a round in which it was left out. After
+    a process that failed, `reason` says why and no round follows.
     """
 
     samples: Blocks = field(default_factory=list)
@@ -116,11 +121,6 @@ class Measured:
     decided: bool
 
 
-MOST_RUNS = 100  # in a block: more would only make the report larger
-MORE = 8
-SETTLING_S = 0.05  # until the threads of a process rest behind a block, about
-
-
 def measure(
     launch: Mapping[str, Callable[[], Runner]],
     undecided: Callable[[Mapping[str, Record]], Collection[str]],
@@ -130,10 +130,11 @@ def measure(
     progress: Progress = silent,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
-    """Measures each of `launch`. `inspect` sees every runner of the first round, built, not timed.
+    """Measures each candidate of `launch`, which starts a process of it.
 
-    `undecided` names the variants that must not rest. One that fails is left out of the rounds that
-    follow; its record has the reason.
+    `undecided` returns the candidates that need more rounds. `inspect` is called with each runner
+    of the first round, once it is built. A candidate that fails is left out of the later rounds;
+    its record has the reason.
     """
     records = {name: Record() for name in launch}
     start, done, left = clock(), 0, set(launch)
@@ -152,10 +153,10 @@ def measure(
                 record.samples.append([])
         label = f"round {done + 1}"
         with ExitStack() as stack:
-            contest = _Round({n: launch[n] for n in alive}, records, plan, stack, clock)
-            contest.start(inspect if done == 0 else lambda name, runner: None, progress, label)
+            a_round = _Round({n: launch[n] for n in alive}, records, plan, stack, clock)
+            a_round.start(inspect if done == 0 else lambda name, runner: None, progress, label)
             progress(f"{label} on blocks of each in turn")
-            contest.run()
+            a_round.run()
         done += 1
         if done >= plan.rounds and done % 2 == 0:
             left = set(undecided(records))
@@ -163,7 +164,7 @@ def measure(
 
 
 class _Round:
-    """The variants of one round, each in its process."""
+    """The candidates of one round, each in its process."""
 
     def __init__(
         self,
@@ -198,11 +199,11 @@ class _Round:
             self.runners[name] = runner
             wanted = round(self.plan.block_s / max(seconds, 1e-9))
             self.runs[name] = min(max(wanted, 1), MOST_RUNS)
-            # One run is not counted.
+            # A block has one run more, which is not counted.
             self.cycle_s += (self.runs[name] + 1) * seconds + SETTLING_S
 
     def run(self) -> None:
-        """The blocks, there and back."""
+        """The blocks, in one order and the opposite one in turn."""
         order = list(self.runners)
         worth_s = max(self.plan.round_s, self.starting_s)
         wanted = round(worth_s / max(self.cycle_s, 1e-9) / 2) * 2

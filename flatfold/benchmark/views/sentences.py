@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from flatfold.benchmark.report import FLATFOLD, TRAINING, Changes, ModelReport, Pair, Report, Row
+from flatfold.benchmark.report import (
+    FLATFOLD,
+    TRAINING,
+    GraphChange,
+    ModelReport,
+    Pair,
+    Report,
+    Row,
+)
 from flatfold.text import digits, duration
 from flatfold.timing import FASTER, INCONCLUSIVE, SAME, SLOWER, Estimate
 
@@ -147,9 +155,9 @@ def targets(model: ModelReport) -> list[str]:
     return list(dict.fromkeys(row.target for row in model.rows))
 
 
-def changes(model: ModelReport) -> list[tuple[str, Changes]]:
+def changes(model: ModelReport) -> list[tuple[str, GraphChange]]:
     """Each change of the graph, and the names of all targets that it is the same for."""
-    found: list[Changes] = []
+    found: list[GraphChange] = []
     names: list[list[str]] = []
     for one in model.changes:
         alike = [replace(other, target=one.target) == one for other in found]

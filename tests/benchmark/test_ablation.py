@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 import flatfold
-from flatfold.benchmark.candidates.ablation import Stage, stages, steps_of
-from flatfold.benchmark.explain.graphs import changes_of
+from flatfold.benchmark.candidates.ablation import Step, rewrite_steps, step_reports
+from flatfold.benchmark.explain.graphs import graph_change
 from flatfold.benchmark.measure.protocol import Plan
 from flatfold.benchmark.report import Row
 from flatfold.compiler import Compiler, Options
@@ -47,7 +47,7 @@ def small() -> Optimized:
 
 
 def test_each_stage_computes_the_same_and_the_last_is_flatfolds(small: Optimized) -> None:
-    found = stages(small.original, small, "ort-cpu", lambda _: None)
+    found = rewrite_steps(small.original, small, "ort-cpu", lambda _: None)
     assert [stage.rewrite for stage in found] == ["", "fold-batchnorm", "merge-branches"]
     assert [stage.applied for stage in found] == [0, 7, 3]  # six layers, and an Add of zero
     assert found[0].graph is small.training and found[-1].graph is small.graph
@@ -65,7 +65,7 @@ def test_a_rewrite_that_only_opens_the_way_has_the_replacements_that_became_poss
             return self.block(x, 1.0)
 
     result = flatfold.optimize(Block().eval(), input_shape=(1, 8, 9, 7), verify="off")
-    found = stages(result.original, result, "ort-cpu", lambda _: None)
+    found = rewrite_steps(result.original, result, "ort-cpu", lambda _: None)
     (collapse,) = [stage for stage in found if stage.rewrite == "collapse-activations"]
     assert collapse.applied == 1
 
@@ -79,24 +79,24 @@ def test_a_step_that_fails_is_left_out(small: Optimized, monkeypatch: pytest.Mon
         return rewrite(compiler, options)
 
     monkeypatch.setattr(Compiler, "rewrite", failing)
-    found = stages(small.original, small, "ort-cpu", lambda _: None)
+    found = rewrite_steps(small.original, small, "ort-cpu", lambda _: None)
     assert [stage.rewrite for stage in found] == ["", "merge-branches"]
     assert found[-1].graph is small.graph
 
 
 def test_where_nothing_is_rewritten_there_is_the_training_graph_alone() -> None:
     result = flatfold.optimize(nn.Conv2d(3, 4, 3), input_shape=(1, 3, 9, 9), verify="off")
-    (only,) = stages(result.original, result, "ort-cpu", lambda _: None)
+    (only,) = rewrite_steps(result.original, result, "ort-cpu", lambda _: None)
     assert only.graph is result.training
 
 
-def stage(rewrite: str) -> Stage:
-    return Stage(rewrite, 1, ir.Model(ir.Graph([], [], nodes=[]), ir_version=10))
+def stage(rewrite: str) -> Step:
+    return Step(rewrite, 1, ir.Model(ir.Graph([], [], nodes=[]), ir_version=10))
 
 
 def test_a_step_is_timed_beside_the_one_before() -> None:
     rows = [made.row("training", 0.04), made.row("+ a", 0.02), made.row("flatfold", 0.01)]
-    steps = steps_of("ort-cpu", [stage(""), stage("a"), stage("b")], rows, None, Plan())
+    steps = step_reports("ort-cpu", [stage(""), stage("a"), stage("b")], rows, None, Plan())
     assert [step.rewrite for step in steps] == ["", "a", "b"]
     assert [step.row for step in steps] == [row.name for row in rows]
     assert steps[0].ratio is None and steps[0].verdict == ""
@@ -111,12 +111,12 @@ def test_a_step_that_is_wrong_or_was_not_timed_is_beside_nothing() -> None:
         Row("+ a", "ort-cpu", reason="it crashed"),
     ):
         rows = [made.row("training", 0.04), bad, made.row("flatfold", 0.01)]
-        steps = steps_of("ort-cpu", [stage(""), stage("a"), stage("b")], rows, None, Plan())
+        steps = step_reports("ort-cpu", [stage(""), stage("a"), stage("b")], rows, None, Plan())
         assert [step.ratio for step in steps] == [None, None, None]
 
 
 def test_blocks_of_one_kind_are_drawn_once_with_all_their_places(small: Optimized) -> None:
-    found = changes_of("ort-cpu", small)
+    found = graph_change("ort-cpu", small)
     assert found.target == "ort-cpu"
     assert found.operators_before["BatchNormalization"] == 8
     assert found.operators_after == {"Conv": 3, "Relu": 3}
@@ -150,14 +150,14 @@ def test_what_went_away_altogether_is_a_block_with_nothing_after_it() -> None:
             return self.slope(x).relu()
 
     result = flatfold.optimize(Idle().eval(), input_shape=(1, 3, 9, 7), verify="off")
-    (block,) = changes_of("ort-cpu", result).blocks
+    (block,) = graph_change("ort-cpu", result).blocks
     assert [box.lines[0] for box in block.before.boxes] == ["input", "LeakyRelu", "output"]
     assert block.after.boxes == ()
 
 
 def test_a_graph_of_others_has_blocks_too(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "net.onnx", size=24)
-    found = changes_of("ort-cpu", flatfold.optimize(path, verify="off"))
+    found = graph_change("ort-cpu", flatfold.optimize(path, verify="off"))
     assert found.blocks and all(block.places[0] for block in found.blocks)
 
 
@@ -166,5 +166,5 @@ def test_what_a_file_says_of_its_own_nodes_is_not_believed(text: str) -> None:
     result = flatfold.optimize(nn.Conv2d(3, 4, 3), input_shape=(1, 3, 9, 9), verify="off")
     (node,) = result.graph.graph
     node.metadata_props[REPLACED_KEY] = text
-    (block,) = changes_of("ort-cpu", result).blocks
+    (block,) = graph_change("ort-cpu", result).blocks
     assert [box.lines[0] for box in block.after.boxes] == ["input", "Conv 3x3", "output"]

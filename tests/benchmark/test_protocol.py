@@ -7,7 +7,7 @@ import pytest
 from flatfold import timing
 from flatfold.benchmark.measure.protocol import MOST_RUNS, Plan, Started, measure
 from flatfold.errors import InputError, TargetError
-from tests.benchmark.simulated import Machine, Program, contest
+from tests.benchmark.simulated import Machine, Program, simulate
 
 
 class Noted(Program):
@@ -101,7 +101,9 @@ def test_nothing_is_left_to_measure() -> None:
 
 
 def test_runs_fill_a_block_and_all_rounds_have_all_blocks() -> None:
-    done = contest(0, {"a": 0.02, "b": 1e-6}, Plan(most_rounds=6, blocks=4, block_s=0.1, round_s=0))
+    done = simulate(
+        0, {"a": 0.02, "b": 1e-6}, Plan(most_rounds=6, blocks=4, block_s=0.1, round_s=0)
+    )
     for name, runs in (("a", range(3, 7)), ("b", range(MOST_RUNS, MOST_RUNS + 1))):
         for process in done.records[name].samples:
             assert [len(block) in runs for block in process] == [True] * 4
@@ -109,7 +111,7 @@ def test_runs_fill_a_block_and_all_rounds_have_all_blocks() -> None:
 
 def test_short_programs_have_more_blocks() -> None:
     for seconds, blocks in ((0.1, 20), (0.001, 64), (5.0, 14)):
-        done = contest(0, {"a": seconds, "b": seconds}, Plan(most_rounds=6, round_s=8))
+        done = simulate(0, {"a": seconds, "b": seconds}, Plan(most_rounds=6, round_s=8))
         for one, other in zip(*(done.records[name].samples for name in "ab"), strict=True):
             assert len(one) == len(other) and len(one) % 2 == 0
             assert blocks / 2 <= len(one) <= blocks

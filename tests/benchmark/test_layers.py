@@ -14,8 +14,8 @@ from torch import nn
 
 import flatfold
 from flatfold.backends import load_backend
-from flatfold.benchmark.explain.layers import described, moves
-from flatfold.benchmark.report import Layer, Limit, Move, Profile
+from flatfold.benchmark.explain.layers import described, layer_changes
+from flatfold.benchmark.report import Layer, LayerChange, Limit, Profile
 
 SCOPES = {"conv": "stage.0.a", "norm": "stage.0.b", "relu": "stage.0", "head": "head"}
 
@@ -54,20 +54,20 @@ AFTER = profile("new", M1=(4, "one"), M2=(1, "relu"), M3=(5, "head"), order=(2, 
 
 
 def test_parts_that_were_rewritten_into_each_other_are_one() -> None:
-    assert moves("t", BEFORE, AFTER, TRAINING, REWRITTEN) == (
-        Move("t", "", 1, 2, ("order",), ("order",)),
-        Move("t", "stage.0", 5, 5, ("L1", "L2"), ("M1", "M2")),
-        Move("t", "head", 5, 5, ("L3",), ("M3",)),
+    assert layer_changes("t", BEFORE, AFTER, TRAINING, REWRITTEN) == (
+        LayerChange("t", "", 1, 2, ("order",), ("order",)),
+        LayerChange("t", "stage.0", 5, 5, ("L1", "L2"), ("M1", "M2")),
+        LayerChange("t", "head", 5, 5, ("L3",), ("M3",)),
     )
 
 
 def test_what_changed_most_comes_first_and_may_be_on_one_side_only() -> None:
     after = profile("new", M1=(1, "one relu"), M4=(0.5, "unheard_of"))
-    assert moves("t", BEFORE, after, TRAINING, REWRITTEN) == (
-        Move("t", "head", 5, 0, ("L3",), ()),
-        Move("t", "stage.0", 5, 1, ("L1", "L2"), ("M1",)),
-        Move("t", "", 1, 0, ("order",), ()),
-        Move("t", "", 0, 0.5, (), ("M4",)),
+    assert layer_changes("t", BEFORE, after, TRAINING, REWRITTEN) == (
+        LayerChange("t", "head", 5, 0, ("L3",), ()),
+        LayerChange("t", "stage.0", 5, 1, ("L1", "L2"), ("M1",)),
+        LayerChange("t", "", 1, 0, ("order",), ()),
+        LayerChange("t", "", 0, 0.5, (), ("M4",)),
     )
 
 
@@ -118,7 +118,7 @@ def test_of_a_real_module_nothing_is_lost(
     real: tuple[flatfold.Optimized, Profile, Profile],
 ) -> None:
     done, before, after = real
-    found = moves("ort-cpu", before, after, done.training, done.graph)
+    found = layer_changes("ort-cpu", before, after, done.training, done.graph)
     for side, profile in (("before", before), ("after", after)):
         names = [name for move in found for name in getattr(move, side)]
         assert sorted(names) == sorted(layer.name for layer in profile.layers)

@@ -1,4 +1,4 @@
-"""Statistics that training made: the engine reads every digit as the network that was trained."""
+"""Trained networks and their engines classify each digit alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flatfold.compiler import Compiler, Options
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_engine_says_the_same_of_every_digit(name):
+def test_the_engine_classifies_every_digit_alike(name):
     module, (images, labels) = stored(name), digits()
     with torch.no_grad():
         before = module(images).argmax(1).numpy()
@@ -21,19 +21,19 @@ def test_the_engine_says_the_same_of_every_digit(name):
     assert len(after) == 1797
     assert np.array_equal(before, after)
     assert result.changes and all(change.certified for change in result.changes)
-    # "bounded": RepVGG is less exact on constant images, which its original happens to add exactly
+    # "bounded": RepVGG is less exact on constant images, where its original happens to be exact
     assert result.equivalence.verdict == ("bounded" if name == "repvgg" else "certified")
     assert "BatchNormalization" not in result.after.operators
-    kept = held_out(len(labels)).numpy()
-    assert np.mean((after == labels.numpy())[kept]) > 0.97
+    test = held_out(len(labels)).numpy()
+    assert np.mean((after == labels.numpy())[test]) > 0.97
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
-def test_training_reaches_what_is_stored(name):
+def test_training_reaches_the_accuracy_of_the_stored_weights(name):
     images, labels = digits()
-    kept = held_out(len(labels))
-    module = train(name, images[~kept], labels[~kept])
+    test = held_out(len(labels))
+    module = train(name, images[~test], labels[~test])
     with torch.no_grad():
-        right = (module(images[kept]).argmax(1) == labels[kept]).float().mean()
-    assert right > 0.96
+        accuracy = (module(images[test]).argmax(1) == labels[test]).float().mean()
+    assert accuracy > 0.96

@@ -1,4 +1,4 @@
-"""Run a graph by ONNX Runtime with its optimizer off, so that it computes what is written."""
+"""Small graphs from text, and running them by ONNX Runtime with its optimizer off."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def random_feeds(model: ir.Model, batch: int = 2) -> dict[str, NDArray[np.generi
 
 
 def counts(model: ir.Model) -> Counter[str]:
+    """How many nodes there are of each operator."""
     return Counter(node.op_type for node in model.graph)
 
 
@@ -46,4 +47,5 @@ def from_text(text: str) -> ir.Model:
 
 
 def content(model: ir.Model) -> bytes:
+    """The bytes of the model file."""
     return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))

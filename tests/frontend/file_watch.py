@@ -1,4 +1,4 @@
-"""Whether anybody, native code included, opens a file: asked of the kernel."""
+"""File accesses as the kernel reports them (inotify), those of native code included."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class Watch:
-    """`opened` lists what happened to `paths`, or to files in those that are folders."""
+    """`opened` lists accesses of `paths`, and of files in those that are folders."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.libc = ctypes.CDLL(None, use_errno=True)
@@ -28,16 +28,16 @@ class Watch:
         assert all(number > 0 for number in self.names)
 
     def opened(self) -> list[str]:
-        """Since the last call; each file by its name."""
-        seen = []
+        """The files opened or read since the last call."""
+        files = []
         while select.select([self.handle], [], [], 0)[0]:
             data, at = os.read(self.handle, 1 << 16), 0
             while at < len(data):
                 number, _, _, length = _EVENT.unpack_from(data, at)
                 at += _EVENT.size + length
                 name = data[at - length : at].rstrip(b"\0").decode()
-                seen.append(str(self.names[number] / name))
-        return seen
+                files.append(str(self.names[number] / name))
+        return files
 
     def __enter__(self) -> Watch:
         return self

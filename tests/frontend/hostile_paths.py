@@ -1,8 +1,8 @@
-"""Models whose weights are said to be where they must not be read; run as a program, tries them.
+"""Models that refer to files they must not read, and a program that opens them.
 
     python -m tests.frontend.hostile_paths FOLDER
 
-prints, for each case below FOLDER and each way into the package, one line of JSON: what it said.
+prints one line of JSON for each case below FOLDER and each entry point of the package: its outcome.
 """
 
 from __future__ import annotations
@@ -26,59 +26,59 @@ from flatfold.backends import availability_table
 from flatfold.backends.store import bundle, files
 from flatfold.errors import InputError
 
-MARKER = np.full((4, 4, 3, 3), 1234.5, np.float32)  # what the file outside holds
+MARKER = np.full((4, 4, 3, 3), 1234.5, np.float32)  # the content of the file outside
 WEIGHT = np.ones((4, 4, 3, 3), np.float32)
 BYTES = WEIGHT.nbytes
 
-Arranged = dict[str, str]
-Case = Callable[[Path, Path], Arranged]
+Entries = dict[str, str]
+Case = Callable[[Path, Path], Entries]
 
 
-def parent(outside: Path, inside: Path) -> Arranged:
+def parent(outside: Path, inside: Path) -> Entries:
     return {"location": "../outside/w.bin"}
 
 
-def nested_parent(outside: Path, inside: Path) -> Arranged:
+def nested_parent(outside: Path, inside: Path) -> Entries:
     (inside / "sub").mkdir()
     return {"location": "sub/../../outside/w.bin"}
 
 
-def absolute(outside: Path, inside: Path) -> Arranged:
+def absolute(outside: Path, inside: Path) -> Entries:
     return {"location": str(outside / "w.bin")}
 
 
-def symlink_to_file(outside: Path, inside: Path) -> Arranged:
+def symlink_to_file(outside: Path, inside: Path) -> Entries:
     (inside / "w.bin").symlink_to(outside / "w.bin")
     return {"location": "w.bin"}
 
 
-def symlink_to_folder(outside: Path, inside: Path) -> Arranged:
+def symlink_to_folder(outside: Path, inside: Path) -> Entries:
     (inside / "link").symlink_to(outside, target_is_directory=True)
     return {"location": "link/w.bin"}
 
 
-def symlink_that_stays_inside(outside: Path, inside: Path) -> Arranged:
+def symlink_that_stays_inside(outside: Path, inside: Path) -> Entries:
     (inside / "plain.bin").write_bytes(WEIGHT.tobytes())
     (inside / "w.bin").symlink_to("plain.bin")
     return {"location": "w.bin"}
 
 
-def hard_link(outside: Path, inside: Path) -> Arranged:
+def hard_link(outside: Path, inside: Path) -> Entries:
     (inside / "w.bin").hardlink_to(outside / "w.bin")
     return {"location": "w.bin"}
 
 
-def fifo(outside: Path, inside: Path) -> Arranged:
+def fifo(outside: Path, inside: Path) -> Entries:
     os.mkfifo(inside / "w.bin")
     return {"location": "w.bin"}
 
 
-def folder(outside: Path, inside: Path) -> Arranged:
+def folder(outside: Path, inside: Path) -> Entries:
     (inside / "w.bin").mkdir()
     return {"location": "w.bin"}
 
 
-def device(outside: Path, inside: Path) -> Arranged:
+def device(outside: Path, inside: Path) -> Entries:
     (inside / "w.bin").symlink_to("/dev/zero")
     return {"location": "w.bin"}
 
@@ -86,7 +86,7 @@ def device(outside: Path, inside: Path) -> Arranged:
 def plain(**entries: str) -> Case:
     """A file inside the folder, and `entries` that do not fit it."""
 
-    def case(outside: Path, inside: Path) -> Arranged:
+    def case(outside: Path, inside: Path) -> Entries:
         (inside / "w.bin").write_bytes(WEIGHT.tobytes())
         return {"location": "w.bin", **entries}
 
@@ -117,29 +117,29 @@ TENSORS = ("initializer", "attribute", "body")
 
 
 def arrange(root: Path, case: str, tensor: str) -> None:
-    """The model of one case, in a folder of its own."""
-    outside, inside = _places(root / f"{case}, {tensor}")
+    """Write the model of one case into its folder."""
+    outside, inside = _folders(root / f"{case}, {tensor}")
     inside.mkdir()
     (inside / "model.onnx").write_bytes(model(tensor, CASES[case](outside, inside)))
 
 
 def arrange_bundle(root: Path, case: str, saved: Path, file: str) -> None:
-    """A copy of the bundle `saved` in which `file` is the model of one case, resealed."""
-    outside, inside = _places(root / f"{case}, {saved.name}, {file}")
+    """Copy the bundle `saved` with `file` replaced by the model of one case, and reseal it."""
+    outside, inside = _folders(root / f"{case}, {saved.name}, {file}")
     shutil.copytree(saved, inside)
     entries = CASES[case](outside, inside)
     (inside / file).write_bytes(model("initializer", entries))
     manifest = json.loads((inside / "manifest.json").read_text())
     manifest["files"][file] = files.sha256(inside / file)
     if entries["location"] == "w.bin":
-        data = WEIGHT if case in PLAIN else MARKER  # what the author of the manifest expects there
+        data = WEIGHT if case in PLAIN else MARKER  # what the forged manifest expects
         manifest["files"]["w.bin"] = hashlib.sha256(data.tobytes()).hexdigest()
-    if file == "model.onnx":  # else it is not looked at: the engine's own file is enough
+    if file == "model.onnx":  # otherwise it is not read: the engine's file is enough
         manifest["versions"]["onnxruntime"] = "another"
     (inside / "manifest.json").write_bytes(bundle._render(bundle._sealed(manifest)))
 
 
-def _places(home: Path) -> tuple[Path, Path]:
+def _folders(home: Path) -> tuple[Path, Path]:
     home.mkdir()
     outside = home / "outside"
     outside.mkdir()
@@ -147,10 +147,10 @@ def _places(home: Path) -> tuple[Path, Path]:
     return outside, home / "inside"
 
 
-def model(tensor: str = "initializer", entries: Arranged | None = None) -> bytes:
+def model(tensor: str = "initializer", entries: Entries | None = None) -> bytes:
     """A convolution whose weight is an initializer, a Constant node, or one in the body of an If.
 
-    With `entries`, it is said to be in a file.
+    With `entries`, the model refers to a file for it.
     """
     weight = numpy_helper.from_array(WEIGHT, "w")
     if entries is not None:
@@ -177,7 +177,7 @@ def model(tensor: str = "initializer", entries: Arranged | None = None) -> bytes
     return content
 
 
-def ways_in(inside: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+def entry_points(inside: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every call that opens a model file."""
     path = inside / "model.onnx"
     if (inside / "manifest.json").exists():
@@ -196,19 +196,19 @@ def _inspect(path: Path) -> None:
 
 
 def available() -> list[str]:
-    return [name for name, found in availability_table().items() if found.available]
+    return [name for name, availability in availability_table().items() if availability.available]
 
 
 def main(root: Path) -> None:
     for inside in sorted(root.glob("*/inside")):
-        for way, call in ways_in(inside):
-            print(json.dumps([inside.parent.name, way, "hung"]), flush=True)
+        for entry, call in entry_points(inside):
+            print(json.dumps([inside.parent.name, entry, "hung"]), flush=True)
             try:
                 call()
-                said = "accepted"
+                outcome = "accepted"
             except InputError as error:
-                said = f"refused: {error.cause}"
-            print(json.dumps([inside.parent.name, way, said]), flush=True)
+                outcome = f"refused: {error.cause}"
+            print(json.dumps([inside.parent.name, entry, outcome]), flush=True)
 
 
 if __name__ == "__main__":

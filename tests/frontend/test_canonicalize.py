@@ -1,13 +1,16 @@
-"""Graphs written by hand, each with one thing that canonicalizing must do or must not touch."""
+"""Graphs written by hand, each for one property of the canonical form."""
 
 from __future__ import annotations
+
+import itertools
+import sys
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from flatfold.frontend import canonicalize
-from tests.frontend.canonical import assert_invariants, assert_same_function
+from tests.frontend.assertions import assert_invariants, assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
 
@@ -130,7 +133,7 @@ def test_batchnorm_in_training_mode_is_untouched() -> None:
     assert [value.name for value in norm.inputs] == ["x", "s", "b", "mean", "var"]
 
 
-def test_bodies_of_control_flow_are_left_alone() -> None:
+def test_subgraphs_of_control_flow_are_left_alone() -> None:
     model = from_text(
         """g (float[2] x, bool c) => (float[2] y, float[2] z) {
             copy = Identity (x)
@@ -151,7 +154,7 @@ def test_bodies_of_control_flow_are_left_alone() -> None:
             >
         }"""
     )
-    bodies = [
+    before = [
         [node.op_type for node in graph] for graph in model.graphs() if graph is not model.graph
     ]
     assert_same_function(model)
@@ -159,7 +162,7 @@ def test_bodies_of_control_flow_are_left_alone() -> None:
     after = [
         [node.op_type for node in graph] for graph in model.graphs() if graph is not model.graph
     ]
-    assert after == bodies
+    assert after == before
 
 
 def test_functions_are_inlined() -> None:
@@ -184,7 +187,7 @@ def test_function_of_another_opset_stays_a_call() -> None:
     assert counts(model) == {"twice": 2} and list(model.functions.values()) == [function]
 
 
-def test_quantised_weight_stays_behind_dequantizelinear() -> None:
+def test_quantized_weight_stays_behind_dequantizelinear() -> None:
     model = from_text(
         """g (float[2] x) => (float[2] y)
         <int8[2] q = {1, 2}, float s = {0.5}, int8 z = {0}> {
@@ -196,7 +199,7 @@ def test_quantised_weight_stays_behind_dequantizelinear() -> None:
     assert counts(model) == {"DequantizeLinear": 1, "Mul": 1}
 
 
-def test_nodes_without_names_or_with_one_name_get_their_own() -> None:
+def test_nodes_without_names_or_with_equal_names_get_unique_ones() -> None:
     model = from_text("g (float[2] x) => (float[2] y) { a = Neg (x) b = Neg (a) y = Neg (b) }")
     assert not any(node.name for node in model.graph)
     assert_same_function(model)
@@ -221,7 +224,7 @@ def test_weight_computed_from_weights_is_folded_at_any_size() -> None:
 
 
 def test_sequences_of_unknown_parts_are_left_alone() -> None:
-    """The folding library would write a Split of another operator set, and lose the types."""
+    """The folding library would write a Split of another opset, and lose the types."""
     model = from_text(
         """g (float[3] x, int64 at) => (float[N] y) <int64[2] sizes = {1, 2}> {
             parts = SplitToSequence <axis = 0> (x, sizes)
@@ -232,3 +235,21 @@ def test_sequences_of_unknown_parts_are_left_alone() -> None:
     assert counts(model) == {"SplitToSequence": 1, "SequenceAt": 1}
     feeds = {"x": np.arange(3, dtype=np.float32), "at": np.array(0)}
     assert run(model, feeds)[0].tolist() == [0.0]
+
+
+def test_work_grows_linearly_with_the_graph() -> None:
+    """Measured in function calls, which do not depend on how busy the machine is."""
+
+    def calls(length: int) -> int:
+        body = " ".join(f"v{i + 1} = Relu (v{i})" for i in range(length))
+        model = from_text(f"g (float[2] v0) => (float[2] v{length}) {{ {body} }}")
+        count = itertools.count()
+        sys.setprofile(lambda *_: next(count))
+        try:
+            canonicalize(model)
+        finally:
+            sys.setprofile(None)
+        return next(count)
+
+    calls(10)  # import what the first call imports
+    assert calls(2000) < 4.4 * calls(500)

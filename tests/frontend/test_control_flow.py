@@ -1,4 +1,4 @@
-"""An If by a constant becomes the branch that it takes."""
+"""An If with a constant condition becomes the branch that it takes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import onnx_ir as ir
 import pytest
 
 from flatfold.frontend import canonicalize
-from tests.frontend.canonical import assert_same_function
+from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
 
 @pytest.mark.parametrize("taken", [0, 1])
 def test_the_branch_taken_stays(taken: int) -> None:
-    """With a weight of its own, the name of another value, and what is outside of it."""
+    """It has an initializer, uses a name that is used outside, and reads a value from outside."""
     model = from_text(
         f"""g (float[2] x) => (float[2] y) <float[2] k = {{3.0, 5.0}}> {{
             c = Constant <value = bool {{{taken}}}> ()
@@ -30,8 +30,8 @@ def test_the_branch_taken_stays(taken: int) -> None:
     assert counts(model) == {"Sub": 1, "Div": 1} | ({"Add": 1} if taken else {"Neg": 1, "Mul": 1})
 
 
-def test_branches_that_pass_on_what_is_there() -> None:
-    """An input, a weight and one value twice, all of them outputs of the graph."""
+def test_branches_that_return_values_unchanged() -> None:
+    """An input, an initializer and one value twice, all of them outputs of the graph."""
     model = from_text(
         """g (float[2] x) => (float[2] a, float[2] b, float[2] d, float[2] e)
         <float[2] k = {3.0, 5.0}> {
@@ -50,7 +50,7 @@ def test_branches_that_pass_on_what_is_there() -> None:
     assert counts(model) == {"Neg": 1, "Identity": 3}
 
 
-def test_a_condition_computed_from_shapes_and_a_branch_in_a_branch() -> None:
+def test_a_condition_computed_from_shapes_and_a_nested_if() -> None:
     model = from_text(
         """g (float[N, 3] x) => (float[N, 3] y) <int64 two = {2}, int64 one = {1}> {
             s = Shape (x)
@@ -72,7 +72,7 @@ def test_a_condition_computed_from_shapes_and_a_branch_in_a_branch() -> None:
     assert counts(model) == {"Abs": 1}
 
 
-def test_a_default_that_the_caller_may_override_decides_nothing() -> None:
+def test_a_condition_that_the_caller_may_override_stays() -> None:
     model = from_text(
         """g (float[2] x, bool c) => (float[2] y) <bool c = {1}> {
             y = If (c) <

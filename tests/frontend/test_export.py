@@ -1,3 +1,5 @@
+"""Export of modules: the graph, its names, the module left unchanged, and errors."""
+
 from __future__ import annotations
 
 import logging
@@ -71,7 +73,7 @@ def names(values: Any) -> list[str]:
     return [value.name for value in values]
 
 
-def test_module_in_train_mode_is_exported_in_eval_form_and_left_as_it_was() -> None:
+def test_module_in_train_mode_is_exported_in_eval_mode_and_not_changed() -> None:
     module = Net()
     before = state(module)
     model = export_module(module, input_shape=(3, 8, 8))
@@ -85,7 +87,7 @@ def test_module_in_train_mode_is_exported_in_eval_form_and_left_as_it_was() -> N
     )
 
 
-def test_module_is_left_as_it_was_when_the_export_fails() -> None:
+def test_module_is_not_changed_when_the_export_fails() -> None:
     module = Net()
     before = state(module)
     with pytest.raises(ExportError):
@@ -114,8 +116,8 @@ def test_later_changes_of_the_module_do_not_reach_the_model() -> None:
 
 
 def test_training_form_counts(exported_a0: ir.Model) -> None:
-    found = counts(exported_a0)
-    assert {key: found[key] for key in ("Conv", "BatchNormalization", "Add", "Relu")} == {
+    operators = counts(exported_a0)
+    assert {key: operators[key] for key in ("Conv", "BatchNormalization", "Add", "Relu")} == {
         "Conv": 44,
         "BatchNormalization": 61,
         "Add": 44,
@@ -141,7 +143,7 @@ def test_batch_is_the_one_given(shape: tuple[int, ...], batch: int) -> None:
     assert model.graph.inputs[0].shape == ir.Shape([batch, 3, 8, 8])
 
 
-def test_nodes_carry_their_module_path_and_no_stack_trace(exported_a0: ir.Model) -> None:
+def test_nodes_have_their_module_path_and_no_stack_trace(exported_a0: ir.Model) -> None:
     convs = [node for node in exported_a0.graph if node.op_type == "Conv"]
     scopes = {node.metadata_props[SCOPE_KEY] for node in convs}
     assert len(scopes) == 44 and "stage3.13.rbr_1x1.conv" in scopes
@@ -162,8 +164,8 @@ def test_outputs_are_distinct_values_with_plain_names(dynamic: bool) -> None:
     assert names(model.graph.outputs) == ["output_0_", "output_1_", "output_2_", "output_3_"]
     a, b = np.float32([[1, 2, 3]]), np.float32([[5, 5, 5]])
     results = run(model, {"x": a, "output_0": b})
-    for found, expected in zip(results, (a - b, a - b, a, a + 1), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for result, expected in zip(results, (a - b, a - b, a, a + 1), strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_keyword_inputs_and_numpy() -> None:
@@ -177,7 +179,7 @@ def test_half_precision_module() -> None:
     assert model.graph.inputs[0].dtype == ir.DataType.FLOAT16
 
 
-def test_opset_is_the_one_asked_for() -> None:
+def test_opset_is_the_requested_one() -> None:
     module = nn.Conv2d(3, 4, 1)
     assert export_module(module, input_shape=(3, 8, 8), opset=17).opset_imports[""] == 17
     with pytest.raises(ExportError, match="expected opset 99"):
@@ -204,7 +206,7 @@ def test_failures_name_the_cause_in_one_line(module: nn.Module, cause: str, hint
     assert "\n" not in raised.value.cause and hint in raised.value.hint
 
 
-def test_fixed_batch_is_refused_when_a_dynamic_one_is_asked_for() -> None:
+def test_fixed_batch_is_refused_when_a_dynamic_one_is_requested() -> None:
     with pytest.raises(ExportError, match="fixes the batch size of input 'x'"):
         export_module(
             Lambda(lambda x: x.reshape(2, 3)), example_inputs=torch.ones(2, 3), dynamic_batch=True

@@ -1,4 +1,4 @@
-"""Nothing outside the model's folder is opened, by anybody, and nothing hangs."""
+"""No file outside the model's folder is opened, by native code either, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SECONDS = 120  # for some three hundred calls, each of which takes milliseconds
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
-    """(case, way in) -> what came of it, from one process that the kernel watches."""
+def every_outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+    """(case, entry point) -> outcome, from one process whose file accesses the kernel reports."""
     root, bundles = tmp_path_factory.mktemp("cases"), tmp_path_factory.mktemp("bundles")
     for target in available():
         (bundles / "good.onnx").write_bytes(model())
@@ -52,11 +52,11 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str
         assert done.returncode == 0, done.stderr[-2000:]
         assert watch.opened() == []
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    return {(case, way): said for case, way, said in lines}
+    return {(case, entry): outcome for case, entry, outcome in lines}
 
 
-def test_the_kernel_tells_who_reads(tmp_path: Path) -> None:
-    """A watch that saw nothing would prove nothing: one of ours, and one by native code."""
+def test_the_watch_sees_reads(tmp_path: Path) -> None:
+    """A watch that sees nothing proves nothing: a read by Python, and one by native code."""
     (tmp_path / "w.bin").write_bytes(WEIGHT.tobytes())
     entries = {"location": "w.bin"}
     (tmp_path / "model.onnx").write_bytes(model("initializer", entries))
@@ -70,17 +70,17 @@ def test_the_kernel_tells_who_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_way_in_refuses(tried: dict[tuple[str, str], str], case: str) -> None:
-    found = {key: said for key, said in tried.items() if key[0].startswith(f"{case}, ")}
-    ways = {way for _, way in found}
-    assert {"optimize", "verify", "inspect", "load", "compile for ort-cpu"} <= ways
-    assert len(found) >= len(TENSORS) * 4 + 2
-    not_refused = {key: said for key, said in found.items() if not said.startswith("refused")}
-    assert not not_refused
+def test_every_entry_point_refuses(every_outcome: dict[tuple[str, str], str], case: str) -> None:
+    outcomes = {key: every_outcome[key] for key in every_outcome if key[0].startswith(f"{case}, ")}
+    entries = {entry for _, entry in outcomes}
+    assert {"optimize", "verify", "inspect", "load", "compile for ort-cpu"} <= entries
+    assert len(outcomes) >= len(TENSORS) * 4 + 2
+    accepted = {key: text for key, text in outcomes.items() if not text.startswith("refused")}
+    assert not accepted
 
 
 def hub(tmp_path: Path) -> Path:
-    """A model as a hub's cache keeps it: links from a snapshot to files named by their hash."""
+    """A model as in a hub's cache: links from a snapshot to files named by their hash."""
     for folder in ("blobs", "snapshots/main"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "blobs" / "abc").write_bytes(WEIGHT.tobytes())
@@ -105,7 +105,7 @@ def test_links_below_one_folder_are_allowed_by_option(tmp_path: Path) -> None:
 
 def test_more_weights_than_allowed(tmp_path: Path) -> None:
     (tmp_path / "w.bin").touch()
-    os.truncate(tmp_path / "w.bin", 2**40)  # takes no room
+    os.truncate(tmp_path / "w.bin", 2**40)  # a sparse file, which takes no space
     proto = model("initializer", {"location": "w.bin"})
     path = tmp_path / "model.onnx"
     path.write_bytes(proto)
@@ -157,23 +157,23 @@ def test_weights_left_on_disk_cannot_change(
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_engines_get_what_we_wrote(
+def test_engines_get_bytes_of_the_loader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
-    """The bytes of the loader, or a path in a folder of our own; never what the user's file has."""
+    """Or a path in a private folder; never the bytes or the path of the user's file."""
     hidden = b"\xc2\x3e\x06hidden"  # field 1000 of a model, which no version of ONNX has
     user = tmp_path / "user"
     user.mkdir()
     (user / "w.bin").write_bytes(WEIGHT.tobytes())
     (user / "model.onnx").write_bytes(model("initializer", {"location": "w.bin"}) + hidden)
-    given: list[bytes | str] = []
+    sources: list[bytes | str] = []
 
     class Recorded(onnxruntime.InferenceSession):  # type: ignore[misc]
-        def __init__(self, source: bytes | str, *args: object, **how: object) -> None:
-            given.append(source)
+        def __init__(self, source: bytes | str, *args: object, **options: object) -> None:
+            sources.append(source)
             if isinstance(source, str):
-                given.append(Path(source).read_bytes())
-            super().__init__(source, *args, **how)
+                sources.append(Path(source).read_bytes())
+            super().__init__(source, *args, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Recorded)
     if large:
@@ -187,9 +187,9 @@ def test_engines_get_what_we_wrote(
     with flatfold.compile(user / "model.onnx", "ort-cpu") as engine:
         engine.save(user / "bundle")
     flatfold.load(user / "bundle").close()
-    assert len(given) > 3
-    assert any(isinstance(source, str) for source in given) == large
-    for source in given:
+    assert len(sources) > 3
+    assert any(isinstance(source, str) for source in sources) == large
+    for source in sources:
         assert not (b"hidden" in source if isinstance(source, bytes) else str(user) in source)
 
 

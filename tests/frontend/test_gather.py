@@ -1,4 +1,4 @@
-"""Picks, stacks, sequences and no-ops, written by hand."""
+"""GatherND, stacked tensors and sequences, written by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flatfold.frontend import canonicalize
-from tests.frontend.canonical import assert_same_function
+from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
 
@@ -127,62 +127,3 @@ def test_sequence_that_is_read_as_a_whole() -> None:
     assert counts(model)["SplitToSequence"] == 1
     for old, new in zip(before, run(model, {"x": x}), strict=True):
         np.testing.assert_array_equal(old, new)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "y = Transpose <perm = [0, 1, 2]> (r)",
-        "t = Transpose <perm = [2, 0, 1]> (r)  y = Transpose <perm = [1, 2, 0]> (t)",
-        "y = Pad (r, zeros)",
-        "y = Concat <axis = 1> (r)",
-        "y = Slice (r, first, all, first)",
-        "y = Slice (r, far, four, second)",
-        "s = Shape (r)  y = Expand (r, s)",
-        "y = Expand (r, ones)",
-        "y = Reshape (r, same)",
-        "c = Concat <axis = 1> (x, r)  y = Slice (c, four, eight, second)",
-    ],
-)
-def test_no_ops(body: str) -> None:
-    model = from_text(
-        f"""g (float[N, 4, 6] x) => (float[N, 4, 6] y)
-        <int64[6] zeros = {{0, 0, 0, 0, 0, 0}}, int64[1] first = {{0}}, int64[1] far = {{-9}},
-        int64[1] all = {{9223372036854775807}}, int64[1] second = {{1}}, int64[1] four = {{4}},
-        int64[1] eight = {{8}}, int64[3] ones = {{1, 4, 1}}, int64[3] same = {{-1, 4, 6}}> {{
-            r = Relu (x)
-            {body}
-        }}"""
-    )
-    assert_same_function(model)
-    assert counts(model) == {"Relu": 1}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "y = Transpose (x)",
-        "y = Transpose <perm = [0, 2, 1]> (x)",
-        "t = Transpose <perm = [1, 2, 0]> (x)  y = Transpose <perm = [1, 2, 0]> (t)",
-        "y = Slice (x, last, all, first, last)",
-        "y = Slice (x, first, three, first)",
-        "c = Concat <axis = 1> (x, x)  y = Slice (c, first, three, second)",
-        "c = Concat <axis = 2> (x, x)  y = Slice (c, first, three, second)",
-        "y = Expand (x, five)",
-        "y = Reshape (x, other)",
-        "y = Pad (x, zeros)",
-    ],
-)
-def test_what_does_something_stays(body: str) -> None:
-    """At least at some batch size: rows 0 to 3 may be all that there are."""
-    model = from_text(
-        f"""g (float[N, 4, 4] x) => (float[p, q, r] y)
-        <int64[6] zeros = {{0, 0, 0, 0, 0, 1}}, int64[1] first = {{0}}, int64[1] last = {{-1}},
-        int64[1] all = {{9223372036854775807}}, int64[1] three = {{3}}, int64[1] second = {{1}},
-        int64[1] four = {{4}}, int64[3] five = {{5, 1, 1}}, int64[3] other = {{-1, 2, 8}}> {{
-            {body}
-        }}"""
-    )
-    before = counts(model)
-    canonicalize(model)
-    assert counts(model) == before

@@ -1,16 +1,16 @@
-"""What the folding library would do to a graph, and does not get to do."""
+"""Parts of a graph that the folding library would change, and must not."""
 
 from __future__ import annotations
 
 import pytest
 
 from flatfold.frontend import canonicalize
-from tests.frontend.canonical import assert_same_function
+from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text
 
 
 @pytest.mark.parametrize("attributes", ["saturate = 0", 'round_mode = "down"'])
-def test_a_castlike_keeps_how_it_rounds(attributes: str) -> None:
+def test_a_castlike_keeps_its_rounding(attributes: str) -> None:
     model = from_text(
         f"""<ir_version: 13, opset_import: ["" : 25]>
         g (float[4] x, float8e5m2[1] like) => (float8e5m2[4] y) {{

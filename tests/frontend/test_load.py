@@ -1,3 +1,5 @@
+"""Reading ONNX files and protos: what is read, and what is refused."""
+
 from __future__ import annotations
 
 import os
@@ -26,7 +28,7 @@ def proto(
 
 
 def external(**entries: str) -> onnx.ModelProto:
-    """A model whose weight is said to be in a file."""
+    """A model that refers to a file for its weight."""
     model = proto()
     weight = model.graph.initializer[0]
     weight.ClearField("raw_data")
@@ -207,7 +209,7 @@ def dangling_input(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "cause"),
+    ("break_model", "cause"),
     [
         (newer_opset, "found 999"),
         (no_opset, "found 0"),
@@ -222,10 +224,10 @@ def dangling_input(model: onnx.ModelProto) -> None:
     ],
 )
 def test_model_that_is_not_valid(
-    tmp_path: Path, spoil: Callable[[onnx.ModelProto], None], cause: str
+    tmp_path: Path, break_model: Callable[[onnx.ModelProto], None], cause: str
 ) -> None:
     model = proto()
-    spoil(model)
+    break_model(model)
     refused(write(tmp_path, model), cause)
     with pytest.raises(InputError, match=cause):
         from_proto(model)

@@ -1,4 +1,4 @@
-"""A module handed to another process gives the outputs that it gives here."""
+"""A stored module computes in another process what it computes here."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def running(
 
 
 @pytest.mark.parametrize("names", [["left", "right"], ["x", "y"]])
-def test_inputs_go_where_they_belong(tmp_path: Path, names: list[str]) -> None:
-    found = running(TwoIn(), tmp_path, names, ["a", "b"])
+def test_inputs_are_matched_by_name_or_position(tmp_path: Path, names: list[str]) -> None:
+    module = running(TwoIn(), tmp_path, names, ["a", "b"])
     rng = np.random.default_rng(0)
     left, right = (rng.standard_normal((2, 3)).astype(np.float32) for _ in range(2))
-    outputs = found.run(dict(zip(reversed(names), (right, left), strict=True)))
+    outputs = module.run(dict(zip(reversed(names), (right, left), strict=True)))
     assert list(outputs) == ["a", "b"]
     np.testing.assert_array_equal(outputs["a"], left - right)
     np.testing.assert_array_equal(outputs["b"], np.maximum(left + 2 * right, 0))
 
 
 def test_it_runs_in_eval_mode_and_keeps_its_precision(tmp_path: Path) -> None:
-    found = running(nn.Sequential(nn.Dropout(0.5)).train(), tmp_path, ["x"], ["y"])
+    module = running(nn.Sequential(nn.Dropout(0.5)).train(), tmp_path, ["x"], ["y"])
     x = np.ones((4, 100), np.float32)
-    np.testing.assert_array_equal(found.run({"x": x})["y"], x)
-    assert (found.precision, found.layers) == ("fp32", None)
+    np.testing.assert_array_equal(module.run({"x": x})["y"], x)
+    assert (module.precision, module.layers) == ("fp32", None)
 
 
-def test_a_module_that_cannot_be_handed_over_says_so(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_pickled_is_refused(tmp_path: Path) -> None:
     class Local(nn.Module):
         pass
 

@@ -1,3 +1,5 @@
+"""onnxsim as an optional simplifier."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,6 +9,10 @@ import pytest
 from flatfold.errors import ExportError
 from flatfold.frontend.loading.onnxsim import simplify
 from tests.frontend.execution import content, counts, from_text, random_feeds, run
+
+
+def signature(value: ir.Value) -> tuple[object, ...]:
+    return value.name, value.shape, value.dtype
 
 
 def test_graph_is_simplified_in_a_copy(capfd: pytest.CaptureFixture[str]) -> None:
@@ -22,8 +28,8 @@ def test_graph_is_simplified_in_a_copy(capfd: pytest.CaptureFixture[str]) -> Non
     assert counts(simpler) == {"Relu": 1}
     assert content(model) == before
     assert capfd.readouterr() == ("", "")
-    for mine, theirs in zip(model.graph.inputs, simpler.graph.inputs, strict=True):
-        assert (mine.name, mine.shape, mine.dtype) == (theirs.name, theirs.shape, theirs.dtype)
+    for before_value, after_value in zip(model.graph.inputs, simpler.graph.inputs, strict=True):
+        assert signature(before_value) == signature(after_value)
     feeds = random_feeds(model)
     np.testing.assert_array_equal(run(simpler, feeds)[0], run(model, feeds)[0])
 

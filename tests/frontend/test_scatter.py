@@ -1,14 +1,38 @@
-"""ScatterND and ScatterElements, each as an exporter may write it."""
+"""ScatterND and ScatterElements, as exporters write them, and writes of no box."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 
 from flatfold.frontend import canonicalize
-from tests.frontend.canonical import assert_same_function
+from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text, run
-from tests.frontend.scatters import box, scatter
+
+
+def scatter(
+    indices: NDArray[np.int64],
+    data: str = "float[2, 4, 5] x",
+    updates: str = "float[2, 2, 5] u",
+    call: str = "ScatterND (x, i, u)",
+) -> ir.Model:
+    """A graph of one write, at constant `indices`."""
+    sizes = ", ".join(str(size) for size in indices.shape)
+    items = ", ".join(str(item) for item in indices.ravel())
+    shape = data.split()[0] + " " + " ".join(data.split()[1:-1])
+    return from_text(
+        f"""g ({data}, {updates}) => ({shape} y) <int64[{sizes}] i = {{{items}}}> {{
+            y = {call}
+        }}"""
+    )
+
+
+def box(*spans: tuple[int, int]) -> NDArray[np.int64]:
+    """The indices of a box, given by start and end along each axis."""
+    axes = np.meshgrid(*[np.arange(start, end) for start, end in spans], indexing="ij")
+    return np.stack(axes, -1)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +67,7 @@ def test_two_axes_are_nested() -> None:
     assert counts(model) == {"Concat": 2, "Slice": 4}
 
 
-def test_integers_are_written_alike() -> None:
+def test_integers() -> None:
     model = scatter(box((0, 1)), "int64[3] x", "int64[1] u")
     feeds = {"x": np.arange(3), "u": np.array([7])}
     canonicalize(model)
@@ -59,7 +83,7 @@ def test_elements() -> None:
 
 
 def test_elements_of_a_corner() -> None:
-    """Along the other axes they start at 0 and may end early."""
+    """Along the other axes the box starts at 0 and may end early."""
     indices = np.broadcast_to(np.arange(1, 3)[None, :, None], (2, 2, 3))
     call = "ScatterElements <axis = 1> (x, i, u)"
     model = scatter(indices, updates="float[2, 2, 3] u", call=call)
@@ -94,7 +118,7 @@ def test_between_transposes() -> None:
     assert counts(model) == {"Concat": 1, "Slice": 2}
 
 
-def test_readers_in_between_keep_what_they_read() -> None:
+def test_a_value_between_transposes_may_have_other_readers() -> None:
     model = from_text(
         """g (float[2, 4, 5] x, float[2, 2, 5] u) => (float[4, 5, 2] yt, float[2, 4, 5] z)
         <int64[2, 1] i = {1, 2}> {
@@ -138,7 +162,7 @@ def test_into_zeros_is_a_pad(zeros: str) -> None:
         (2, {"Slice": 1, "Pad": 1}),
     ],
 )
-def test_zeros_that_are_written_are_a_pad(start: int, nodes: dict[str, int]) -> None:
+def test_written_zeros_are_a_pad(start: int, nodes: dict[str, int]) -> None:
     model = from_text(
         f"""g (float[4, N] x) => (float[4, N] y)
         <int64[2, 1] i = {{{start}, {start + 1}}}, int64[2] two = {{2, 2}},
@@ -155,7 +179,7 @@ def test_zeros_that_are_written_are_a_pad(start: int, nodes: dict[str, int]) -> 
     assert counts(model) == nodes
 
 
-def test_negative_zeros_are_not_padded_with() -> None:
+def test_negative_zeros_are_no_padding() -> None:
     model = from_text(
         """g (float[2, 5] u) => (float[4, 5] y)
         <int64[2, 1] i = {1, 2}, int64[2] n = {4, 5}> {
@@ -171,7 +195,7 @@ def test_negative_zeros_are_not_padded_with() -> None:
     np.testing.assert_array_equal(np.signbit(after), np.signbit(before))
 
 
-def test_a_dynamic_axis_rewritten_from_end_to_end() -> None:
+def test_a_dynamic_axis_written_whole() -> None:
     model = from_text(
         """g (float[N, 4] x, float[N, 4] u) => (float[N, 4] y)
         <int64 zero = {0}, int64 one = {1}, int64[1] last = {-1}> {
@@ -187,7 +211,7 @@ def test_a_dynamic_axis_rewritten_from_end_to_end() -> None:
     assert counts(model) == {"Relu": 1}
 
 
-def test_another_dynamic_axis_is_not_the_same() -> None:
+def test_dynamic_axes_of_different_names_are_not_equal() -> None:
     """Rows 0 to M of N are written, and M may be less than N."""
     model = from_text(
         """g (float[N, 4] x, float[M, 4] u) => (float[N, 4] y)
@@ -205,7 +229,7 @@ def test_another_dynamic_axis_is_not_the_same() -> None:
     assert run(model, {"x": x, "u": u})[0].sum() == 8
 
 
-def test_negative_zeros_of_a_dynamic_shape_are_not_padded_with() -> None:
+def test_negative_zeros_of_a_dynamic_shape_are_no_padding() -> None:
     model = from_text(
         """g (float[4, N] x, float[2, N] u) => (float[4, N] y) <int64[2, 1] i = {0, 1}> {
             n = Shape (x)
@@ -217,3 +241,53 @@ def test_negative_zeros_of_a_dynamic_shape_are_not_padded_with() -> None:
     feeds = {"x": np.ones((4, 3), np.float32), "u": np.ones((2, 3), np.float32)}
     assert counts(model)["Pad"] == 0
     assert np.signbit(run(model, feeds)[0]).sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("indices", "updates", "call"),
+    [
+        (box((0, 2), (0, 2))[:, ::-1], "float[2, 2, 5] u", "ScatterND (x, i, u)"),
+        (box((0, 2), (0, 4))[:, ::2], "float[2, 2, 5] u", "ScatterND (x, i, u)"),
+        (box((0, 2), (1, 2)).repeat(2, 1), "float[2, 2, 5] u", "ScatterND (x, i, u)"),
+        (box((0, 2), (-1, 1)), "float[2, 2, 5] u", "ScatterND (x, i, u)"),
+        (box((0, 2), (0, 2)), "float[2, 2, 5] u", 'ScatterND <reduction = "add"> (x, i, u)'),
+        (box((0, 2), (0, 2)).reshape(4, 2), "float[4, 5] u", "ScatterND (x, i, u)"),
+        (
+            np.zeros((2, 1, 5), np.int64),
+            "float[2, 1, 5] u",
+            'ScatterElements <reduction = "max"> (x, i, u)',
+        ),
+        (np.indices((2, 3, 5))[1] % 2, "float[2, 3, 5] u", "ScatterElements <axis = 1> (x, i, u)"),
+    ],
+    ids=["backwards", "strided", "repeated", "wrapped", "added", "flat", "largest", "cyclic"],
+)
+def test_writes_of_no_box_are_left_alone(
+    indices: NDArray[np.int64], updates: str, call: str
+) -> None:
+    model = scatter(indices, updates=updates, call=call)
+    (node,) = model.graph
+    canonicalize(model)
+    assert list(model.graph) == [node]
+
+
+def test_overridable_indices_are_not_constant() -> None:
+    model = from_text(
+        """g (float[3] x, float[1] u, int64[1, 1] i = {0}) => (float[3] y) {
+            y = ScatterND (x, i, u)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"ScatterND": 1}
+    feeds = {"x": np.zeros(3, np.float32), "u": np.ones(1, np.float32)}
+    assert run(model, {**feeds, "i": np.array([[2]])})[0].tolist() == [0, 0, 1]
+
+
+def test_older_operators_are_left_alone() -> None:
+    model = from_text(
+        """<ir_version: 7, opset_import: ["" : 11]>
+        g (float[3] x, float[1] u) => (float[3] y) <int64[1, 1] i = {0}> {
+            y = ScatterND (x, i, u)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"ScatterND": 1}

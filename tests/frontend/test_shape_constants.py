@@ -1,10 +1,10 @@
-"""Where the sizes come from that only a run knows."""
+"""Sizes that are known only in a run are read from the inputs."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.frontend.canonical import assert_same_function
+from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text
 
 GRAPH = """g (float[N, 4, M] x, float[4, 1] c) => (float[p, q, r] y, float[s, t] z)
@@ -21,7 +21,7 @@ GRAPH = """g (float[N, 4, M] x, float[4, 1] c) => (float[p, q, r] y, float[s, t]
     }"""
 
 
-def test_they_come_from_the_inputs() -> None:
+def test_symbolic_sizes_are_read_from_inputs() -> None:
     model = from_text(GRAPH)
     assert_same_function(model)
     glue = {"Shape": 2, "Concat": 2}
@@ -47,7 +47,7 @@ def test_before_shape_had_a_start(opset: int) -> None:
     }
 
 
-def test_sizes_that_no_input_names_stay_computed() -> None:
+def test_sizes_of_no_input_stay_computed() -> None:
     model = from_text(
         """g (float[N, 4] x, bool[N] keep) => (float[p, q] y) <int64[1] one = {1}> {
             k = Compress <axis = 0> (x, keep)

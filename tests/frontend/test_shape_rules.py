@@ -1,4 +1,4 @@
-"""Shape arithmetic of a dynamic batch, evaluated as far as it goes."""
+"""Partial evaluation of shape arithmetic with symbolic sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from flatfold.frontend import canonicalize
 from flatfold.frontend.canonicalization.shape_rules import RULES
 from flatfold.frontend.canonicalization.symbolic_dims import Arange, Size, evaluate_shapes
-from tests.frontend.canonical import assert_same_function
+from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text, run
 
 CONSTANTS = """int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64[1] first = {0},
@@ -19,19 +19,20 @@ int64[4] ones = {1, 1, 1, 1}, int64[2] column = {-1, 1}, int64[2] kept = {0, -1}
 
 
 def known(body: str) -> tuple[tuple[Size, ...], object, tuple[Arange, ...]]:
-    """Shape, elements and runs of `r` in a graph that has `s`, the shape (N, 4, 6, M) of `x`."""
+    """Shape, elements and aranges of `r` in a graph that has `s`, the shape (N, 4, 6, M) of `x`."""
     model = from_text(
         f"g (float[N, 4, 6, M] x, float[N, M] z) => (float[N, M] y) <{CONSTANTS}>"
         f"{{ y = Relu (z)  s = Shape (x)  {body} }}"
     )
     shapes = evaluate_shapes(model.graph, RULES)
     (result,) = [v for node in model.graph for v in node.outputs if v.name == "r"]
-    found = shapes.tensors[result]
-    return found.shape, None if found.elements is None else found.elements.tolist(), found.aranges
+    tensor = shapes.tensors[result]
+    elements = None if tensor.elements is None else tensor.elements.tolist()
+    return tensor.shape, elements, tensor.aranges
 
 
 @pytest.mark.parametrize(
-    ("body", "items"),
+    ("body", "elements"),
     [
         ("r = Gather (s, one)", 4),
         ("r = Gather (s, first)", ["N"]),
@@ -57,8 +58,8 @@ def known(body: str) -> tuple[tuple[Size, ...], object, tuple[Arange, ...]]:
         ("r = ConstantOfShape <value = int64[1] {3}> (third)", [3, 3]),
     ],
 )
-def test_elements(body: str, items: object) -> None:
-    assert known(body)[1] == items
+def test_elements(body: str, elements: object) -> None:
+    assert known(body)[1] == elements
 
 
 def test_named_sizes_pass_through_reshapes() -> None:
@@ -90,7 +91,7 @@ def test_unnamed_sizes_are_not_equal() -> None:
     assert [a.shape for a in run(model, {"x": x, "z": z})] == [(3, 4), (1, 4)]
 
 
-def test_target_with_several_unknown_sizes() -> None:
+def test_shape_operand_with_several_unknown_sizes() -> None:
     """Sizes that stay where they are become 0, one other becomes -1."""
     model = from_text(
         """g (float[N, 6, M] x) => (float[a, b, c, d] y)
@@ -104,10 +105,10 @@ def test_target_with_several_unknown_sizes() -> None:
     )
     assert_same_function(model)
     assert counts(model) == {"Reshape": 1}
-    assert _target(model) == [0, 3, 2, -1]
+    assert _shape_operand(model) == [0, 3, 2, -1]
 
 
-def test_target_that_moves_two_unknown_sizes_stays_computed() -> None:
+def test_shape_operand_that_moves_two_unknown_sizes_stays_computed() -> None:
     model = from_text(
         """g (float[N, M] x) => (float[a, b] y) <int64[2] swap = {1, 0}> {
             s = Shape (x)
@@ -133,7 +134,7 @@ def test_a_known_size_of_a_dynamic_shape() -> None:
     assert counts(model) == {"Shape": 1, "Gather": 1, "Mul": 1}  # the output stays computed
 
 
-def test_bodies_are_left_alone() -> None:
+def test_subgraphs_are_left_alone() -> None:
     model = from_text(
         """g (float[N, 4] x, bool c) => (float[N, 4] y) {
             y = If (c) <
@@ -147,8 +148,8 @@ def test_bodies_are_left_alone() -> None:
     assert [node.op_type for node in branch] == ["Shape", "Expand"]
 
 
-def _target(model: ir.Model) -> list[int]:
+def _shape_operand(model: ir.Model) -> list[int]:
     (node,) = [node for node in model.graph if node.op_type == "Reshape"]
-    target = node.inputs[1]
-    assert target is not None and target.const_value is not None
-    return [int(size) for size in target.const_value.numpy()]
+    operand = node.inputs[1]
+    assert operand is not None and operand.const_value is not None
+    return [int(size) for size in operand.const_value.numpy()]

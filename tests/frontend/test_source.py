@@ -1,3 +1,5 @@
+"""Everything that a caller may call a model."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -116,14 +118,14 @@ def test_factory_that_does_not_work(factories: str, reference: str, cause: str, 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
-def test_timm_missing_says_what_to_install() -> None:
+def test_missing_timm_is_reported_with_a_hint() -> None:
     with pytest.raises(InputError, match="timm is not installed") as raised:
         resolve("timm:resnet18")
     assert raised.value.hint == "pip install timm"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
-def test_timm_model_brings_its_input_shape() -> None:
+def test_timm_model_has_an_input_shape() -> None:
     source = resolve("timm:repvgg_a0")
     assert source.name == "repvgg_a0"
     assert source.model.graph.inputs[0].shape == ir.Shape([1, 3, 224, 224])

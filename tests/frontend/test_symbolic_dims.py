@@ -1,4 +1,4 @@
-"""Arithmetic on sizes, against numbers put in for the names."""
+"""Arithmetic on sizes, compared with numbers in place of the names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mutants of models have shown: declarations that are false, text that is none."""
+"""Models that onnx.checker accepts: with false declarations, or text that is not UTF-8."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def declared(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
 
 
 @pytest.mark.parametrize("shape", [[1, 4, 9], [1, 4, 9, 9, 2], [1, 4, 8, 9]])
-def test_a_false_shape_between_is_dropped(shape: list[int | str]) -> None:
+def test_a_false_shape_of_an_intermediate_value_is_dropped(shape: list[int | str]) -> None:
     proto = good()
     proto.graph.value_info.append(declared("a", shape))
     proto.graph.value_info.append(declared("b", [1, "channels", 9, 9]))
@@ -50,7 +50,7 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 
 
 def test_sizes_of_a_split_that_a_caller_may_override() -> None:
-    """What the default says of the parts is not so for every caller."""
+    """The parts need not have the sizes that the default gives."""
     text = """<ir_version: 10, opset_import: ["" : 17]>
     g (float[1, 4, 5, 5] x, int64[2] sizes) => (float[1, C, 5, 5] y, float[1, D, 5, 5] z)
     { half, rest = Split <axis = 1> (x, sizes) y = Relu (half) z = Relu (rest) }"""
@@ -70,8 +70,8 @@ def test_sizes_of_a_split_that_a_caller_may_override() -> None:
 
 @pytest.mark.parametrize("kind", ["AveragePool", "MaxPool"])
 @pytest.mark.parametrize(("size", "kernel", "pad"), [(5, 3, 0), (6, 2, 1), (7, 2, 0), (8, 3, 1)])
-def test_the_size_that_a_runtime_gives_a_pool_with_ceil_mode_is_believed(kind, size, kernel, pad):
-    """onnx may infer one more: a window that begins in the padding at the end."""
+def test_the_size_that_a_runtime_gives_a_pool_with_ceil_mode_is_accepted(kind, size, kernel, pad):
+    """onnx may infer one more: a window that starts in the padding at the end."""
     node = helper.make_node(
         kind, ["x"], ["y"], kernel_shape=[kernel] * 2, strides=[2, 2], pads=[pad] * 4, ceil_mode=1
     )
@@ -84,5 +84,5 @@ def test_the_size_that_a_runtime_gives_a_pool_with_ceil_mode_is_believed(kind, s
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
     x = np.zeros((1, 2, size, size), np.float32)
-    given = PlainSession(ir.from_proto(model(1, 2, "h", "w")))({"x": x})[0].shape
-    assert flatfold.optimize(model(*given)).equivalence.passed
+    shape = PlainSession(ir.from_proto(model(1, 2, "h", "w")))({"x": x})[0].shape
+    assert flatfold.optimize(model(*shape)).equivalence.passed

@@ -1,3 +1,5 @@
+"""Weights of files and state dicts into a module."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -129,7 +131,7 @@ def test_half_precision_weights_are_converted() -> None:
 RENAMES = ((r"^old\.", "0."), (r"^aux\.", None))
 
 
-def test_keys_of_the_authors_are_renamed_or_left_out() -> None:
+def test_keys_of_other_code_are_renamed_or_left_out() -> None:
     state = net(1).state_dict()
     file = {key.replace("0.", "old.", 1): value for key, value in state.items()}
     assert "old.weight" in file

@@ -1,4 +1,4 @@
-"""A network of any size in bytes, written without ever being in memory."""
+"""A network of any size in bytes, written to disk layer by layer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ STATISTICS = ("scale", "shift", "mean", "var")
 
 
 def write(folder: Path, layers: int) -> Path:
-    """`layers` of Conv, BatchNormalization and Relu; the weights of all are one file."""
+    """Write `layers` times Conv, BatchNormalization and Relu; all weights are in one file."""
     rng = np.random.default_rng(0)
     block = rng.standard_normal(LAYER // 4).astype(np.float32) / np.float32(np.sqrt(CHANNELS * 9))
     nodes, weights, value = [], [], "x"
     with (folder / "weights.bin").open("wb") as file:
         for layer in range(layers):
-            weights.append(_stored(f"w{layer}", layer * LAYER))
+            weights.append(_external(f"w{layer}", layer * LAYER))
             np.roll(block, layer).tofile(file)
             for name in STATISTICS:
                 array = 0.5 + rng.random(CHANNELS).astype(np.float32)
@@ -41,7 +41,7 @@ def write(folder: Path, layers: int) -> Path:
     return path
 
 
-def _stored(name: str, offset: int) -> TensorProto:
+def _external(name: str, offset: int) -> TensorProto:
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[CHANNELS, CHANNELS, 3, 3])
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", "weights.bin"), ("offset", offset), ("length", LAYER)):

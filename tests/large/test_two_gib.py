@@ -1,6 +1,6 @@
-"""Beyond protobuf's 2 GiB: read, rewritten, saved and read again, in little more than the weights.
+"""Models beyond protobuf's 2 GiB are rewritten and saved in little more memory than their weights.
 
-Each step runs in a process of its own, whose peak of memory is then known.
+Each step runs in a new process, so that its peak of memory is known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.large import networks
 
 ROOT = Path(__file__).parents[2]
 LAYERS = 40
-ALLOWED = 1.3  # times the weights
+ALLOWED = 1.3  # peak memory, in sizes of the weights
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def call(*command: str | Path) -> str:
 
 
 def require_folded(model: Any, source: Path, layer: int) -> None:
-    """The BatchNormalization of `layer` is in its convolution, by a float64 fold of our own."""
+    """Compare convolution `layer` with its BatchNormalization folded here in float64."""
     before = read_model(source).graph.initializers
     scale, shift, mean, var = (
         before[f"{name}{layer}"].const_value.numpy().astype(np.float64)
@@ -76,10 +76,10 @@ def test_rewritten_and_saved(large: Path, tmp_path: Path) -> None:
     weights = LAYERS * networks.LAYER
     saved = tmp_path / "saved" / "model.onnx"
     saved.parent.mkdir()
-    found = json.loads(call("-c", OPTIMIZE, large, saved))
-    print({name: f"{size / weights:.2f} of the weights" for name, size in found.items()})
-    assert found["passes"] <= ALLOWED * weights
-    assert found["saved"] <= ALLOWED * weights
+    peaks = json.loads(call("-c", OPTIMIZE, large, saved))
+    print({name: f"{size / weights:.2f} of the weights" for name, size in peaks.items()})
+    assert peaks["passes"] <= ALLOWED * weights
+    assert peaks["saved"] <= ALLOWED * weights
     assert sorted(p.name for p in saved.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
     model = read_model(saved)
     assert [node.op_type for node in model.graph] == ["Conv", "Relu"] * LAYERS

@@ -1,4 +1,4 @@
-"""Mutants of one small model, each from a seed: bytes changed, or nodes, attributes and weights."""
+"""Mutants of one small model, each drawn from a seed: changed bytes, or a changed structure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHANGES = [*NODES, *DECLARATIONS]
 
 @functools.cache
 def original() -> bytes:
-    """The model that is changed."""
+    """The file of the model that is changed."""
     rng = np.random.default_rng(0)
     proto = onnx.parser.parse_model(TEXT)
     shapes = {
@@ -73,7 +73,7 @@ def original() -> bytes:
 
 
 def mutant(seed: int) -> bytes:
-    """The model of `seed`: changed bytes where it is even, changed structure where it is odd."""
+    """The mutant of `seed`: bytes are changed if it is even, nodes or declarations if it is odd."""
     rng = np.random.default_rng(seed)
     if seed % 2 == 0:
         return _changed_bytes(bytearray(original()), rng)

@@ -1,4 +1,4 @@
-"""Mutants of what is not a node: weights, shapes, types, inputs, outputs and versions."""
+"""Changes of everything but nodes: weights, shapes, types, inputs, outputs and versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _change_dims(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _change_shape(proto: onnx.ModelProto, rng: Rng) -> None:
-    """What is declared of an input, an output or a value between."""
+    """Change the declared shape of an input, an output or an intermediate value."""
     graph = proto.graph
     value = one([*graph.input, *graph.output, *graph.value_info], rng)
     shape = value.type.tensor_type.shape
@@ -49,13 +49,13 @@ def _drop_weight(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _change_weight(proto: onnx.ModelProto, rng: Rng) -> None:
-    """Values that a rewrite must not take for ordinary ones; another shape as well."""
+    """Set special values (NaN, infinite, very large or small), another shape or another type."""
     if not proto.graph.initializer:
         return
     tensor = one(proto.graph.initializer, rng)
     try:
         array = np.array(numpy_helper.to_array(tensor))
-    except Exception:  # a tensor that was spoiled before; then it stays so
+    except Exception:  # an earlier change made it unreadable
         return
     if array.dtype != np.float32:
         array = np.where(rng.random(array.shape) < 0.5, array, one((0, 1, 3, -1, 2**40), rng))
@@ -95,18 +95,18 @@ def _change_versions(proto: onnx.ModelProto, rng: Rng) -> None:
         proto.opset_import[0].version = int(rng.integers(-1, 30))
 
 
-def _into_a_body(proto: onnx.ModelProto, rng: Rng) -> None:
-    """The first nodes move into both branches of an If."""
+def _move_into_if(proto: onnx.ModelProto, rng: Rng) -> None:
+    """Move the first nodes into both branches of an If."""
     graph = proto.graph
     count = int(rng.integers(1, max(2, len(graph.node))))
     body = helper.make_graph(list(graph.node[:count]), "body", [], [])
-    made = [name for node in graph.node[:count] for name in node.output]
+    computed = [name for node in graph.node[:count] for name in node.output]
     read = {name for node in graph.node[count:] for name in node.input}
-    leaving = [name for name in made if name in read or name in {v.name for v in graph.output}]
-    for name in leaving:
+    outputs = [name for name in computed if name in read or name in {v.name for v in graph.output}]
+    for name in outputs:
         body.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     graph.initializer.append(numpy_helper.from_array(np.array(bool(rng.random() < 0.5)), "which"))
-    node = helper.make_node("If", ["which"], leaving, then_branch=body, else_branch=body)
+    node = helper.make_node("If", ["which"], outputs, then_branch=body, else_branch=body)
     del graph.node[:count]
     graph.node.insert(0, node)
 
@@ -120,5 +120,5 @@ DECLARATIONS: list[Callable[[onnx.ModelProto, Rng], None]] = [
     _change_outputs,
     _weight_as_input,
     _change_versions,
-    _into_a_body,
+    _move_into_if,
 ]

@@ -1,4 +1,4 @@
-"""Mutants of nodes: which there are, what they read, and their attributes."""
+"""Changes of nodes, of their inputs and of their attributes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _delete_node(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _bypass_node(proto: onnx.ModelProto, rng: Rng) -> None:
-    """Its readers read what it read."""
+    """Let the readers of a node read its first input instead."""
     node = one(proto.graph.node, rng) if proto.graph.node else None
     if node is None or not node.input or not node.output:
         return
@@ -46,7 +46,7 @@ def _swap_nodes(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _duplicate_node(proto: onnx.ModelProto, rng: Rng) -> None:
-    """A second one with outputs of its own, in front of a reader that then reads it."""
+    """Insert a copy of a node, usually with new outputs, and let the next reader read it."""
     if not proto.graph.node:
         return
     at = int(rng.integers(len(proto.graph.node)))
@@ -74,8 +74,8 @@ def _rewire(proto: onnx.ModelProto, rng: Rng) -> None:
         node.input[int(rng.integers(len(node.input)))] = one(values(proto), rng)
 
 
-def _inputs(proto: onnx.ModelProto, rng: Rng) -> None:
-    """One input more or less."""
+def _change_input_count(proto: onnx.ModelProto, rng: Rng) -> None:
+    """Add or remove one input."""
     if proto.graph.node:
         node = one(proto.graph.node, rng)
         if rng.random() < 0.5 and node.input:
@@ -85,10 +85,10 @@ def _inputs(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _change_attribute(proto: onnx.ModelProto, rng: Rng) -> None:
-    found = [a for node in proto.graph.node for a in node.attribute]
-    if not found:
+    attributes = [a for node in proto.graph.node for a in node.attribute]
+    if not attributes:
         return
-    attribute = one(found, rng)
+    attribute = one(attributes, rng)
     if attribute.ints and rng.random() < 0.8:
         attribute.ints[int(rng.integers(len(attribute.ints)))] = size(rng)
     elif attribute.ints:
@@ -100,7 +100,7 @@ def _change_attribute(proto: onnx.ModelProto, rng: Rng) -> None:
 
 
 def _add_attribute(proto: onnx.ModelProto, rng: Rng) -> None:
-    added: dict[str, Any] = {
+    choices: dict[str, Any] = {
         "pads": [int(n) for n in rng.integers(-1, 3, size=4)],
         "strides": [int(n) for n in rng.integers(0, 4, size=2)],
         "dilations": [int(n) for n in rng.integers(0, 4, size=2)],
@@ -114,9 +114,9 @@ def _add_attribute(proto: onnx.ModelProto, rng: Rng) -> None:
         "alpha": float(rng.standard_normal()),
         "transA": 1,
     }
-    name = one(sorted(added), rng)
+    name = one(sorted(choices), rng)
     if proto.graph.node:
-        one(proto.graph.node, rng).attribute.append(helper.make_attribute(name, added[name]))
+        one(proto.graph.node, rng).attribute.append(helper.make_attribute(name, choices[name]))
 
 
 NODES: list[Callable[[onnx.ModelProto, Rng], None]] = [
@@ -126,7 +126,7 @@ NODES: list[Callable[[onnx.ModelProto, Rng], None]] = [
     _duplicate_node,
     _change_operator,
     _rewire,
-    _inputs,
+    _change_input_count,
     _change_attribute,
     _add_attribute,
 ]

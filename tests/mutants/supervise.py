@@ -1,4 +1,4 @@
-"""Workers that may crash or hang: whatever becomes of one, its mutant is known."""
+"""Run mutants in workers that may crash or hang, with an outcome for every mutant."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 90.0  # for one mutant: most take a twentieth of a second, and some ask for much work
-START = 60.0  # until the libraries are loaded
+SECONDS = 90.0  # for one mutant: most take 0.05 s, a few much longer
+START = 60.0  # until a worker has loaded the libraries
 
 
 def outcomes(first: int, last: int) -> dict[int, str]:
-    """Seed -> what came of it; "hung" and "died of signal N" are outcomes too."""
-    found: dict[int, str] = {}
+    """The outcome of each seed from `first` to `last`; "hung" or "died of signal N" among them."""
+    by_seed: dict[int, str] = {}
     while first < last:
         seed, outcome = first, "did not start"
         with _worker(first, last) as process:
@@ -27,16 +27,16 @@ def outcomes(first: int, last: int) -> dict[int, str]:
                 limit = SECONDS
                 seed, *rest = json.loads(line)
                 if rest:
-                    found[seed], outcome = rest[0], ""
+                    by_seed[seed], outcome = rest[0], ""
                 else:
                     outcome = "hung"
             ended = process.poll()
             if ended is not None and outcome:
                 outcome = f"died of signal {-ended}" if ended < 0 else f"died with {ended}"
         if outcome:
-            found[seed] = outcome
+            by_seed[seed] = outcome
         first = seed + 1
-    return found
+    return by_seed
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def _worker(first: int, last: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """The next line, or None if there is none in time or at all."""
+    """The next line of output; None if there is none within `seconds`, or no more at all."""
     assert process.stdout is not None
     line = b""
     while not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Ten thousand damaged models: refused, or rewritten rightly; no crash, no hang."""
+"""Ten thousand mutants are refused or rewritten correctly; none crashes or hangs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ FEW, MANY, AT_ONCE = 300, 10_000, 1_000
 
 def check(first: int, last: int) -> None:
     """Every mutant is refused with a code, or passes with a proof; enough of them pass."""
-    found = outcomes(first, last)
-    assert sorted(found) == list(range(first, last))
+    by_seed = outcomes(first, last)
+    assert sorted(by_seed) == list(range(first, last))
     verdicts = ("identical", "certified", "bounded", "sampled", "unknown")
     allowed = ("refused ", *(f"passed {verdict}" for verdict in verdicts))
-    bad = {seed: said for seed, said in found.items() if not said.startswith(allowed)}
+    bad = {seed: outcome for seed, outcome in by_seed.items() if not outcome.startswith(allowed)}
     assert not bad
-    kinds = Counter(said.partition(" ")[0] for said in found.values())
-    assert kinds["passed"] > (last - first) // 20, "no change is left that can be proved"
+    kinds = Counter(outcome.partition(" ")[0] for outcome in by_seed.values())
+    assert kinds["passed"] > (last - first) // 20, "too few mutants are rewritten and proved"
     assert kinds["refused"] > (last - first) // 4
-    assert Counter(found.values())["passed unknown"] < (last - first) // 100
+    assert Counter(by_seed.values())["passed unknown"] < (last - first) // 100
 
 
 def test_mutants() -> None:
@@ -37,10 +37,10 @@ def test_many_mutants(first: int) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_or_dies_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A supervisor that noticed nothing would prove nothing."""
+    """Otherwise the other tests would pass whatever happens."""
     monkeypatch.setenv("FLATFOLD_MUTANT_THAT_HANGS", "1")
     monkeypatch.setenv("FLATFOLD_MUTANT_THAT_DIES", "3")
     monkeypatch.setattr("tests.mutants.supervise.SECONDS", 15.0)
-    found = outcomes(1, 5)
-    assert (found[1], found[3]) == ("hung", "died of signal 11")
-    assert {found[2][:7], found[4][:7]} <= {"refused", "passed "}
+    by_seed = outcomes(1, 5)
+    assert (by_seed[1], by_seed[3]) == ("hung", "died of signal 11")
+    assert {by_seed[2][:7], by_seed[4][:7]} <= {"refused", "passed "}

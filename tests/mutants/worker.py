@@ -1,4 +1,4 @@
-"""Runs `optimize` on mutants, one line of JSON before and one after each.
+"""A worker that runs `optimize` on mutants and prints a line of JSON before and after each.
 
 python -m tests.mutants.worker FIRST LAST
 """
@@ -27,7 +27,7 @@ MEMORY = 12 * 2**30  # of address space, most of which the libraries only reserv
 
 
 def outcome(path: Path) -> str:
-    """What `optimize` made of a model file, in a word."""
+    """What `optimize` does with a model file: "refused CODE", "passed VERDICT", or a fault."""
     try:
         result = flatfold.optimize(path)
     except PassError as error:
@@ -36,15 +36,15 @@ def outcome(path: Path) -> str:
         return f"refused {error.code}"
     except Exception as error:
         trace = traceback.extract_tb(error.__traceback__)
-        ours = [f for f in trace if "flatfold" in f.filename]
-        at = f"{ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno}" if ours else "?"
+        frames = [f for f in trace if "flatfold" in f.filename]
+        at = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
         return f"crashed {type(error).__name__} at {at}: {str(error)[:200]}"
     onnx.checker.check_model(result.model)
     return f"passed {result.equivalence.verdict}"
 
 
 def _misbehave(seed: int) -> None:
-    """What the supervisor is there for, where its own test asks for it."""
+    """Hang or die at the seeds that the test of the supervisor names."""
     if os.environ.get("FLATFOLD_MUTANT_THAT_HANGS") == str(seed):
         time.sleep(1000)
     if os.environ.get("FLATFOLD_MUTANT_THAT_DIES") == str(seed):

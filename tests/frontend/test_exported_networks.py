@@ -1,4 +1,4 @@
-"""Graphs of PyTorch's two exporters."""
+"""RepVGG from PyTorch's two exporters, canonicalized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from flatfold.frontend import canonicalize
 from flatfold.models.repvgg import repvgg
-from tests.frontend.canonical import assert_invariants, assert_same_function
+from tests.frontend.assertions import assert_invariants, assert_same_function
 from tests.frontend.execution import counts
 
 
@@ -58,12 +58,12 @@ def test_legacy_exporter(a0: nn.Module, dynamic: bool) -> None:
     model = legacy_export(a0, folding=False, dynamic=dynamic)
     assert_same_function(model)
     assert_invariants(model)
-    found = counts(model)
-    assert (found["Conv"], found["BatchNormalization"], found["Add"]) == (44, 61, 39)
-    assert found["Relu"] == 22
+    operators = counts(model)
+    assert operators["Conv"] == 44 and operators["BatchNormalization"] == 61
+    assert operators["Add"] == 39 and operators["Relu"] == 22
 
 
-def test_legacy_exporter_folds_what_it_folds(a0: nn.Module) -> None:
+def test_legacy_exporter_with_its_own_folding(a0: nn.Module) -> None:
     model = legacy_export(a0, folding=True, dynamic=False)
     assert_same_function(model)
     assert_invariants(model)

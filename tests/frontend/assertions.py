@@ -1,4 +1,4 @@
-"""What canonicalizing promises, asserted."""
+"""Assertions on a canonical graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ GLUE = {"Constant", "Identity", "Shape", "Expand", "CastLike", "Cast", "Concat",
 
 
 def assert_same_function(model: ir.Model) -> None:
-    """Canonicalizing keeps the interface and the outputs' bits; a second time it does nothing."""
+    """Canonicalize `model`, which must change neither its interface nor any bit of its outputs.
+
+    A second time must change nothing at all.
+    """
     interface = [(v.name, v.shape, v.type) for v in (*model.graph.inputs, *model.graph.outputs)]
     feeds = random_feeds(model)
     before = run(model, feeds)
@@ -30,6 +33,7 @@ def assert_same_function(model: ir.Model) -> None:
 
 
 def assert_invariants(model: ir.Model) -> None:
+    """No leftovers of an exporter; every value has a unique name, a shape and a type."""
     graph = model.graph
     assert not GLUE & counts(model).keys()
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]

@@ -1,4 +1,4 @@
-"""What PyTorch's two exporters make of writes in place, shifts, shuffles, picks and stacks."""
+"""In-place writes, shifts, shuffles, indexing and stacks from PyTorch's two exporters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def partial(net: _Net, x: Tensor) -> Tensor:
 
 
 def bordered(net: _Net, x: Tensor) -> Tensor:
-    """A BatchNorm whose padding is what it makes of zeros."""
+    """A BatchNorm whose border has the value that it gives to zeros."""
     std = torch.sqrt(net.bn.running_var + net.bn.eps)
     edge = (net.bn.bias - net.bn.running_mean * net.bn.weight / std).view(1, -1, 1, 1)
     y = F.pad(net.bn(x), [1] * 4)
@@ -89,7 +89,7 @@ def joined(net: _Net, x: Tensor) -> Tensor:
     return torch.stack([x, net.conv(x)], 1).flatten(1, 2)
 
 
-def picked(net: _Net, x: Tensor) -> Tensor:
+def indexed(net: _Net, x: Tensor) -> Tensor:
     return torch.cat([net.conv(x)[:, [1, 3, 5]], x[:, [0, -2]]], 1)
 
 
@@ -100,7 +100,7 @@ FORMS: dict[Callable[[_Net, Tensor], Tensor], dict[str, int]] = {
     shuffled: {"Reshape": 2, "Transpose": 1},
     interleaved: {"Conv": 1, "Concat": 1, "Reshape": 2, "Transpose": 1},
     joined: {"Conv": 1, "Concat": 1},
-    picked: {"Conv": 1, "Gather": 2, "Concat": 1},
+    indexed: {"Conv": 1, "Gather": 2, "Concat": 1},
 }
 
 
@@ -128,7 +128,7 @@ def export(
     return ir.serde.deserialize_model(onnx.load_from_string(buffer.getvalue()))
 
 
-def assert_settles(model: ir.Model, batches: Sequence[int]) -> None:
+def assert_canonicalizes(model: ir.Model, batches: Sequence[int]) -> None:
     feeds = [random_feeds(model, batch) for batch in batches]
     before = [run(model, feed) for feed in feeds]
     canonicalize(model)
@@ -143,11 +143,11 @@ def assert_settles(model: ir.Model, batches: Sequence[int]) -> None:
 @pytest.mark.parametrize("batches", [(1,), (2, 3)], ids=["static", "dynamic"])
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("function", FORMS)
-def test_every_exporter_ends_at_one_form(
+def test_every_exporter_leads_to_one_form(
     function: Callable[[_Net, Tensor], Tensor], exporter: str, batches: Sequence[int]
 ) -> None:
     model = export(function, exporter, batches)
-    assert_settles(model, batches)
+    assert_canonicalizes(model, batches)
     assert counts(model) == FORMS[function]
 
 
@@ -155,7 +155,7 @@ def test_every_exporter_ends_at_one_form(
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_writes_of_several_parts(exporter: str, batches: Sequence[int]) -> None:
     model = export(shifted_parts, exporter, batches)
-    assert_settles(model, batches)
+    assert_canonicalizes(model, batches)
     assert not counts(model).keys() - {"Slice", "Pad", "Concat", "Add"}
 
 
@@ -163,7 +163,7 @@ def test_writes_of_several_parts(exporter: str, batches: Sequence[int]) -> None:
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_halves_are_split_or_sliced(exporter: str, batches: Sequence[int]) -> None:
     model = export(swapped, exporter, batches)
-    assert_settles(model, batches)
+    assert_canonicalizes(model, batches)
     parts = {"Split": 1} if exporter == "new" else {"Slice": 2}
     assert counts(model) == {**parts, "Concat": 1}
 
@@ -171,14 +171,14 @@ def test_halves_are_split_or_sliced(exporter: str, batches: Sequence[int]) -> No
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_borders_written_in_place(exporter: str) -> None:
     model = export(bordered, exporter, (1,))
-    assert_settles(model, (1,))
+    assert_canonicalizes(model, (1,))
     assert counts(model) == {"BatchNormalization": 1, "Pad": 1, "Slice": 4, "Concat": 4}
 
 
 def test_borders_of_a_dynamic_batch() -> None:
-    """The border itself has a size that depends on the batch; it stays an Expand."""
+    """The size of the border depends on the batch; it stays an Expand."""
     model = export(bordered, "new", (2, 3))
-    assert_settles(model, (2, 3))
-    # a Shape, and a target for rows and one for columns
+    assert_canonicalizes(model, (2, 3))
+    # a Shape, and one Concat of sizes for rows and one for columns
     glue = {"Shape": 1, "Expand": 4, "Concat": 4 + 2}
     assert counts(model) == {"BatchNormalization": 1, "Pad": 1, "Slice": 4, **glue}

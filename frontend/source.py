@@ -52,7 +52,7 @@ def resolve(
     max_weights: float = MAX_WEIGHTS,
     links_inside: str | os.PathLike[str] | None = None,
 ) -> Source:
-    """Read, build or export `model`; the caller's own object is never modified.
+    """Read, build or export `model`; the caller's object is never modified.
 
     `model` is an nn.Module, the path of an ``.onnx`` file, an onnx.ModelProto, an onnx_ir.Model,
     ``timm:NAME`` or ``package.module:factory`` (a callable that returns a module; the current

@@ -1,4 +1,4 @@
-"""A seeded initialisation under which no equivalence test is vacuous.
+"""A seeded initialisation that lets equivalence tests find mistakes.
 
 Freshly constructed layers hide mistakes: a BatchNorm with unit statistics is the identity, a
 layer scale of 1e-6 mutes its branch. Here every parameter and every running statistic differs

@@ -1,4 +1,4 @@
-"""RepVGGplus in its training form, up to what only training computes.
+"""RepVGGplus in its training form, without the classifiers that only training uses.
 
 A deeper RepVGG with gates (Ding et al., arXiv:2101.03697), published with the code of RepVGG. In
 training three more classifiers hang on the stages 1, 2 and the first half of 3; they change nothing

@@ -1,4 +1,4 @@
-"""ResNet of basic blocks, whose 3x3 convolutions are blocks of another kind.
+"""ResNet of basic blocks, whose 3x3 convolutions can be replaced by multi-branch blocks.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385. ACNet and
 DBB replace the 3x3 convolutions with branches that are trained side by side; the 7x7 convolution
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from flatfold.models.layers import Staged, conv_bn
 
 Layer = Callable[[int, int, int], nn.Module]
-"""(c_in, c_out, stride) -> what stands in for BN(conv3x3(x)), with padding 1."""
+"""(c_in, c_out, stride) -> the block in the place of BN(conv3x3(x)), with padding 1."""
 
 
 class BasicBlock(nn.Module):
     """relu(conv2(relu(conv1(x))) + shortcut(x)).
 
-    `conv1` and `conv2` are made by `layer`. The shortcut is x itself, or BN(conv1x1(x)) where the
+    `conv1` and `conv2` are built by `layer`. The shortcut is x itself, or BN(conv1x1(x)) where the
     shape changes.
     """
 

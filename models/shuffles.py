@@ -1,4 +1,4 @@
-"""Where the results of small kernels lie in large ones: the tables behind shift-add."""
+"""The tables of shift-add: at which position of a large kernel each small kernel lies."""
 
 from __future__ import annotations
 

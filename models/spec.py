@@ -1,4 +1,4 @@
-"""What the zoo knows of a network before it is built."""
+"""`ModelSpec`: how a network of the zoo is built, and its figures, without building it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class ModelSpec:
     `factory` is ``module:function``; called with `kwargs` it returns the training form.
     `input_shape` is (C, H, W). `gain` is the variance gain of convolutions under the seeded
     initialisation (see `flatfold.models.initialise`), chosen so that logits are of order 1.
-    `parameters` are those of the training form and of what `optimize` makes of it, and `paper`
-    is an arXiv number. `renames` lead from the keys of the authors' checkpoints to those of the
-    module: pairs of a regular expression and what re.sub puts in its place, in order; with None
-    the whole entry is dropped.
+    `parameters` counts those of the training form and of the optimized form, `paper` is an arXiv
+    number. `renames` turn the keys of the authors' checkpoints into those of the module: pairs of a
+    regular expression and its replacement for re.sub, applied in order; None drops the entry.
     """
 
     family: str

@@ -31,7 +31,7 @@ def canonicalize_identities(graph: ir.Graph, shapes: Shapes) -> bool:
 
 
 def _slice(node: ir.Node, shapes: Shapes) -> ir.Value | None:
-    """The input if all of it is taken; the part of a Concat if all of that is taken."""
+    """The input if the Slice is all of it; an input of the Concat before if it is all of that."""
     sizes, spans = shapes.sizes(node.inputs[0]), _spans(node)
     if sizes is None or spans is None:
         return None

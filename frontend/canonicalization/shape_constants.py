@@ -169,7 +169,7 @@ class _OperandWriter:
 
 
 def _grouped(sizes: tuple[Size, ...]) -> list[tuple[Size, ...]]:
-    """`sizes` in order: consecutive numbers as one group, each name as its own."""
+    """`sizes` in order: consecutive numbers as one group, each name alone."""
     groups: list[tuple[Size, ...]] = []
     for size in sizes:
         if isinstance(size, int) and groups and isinstance(groups[-1][0], int):

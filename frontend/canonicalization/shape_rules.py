@@ -158,12 +158,12 @@ def _inferred_size(sizes: Sequence[Size], others: Sequence[Size]) -> Size:
     used = Counter(size for size in others if isinstance(size, str))
     total = math.prod(size for size in sizes if isinstance(size, int))
     part = math.prod(size for size in others if isinstance(size, int))
-    left = list((names - used).elements())
+    unused = list((names - used).elements())
     if used - names or not part or total % part:
         return None
-    if not left:
+    if not unused:
         return total // part
-    return left[0] if len(left) == 1 and total == part else None
+    return unused[0] if len(unused) == 1 and total == part else None
 
 
 def _reshaped(known: KnownTensor | None, shape: tuple[Size, ...]) -> KnownTensor:

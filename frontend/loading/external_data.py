@@ -1,4 +1,4 @@
-"""External data: weights in files of their own, read so that a hostile model can reach no others.
+"""External data: weights in separate files, read so that a hostile model can reach no other file.
 
 A location is a relative path of plain folders and one regular file inside the model's folder:
 no ``..``, no link of either kind (a hard link could be to any file of the disk), no device.
@@ -238,7 +238,7 @@ class LazyFile:
 
 
 def lazy_tensor(tensor: onnx.TensorProto, file: LazyFile, offset: int) -> ir.LazyTensor:
-    """The weight at `offset` of `file`, read again each time its value is needed and not kept.
+    """The weight at `offset` of `file`, read again each time its value is needed, not cached.
 
     A digest is taken now. Reading raises `InputError` when the bytes differ from it later, so that
     a file that is overwritten in between cannot make two steps work on two models.

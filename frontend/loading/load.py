@@ -24,7 +24,7 @@ _SMALL = 1024  # bytes; larger weights are not passed to the checker, which woul
 _PROTOBUF_LIMIT = 2**31 - 1
 _DEFAULT = Allowed()
 _SPLIT_HINT = (
-    "store the weights in a file of their own: onnx.save_model(..., save_as_external_data=True)"
+    "store the weights in a separate file: onnx.save_model(..., save_as_external_data=True)"
 )
 _EXPORT_HINT = "export it again, for example with torch.onnx.export"
 
@@ -47,7 +47,7 @@ def read_model(path: str | os.PathLike[str], allowed: Allowed = _DEFAULT) -> ir.
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
-    """The model in `proto`, checked; `proto` is copied, neither changed nor kept.
+    """The model in `proto`, checked; `proto` is copied, not changed.
 
     Raises `InputError` when the proto is not a valid model or keeps weights in other files.
     """

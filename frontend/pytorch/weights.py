@@ -29,8 +29,8 @@ def load_weights(
     `weights` is a ``.safetensors`` file, a file that ``torch.load(weights_only=True)`` reads, or
     a state dict; wrapped in {"state_dict": ...} or {"model": ...}, and with every key prefixed
     by ``module.``, they are accepted too. `renames` read the keys of other code: each regular
-    expression in turn is replaced in each key, and with None in its place the entry is left out;
-    keys that the module itself has stay. A missing ``num_batches_tracked`` is no error. Raises
+    expression in turn is replaced in each key, and None instead of a replacement drops the entry;
+    keys of the module stay. A missing ``num_batches_tracked`` is no error. Raises
     `InputError`, which names keys that are missing, unexpected or of another shape.
     """
     where = "" if isinstance(weights, Mapping) else str(weights)
@@ -106,13 +106,13 @@ def _unwrap(content: Any, where: str) -> dict[str, Tensor]:
 def renamed(
     tensors: dict[str, Tensor],
     renames: Sequence[tuple[str, str | None]],
-    own: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """`tensors` under the keys of the module; keys that are in `own` stay. See `load_weights`."""
+    """`tensors` under the keys of the module; keys in `expected` stay. See `load_weights`."""
     result = {}
     for key, tensor in tensors.items():
         name: str | None = key
-        for pattern, new in renames if key not in own else ():
+        for pattern, new in renames if key not in expected else ():
             if name is not None and re.search(pattern, name):
                 name = None if new is None else re.sub(pattern, new, name)
         if name is not None:

@@ -1,1 +1,1 @@
-"""What each family of the zoo consists of: a table per family, without torch."""
+"""The variants of each family: one module a family, with the table VARIANTS; none imports torch."""

@@ -1,4 +1,10 @@
-"""Reading parts of a tensor by constant indices: as Gather, Split, Concat and channel shuffles."""
+"""Parts of tensors, selected or joined: as Gather, Split, Concat and channel shuffles.
+
+GatherND(x, [[i], [j], ...])                 = Gather(x, [i, j, ...])
+SequenceAt(SplitToSequence(x, sizes), i)     = Split(x, sizes)[i]
+stack([x, y], axis), axis merged with next   = Concat([x, y], axis)
+stack([x, y], axis), merged with previous    = shuffle(Concat([x, y], axis - 1))
+"""
 
 from __future__ import annotations
 
@@ -114,22 +120,26 @@ def _merges(sizes: Sequence[Size], after: Sequence[Size], axis: int) -> bool:
 
 
 def _interleave(node: ir.Node, parts: Sequence[ir.Value], axis: int, sizes: Sequence[Size]) -> bool:
-    before, each, count, behind = sizes[: axis - 1], sizes[axis - 1], len(parts), sizes[axis + 1 :]
+    """Concat, Reshape and Transpose in front of a Reshape that merges `axis` with the one before.
+
+    `sizes` is the shape of the stack. Returns False where -1 would have to stand for two sizes.
+    """
+    before, each, count, after = sizes[: axis - 1], sizes[axis - 1], len(parts), sizes[axis + 1 :]
     assert isinstance(each, int) and node.inputs[0] is not None
-    target = [size if isinstance(size, int) and size else 0 for size in before]
-    target += [count, each]
-    target += [size if isinstance(size, int) else -1 for size in behind]
-    if target.count(-1) > 1 or 0 in sizes:
+    operand = [size if isinstance(size, int) and size else 0 for size in before]
+    operand += [count, each]
+    operand += [size if isinstance(size, int) else -1 for size in after]
+    if operand.count(-1) > 1 or 0 in sizes:
         return False
-    if -1 not in target and before and target[0] == 0:
-        target[0] = -1
+    if -1 not in operand and before and operand[0] == 0:
+        operand[0] = -1
     insertion = Insertion(node, node.inputs[0])
-    joined = insertion.add("Concat", parts, [*before, count * each, *behind], {"axis": axis - 1})
-    split = insertion.integers("shape", target)
-    viewed = insertion.add("Reshape", [joined, split], [*before, count, each, *behind])
+    joined = insertion.add("Concat", parts, [*before, count * each, *after], {"axis": axis - 1})
+    shape = insertion.integers("shape", operand)
+    split = insertion.add("Reshape", [joined, shape], [*before, count, each, *after])
     perm = list(range(len(sizes)))
     perm[axis - 1], perm[axis] = axis, axis - 1
-    node.replace_input_with(0, insertion.add("Transpose", [viewed], sizes, {"perm": perm}))
+    node.replace_input_with(0, insertion.add("Transpose", [split], sizes, {"perm": perm}))
     return True
 
 
@@ -187,13 +197,12 @@ def _split(
     sizes = shapes.sizes(data)
     assert isinstance(graph, ir.Graph) and data is not None and sizes is not None
     axis = int_attribute(node, "axis", 0) % len(sizes)
-    sizes_input = add_constant(
-        graph, f"{node.outputs[0].name}_sizes", np.array(parts, dtype=np.int64)
-    )
-    split = ir.node("Split", [data, sizes_input], {"axis": axis}, num_outputs=len(parts))
+    name = node.outputs[0].name
+    part_sizes = add_constant(graph, f"{name}_sizes", np.array(parts, dtype=np.int64))
+    split = ir.node("Split", [data, part_sizes], {"axis": axis}, num_outputs=len(parts))
     split.metadata_props.update(node.metadata_props)
     for output, part in zip(split.outputs, parts, strict=True):
-        output.name = f"{node.outputs[0].name}_part"
+        output.name = f"{name}_part"
         output.type, output.shape = data.type, shape_of(resized(sizes, axis, part))
     graph.insert_before(node, split)
     for reader, position in readers:

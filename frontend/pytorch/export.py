@@ -53,10 +53,10 @@ def export_module(
     `dynamic_batch` the graph has the batch size given, or 1; with it, axis 0 of every input is
     the symbol ``batch``. `opset` defaults to that of the exporter.
 
-    The graph is that of eval mode, even for a module in train mode; the module is not
-    changed. Inputs are named after the parameters of ``forward``, the outputs
-    ``output``, or ``output_0``, ``output_1``, ... when there are several. A node's
-    ``metadata_props["flatfold.scope"]`` is the path of the submodule that it was exported from.
+    The graph is that of eval mode, even for a module in train mode; the module is not changed.
+    Inputs are named after the parameters of ``forward``, the outputs ``output``, or ``output_0``,
+    ``output_1``, ... when there are several. A node's ``metadata_props["flatfold.scope"]`` is the
+    path of the submodule that it was exported from.
 
     Raises `InputError` for unusable inputs and `ExportError` when the module cannot be captured.
     """

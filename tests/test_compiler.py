@@ -1,15 +1,20 @@
-"""One graph for several targets: proved once where they want the same."""
+"""The steps from a model to an engine, and one proof for all targets that get the same graph."""
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+import flatfold
 from flatfold.compiler import Compiler, Options
+from flatfold.errors import UnknownName
 from flatfold.frontend import Source
+from flatfold.passes import Pipeline, Remark
 from flatfold.result import Optimized, summarise
 from flatfold.sources import resolve
 from tests.nets import Net
@@ -51,3 +56,37 @@ def test_a_target_that_wants_another_graph_has_its_own(monkeypatch: pytest.Monke
     assert graphs[0] is graphs[2] is not graphs[1] and proofs == 2
     kernels = [graph.graph.node(0).attributes["kernel_shape"].as_ints() for graph in graphs[:2]]
     assert [list(kernel) for kernel in kernels] == [[13, 13], [13, 14]]
+
+
+def test_compile_enters_two_modules_before_the_first_rewrite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Pipeline.run
+    callers: list[str] = []
+
+    def recording(pipeline: Pipeline, model: ir.Model) -> list[Remark]:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            callers.append(frame.f_globals["__name__"])
+            frame = frame.f_back
+        return run(pipeline, model)
+
+    monkeypatch.setattr(Pipeline, "run", recording)
+    flatfold.compile(source(3).model, "ort-cpu", verify="off").close()
+    modules = dict.fromkeys(name for name in reversed(callers) if name.startswith("flatfold"))
+    assert list(modules) == ["flatfold.api", "flatfold.compiler"]
+
+
+def test_options_are_checked_when_they_are_made() -> None:
+    names = iter(["merge-branches", "fold-batchnorm"])
+    options = Options("ort-cpu", names)
+    assert options.passes == ("merge-branches", "fold-batchnorm")
+    assert {rewrite.name for rewrite in options.rewrites()} == set(options.passes or ())
+    wrong_options: tuple[dict[str, Any], ...] = (
+        {"target": "ort"},
+        {"passes": ["merge"]},
+        {"verify": "prove"},
+    )
+    for wrong in wrong_options:
+        with pytest.raises(UnknownName):
+            Options(**wrong)

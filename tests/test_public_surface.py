@@ -5,33 +5,60 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
-# What other packages and users may import from each package, and nothing else.
+# What users and other packages may import from each package, and nothing else.
 PUBLIC = {
     "flatfold": (
         "FlatfoldError Optimized __version__ compare compile create_model list_models load "
         "optimize reduce verify"
     ),
+    "flatfold.backends": (
+        "TARGETS Availability Backend Engine TensorSpec availability_table best_target check_sizes "
+        "load_backend precision_of random_feeds read_options running_targets shapes_of specs_of"
+    ),
+    "flatfold.backends.store": (
+        "MANIFEST Cache Entry check_writable load load_model read_certificate read_manifest save "
+        "save_model structural_copy write_model"
+    ),
     "flatfold.frontend": "Source canonicalize from_proto read_model resolve",
     "flatfold.models": "ZOO ModelSpec create_model list_models",
 }
-LISTS = (*PUBLIC, "flatfold.cli")
+
+# One module a family, which FAMILIES of flatfold.models lists.
+FAMILIES = "flatfold.models.variants"
+
+# Packages whose modules are being listed.
+PENDING = ("flatfold.benchmark", "flatfold.passes", "flatfold.proof")
 
 # A line of a docstring about one module or package: "    name.py    what is in it".
 LISTED = re.compile(r" *(\w+)(\.py|/)  +\S.*")
 
 
+def packages(name: str = "flatfold") -> Iterator[str]:
+    """The names of a package and of all packages inside it."""
+    yield name
+    for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
+        if module.ispkg:
+            yield from packages(f"{name}.{module.name}")
+
+
 def modules_of(package: ModuleType) -> list[str]:
     """The files and folders of a package as its docstring should list them, in any order."""
-    found = pkgutil.iter_modules(package.__path__)
     return sorted(
         module.name + ("/" if module.ispkg else ".py")
-        for module in found
+        for module in pkgutil.iter_modules(package.__path__)
         if not module.name.startswith("__")
     )
+
+
+def listed_in(package: ModuleType) -> list[str]:
+    """The files and folders that the docstring of a package lists."""
+    lines = (LISTED.fullmatch(line) for line in (package.__doc__ or "").splitlines())
+    return sorted(line[1] + line[2] for line in lines if line)
 
 
 @pytest.mark.parametrize("package", PUBLIC)
@@ -42,14 +69,14 @@ def test_a_package_offers_the_settled_names(package: str) -> None:
         assert getattr(module, name) is not None
 
 
-@pytest.mark.parametrize("package", LISTS)
+@pytest.mark.parametrize("package", PUBLIC)
+def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
+    assert not hasattr(importlib.import_module(package), "no_such_name")
+
+
+@pytest.mark.parametrize("package", [name for name in packages() if name != FAMILIES])
 def test_a_docstring_lists_every_module_of_its_package(package: str) -> None:
     module = importlib.import_module(package)
-    lines = (LISTED.fullmatch(line) for line in (module.__doc__ or "").splitlines())
-    assert sorted(line[1] + line[2] for line in lines if line) == modules_of(module)
-
-
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    for package in PUBLIC:
-        with pytest.raises(AttributeError):
-            importlib.import_module(package).no_such_name  # noqa: B018
+    if package.startswith(PENDING) and not listed_in(module):
+        pytest.skip("no list yet")
+    assert listed_in(module) == modules_of(module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
+from flatfold.passes.reading import Reader
 from flatfold.passes.reading.affine import Affine, Term
-from flatfold.passes.reading.deferred import Deferred, deferred_value
+from flatfold.passes.reading.deferred import Deferred, deferred_value, origin_of
 from flatfold.passes.reading.meaning import Applied, scale
 from flatfold.passes.reading.node import Bounds, clip_limits, number, source, weights
-from flatfold.passes.rewrite import COLLAPSE, Region, Rewrite
+from flatfold.passes.rewrite import Region, Rewrite
 from flatfold.passes.stencil.stencil import diagonal
 
 
@@ -30,10 +31,22 @@ class CollapseActivations(Rewrite):
     """
 
     name = "collapse-activations"
-    kind = COLLAPSE
 
-    def accept(self, region: Region) -> None:
-        """Every such activation is work; layers that then meet are composed as one region."""
+    def readers(self) -> Mapping[str, Reader]:
+        return ACTIVATIONS
+
+    def claims(self, region: Region) -> bool:
+        read = any(node.op_type in ACTIVATIONS for node in region.meanings)
+        return read or any(_is_joined(term) for term in region.form.live)
+
+    def simplify_sum(self, form: Affine, dtype: ir.DataType | None) -> Affine:
+        return join_relu_and_identity(form, dtype)
+
+
+def _is_joined(term: Term) -> bool:
+    """Whether the source is a LeakyRelu that this pass made of a Relu and its input."""
+    origin = origin_of(term.source)
+    return origin is not None and origin.op_type == "LeakyRelu"
 
 
 def read_relu(node: ir.Node) -> Applied:
@@ -72,7 +85,7 @@ def read_clip(node: ir.Node) -> Applied:
     return scale(data)
 
 
-ACTIVATIONS: dict[str, Callable[[ir.Node], Applied]] = {
+ACTIVATIONS: dict[str, Reader] = {
     "Clip": read_clip,
     "LeakyRelu": read_leaky_relu,
     "PRelu": read_prelu,
@@ -189,7 +202,7 @@ def _keeps_size(total: Any, slope: Any) -> bool:
 def _number(term: Term) -> Any:
     """The number that the term is times its source; None if it is more than that."""
     f = term.stencil
-    if f.pick is not None or not f.geometry.is_diagonal:
+    if f.channel_index is not None or not f.geometry.is_diagonal:
         return None
     numbers = f.weight.reshape(-1)
     return numbers.astype(np.float64)[0] if bool(np.all(numbers == numbers[0])) else None

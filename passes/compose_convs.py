@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from flatfold.passes.rewrite import COMPOSE, Region, Rewrite
+from flatfold.passes.lifting.sums import CompositionContext, compose_form
+from flatfold.passes.reading.affine import Affine
+from flatfold.passes.reading.meaning import Applied, Linear
+from flatfold.passes.rewrite import Region, Rewrite
+from flatfold.passes.stencil.stencil import Stencil
 
 
 class ComposeConvs(Rewrite):
@@ -17,7 +21,18 @@ class ComposeConvs(Rewrite):
     """
 
     name = "compose-convs"
-    kind = COMPOSE
 
-    def accept(self, region: Region) -> None:
-        """Every composed chain is work; whether it pays was decided while lifting."""
+    def claims(self, region: Region) -> bool:
+        return sum(map(_is_layer, region.meanings.values())) > 1
+
+    def compose(self, outer: Stencil, inner: Affine, context: CompositionContext) -> Affine | None:
+        """One layer after another; a map of the channels on either side is left to folding."""
+        layers = any(not term.stencil.geometry.is_diagonal for term in inner.terms)
+        if outer.geometry.is_diagonal or not layers:
+            return None
+        return compose_form(outer, inner, context)
+
+
+def _is_layer(linear: Linear) -> bool:
+    """Whether an operator does more than scale channels."""
+    return isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal

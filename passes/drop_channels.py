@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes.cost.model import Cost, stencil_cost
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import Cost, CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.lowering.emit import Emitter
+from flatfold.passes.lowering.plan import Part, plan_term
+from flatfold.passes.lowering.replacement import Names, Replacement, clone_onto
 from flatfold.passes.lowering.rounding import within_range
+from flatfold.passes.reading import read_layer
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.layout import make_term, sizes_read
-from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import (
     clip_limits,
     number,
@@ -25,9 +26,8 @@ from flatfold.passes.reading.node import (
     why_shared,
     with_channels,
 )
-from flatfold.passes.reading.operators import meaning
 from flatfold.passes.reading.pooling import filled_window
-from flatfold.passes.rewrite import LocalRewrite, Names, Proposal, Region, Replacement, clone_onto
+from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 from flatfold.passes.stencil.channels import ChannelIndex
 from flatfold.passes.stencil.geometry import composed_geometry
 from flatfold.passes.stencil.kernels import Array, placeholder
@@ -59,7 +59,7 @@ class DropChannels(LocalRewrite):
 
     name = "drop-channels"
 
-    def propose(self, node: ir.Node, names: Names, profile: Profile) -> Proposal:
+    def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:
         """Two dense layers, `node` the second, with fewer channels between them."""
         last = _dense(node)
         stages = _chain(source(node))
@@ -82,21 +82,21 @@ class DropChannels(LocalRewrite):
         keep = keep if len(keep) else np.zeros(1, np.int64)
         if len(keep) == len(known):
             raise Decline("TRIVIAL", "one channel has to stay")
-        writing = _Rewriting(keep, names, profile, Replacement(node.outputs[0]), last.geometry.axes)
-        lowered = writing.run(node, last, stages, np.where(known, values, 0.0))
+        writer = _Writer(keep, names, cost, Replacement(node.outputs[0]), last.geometry.axes)
+        replacement = writer.run(node, last, stages, np.where(known, values, 0.0))
         nodes = (node, *(stage.node for stage in stages))
         form = Affine((_footprint(last, stages),), None, 0)
-        region = Region(node, form, nodes, {}, self.name, ())
-        before, after = _costs(node, last, stages, len(keep), profile)
-        return Proposal(region, lowered, before, after)
+        region = Region(node, form, nodes, {}, ())
+        before, after = _costs(node, last, stages, len(keep), cost)
+        return Proposal(region, replacement, before, after)
 
 
 def _dense(node: ir.Node) -> Stencil:
     """The stencil of a layer with one group."""
-    found = meaning(node) if node.op_type in LAYERS and node.domain == "" else None
-    if not isinstance(found, Applied) or found.stencil.geometry.groups > 1:
+    layer = read_layer(node) if node.op_type in LAYERS and node.domain == "" else None
+    if layer is None or layer.geometry.groups > 1:
         raise Decline("NONLINEAR", "it is not a layer that reads every channel")
-    return found.stencil
+    return layer
 
 
 def _chain(value: ir.Value) -> list[Stage]:
@@ -107,20 +107,15 @@ def _chain(value: ir.Value) -> list[Stage]:
         if node is None or why_shared(value) is not None:
             raise Decline("NONLINEAR", "a value between is read elsewhere")
         if node.op_type in LAYERS and node.domain == "":
-            found = meaning(node)
-            if not isinstance(found, Applied):
-                raise Decline("NONLINEAR", "it is no layer")
-            shape = found.stencil.geometry
-            stages.append(Stage(node, found.stencil))
-            if shape.groups == 1:
+            layer = read_layer(node)
+            stages.append(Stage(node, layer))
+            if layer.geometry.groups == 1:
                 return stages
-            if not shape.is_depthwise:
+            if not layer.geometry.is_depthwise:
                 raise Decline("NONLINEAR", "groups keep their channels")
         else:
             stages.append(Stage(node, None))
-            constant_through(
-                node, np.zeros(1)
-            )  # raises Decline if it does more than one channel at a time
+            constant_through(node, np.zeros(1))  # raises Decline if it mixes channels
         value = source(node)
 
 
@@ -158,12 +153,12 @@ def _is_padded(f: Stencil) -> bool:
 
 
 @dataclass
-class _Rewriting:
+class _Writer:
     """Writes the layers again, on the channels `keep` only."""
 
     keep: ChannelIndex
     names: Names
-    profile: Profile
+    cost: CostModel
     done: Replacement
     axes: int
 
@@ -187,7 +182,9 @@ class _Rewriting:
             self.done.nodes.append(node)
             return node.outputs[0]
         f = select_outputs(stage.stencil, self.keep)
-        return self._layer(stage.node, f if is_first else replace(f, pick=None, width=0), value)
+        return self._layer(
+            stage.node, f if is_first else replace(f, channel_index=None, source_channels=0), value
+        )
 
     def _last(self, last: Stencil, values: Array) -> Stencil:
         gone = np.setdiff1d(np.arange(last.geometry.inputs), self.keep)
@@ -200,13 +197,14 @@ class _Rewriting:
     def _layer(self, node: ir.Node, f: Stencil, value: ir.Value) -> ir.Value:
         axes = f.geometry.axes
         pixels = pixel_count(sizes_read(node.outputs[0], axes))
-        writer = Emitter(node.outputs[0], self.names, self.profile, pixels)
         term = Term(value, replace(f, bias=None), sizes_read(source(node), axes))
+        plan = plan_term(Part.of(term.stencil, term.sizes), f.bias is not None, pixels, self.cost)
+        emitter = Emitter(node.outputs[0], self.names)
         try:
-            return writer.term(term, f.bias)
+            return emitter.term(term, f.bias, plan)
         finally:
-            self.done.nodes += writer.done.nodes
-            self.done.initializers += writer.done.initializers
+            self.done.nodes += emitter.replacement.nodes
+            self.done.initializers += emitter.replacement.initializers
 
 
 def _footprint(last: Stencil, stages: list[Stage]) -> Term:
@@ -223,7 +221,7 @@ def _footprint(last: Stencil, stages: list[Stage]) -> Term:
 
 
 def _costs(
-    node: ir.Node, last: Stencil, stages: list[Stage], count: int, profile: Profile
+    node: ir.Node, last: Stencil, stages: list[Stage], count: int, cost: CostModel
 ) -> tuple[Cost, Cost]:
     before, after = Cost(), Cost()
     for stage in (Stage(node, last), *stages):
@@ -235,8 +233,8 @@ def _costs(
         outputs = shape.outputs if stage.node is node else count
         groups = count if shape.is_depthwise and shape.groups > 1 else 1
         fewer = replace(shape, inputs=inputs, outputs=outputs, groups=groups)
-        before += stencil_cost(shape, False, False, pixels, profile)
-        after += stencil_cost(fewer, False, False, pixels, profile)
+        before += cost.stencil(shape, False, False, pixels)
+        after += cost.stencil(fewer, False, False, pixels)
     return before, after
 
 

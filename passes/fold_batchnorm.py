@@ -1,15 +1,19 @@
-"""Fold constant affine maps per channel into the layer beside them."""
+"""Fold BatchNormalization and other constant per-channel maps into the layer next to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes.cost.model import MARGIN
 from flatfold.passes.decline import Decline
+from flatfold.passes.lifting.sums import CompositionContext, compose_form
+from flatfold.passes.reading import Reader
+from flatfold.passes.reading.affine import Affine
 from flatfold.passes.reading.deferred import Deferred, deferred_value
-from flatfold.passes.reading.meaning import Applied, Summed
+from flatfold.passes.reading.meaning import Applied, scale
 from flatfold.passes.reading.node import (
     channel_count,
     constant,
@@ -22,8 +26,8 @@ from flatfold.passes.reading.node import (
     spatial_sizes,
     weights,
 )
-from flatfold.passes.rewrite import FOLD, Region, Rewrite
-from flatfold.passes.stencil.stencil import diagonal
+from flatfold.passes.rewrite import Region, Rewrite
+from flatfold.passes.stencil.stencil import Stencil, diagonal
 
 
 class FoldBatchNorm(Rewrite):
@@ -40,13 +44,42 @@ class FoldBatchNorm(Rewrite):
     """
 
     name = "fold-batchnorm"
-    kind = FOLD
+
+    def readers(self) -> Mapping[str, Reader]:
+        return {
+            "Add": read_constant_sum,
+            "BatchNormalization": read_batch_norm,
+            "Div": read_product,
+            "LayerNormalization": read_layer_norm,
+            "Mul": read_product,
+            "Neg": read_negation,
+            "Sub": read_constant_sum,
+            "Sum": read_constant_sum,
+        }
+
+    def claims(self, region: Region) -> bool:
+        """Every region that no other pass claims: at most one layer, and maps of its channels."""
+        return True
 
     def accept(self, region: Region) -> None:
-        if len(region.nodes) > 1 or region.root.op_type not in ("BatchNormalization",):
+        if len(region.nodes) > 1 or region.root.op_type != "BatchNormalization":
             return
-        reasons = [why.reason for _, why in region.boundaries]
+        reasons = [why.reason for _, why in region.stops]
         raise Decline("ALONE", f"no layer to fold it into: {'; '.join(reasons)}")
+
+    def compose(self, outer: Stencil, inner: Affine, context: CompositionContext) -> Affine | None:
+        """A per-channel map after anything, or anything after per-channel maps."""
+        if not outer.geometry.is_diagonal and any(
+            not term.stencil.geometry.is_diagonal for term in inner.terms
+        ):
+            return None
+        return compose_form(outer, inner, context, margin=MARGIN if _is_norm(inner) else 0.0)
+
+
+def _is_norm(form: Affine) -> bool:
+    """Whether the form is a scale and a shift per channel of one value, as a norm is read."""
+    scaled = len(form.live) == 1 and form.live[0].stencil.geometry.is_diagonal
+    return scaled and form.bias is not None and not form.live[0].stencil.is_identity
 
 
 def read_batch_norm(node: ir.Node) -> Applied:
@@ -91,12 +124,6 @@ def read_layer_norm(node: ir.Node) -> Applied:
     return Applied(plain, form)
 
 
-NORMS: dict[str, Callable[[ir.Node], Applied]] = {
-    "BatchNormalization": read_batch_norm,
-    "LayerNormalization": read_layer_norm,
-}
-
-
 def read_product(node: ir.Node) -> Applied:
     data, operand, swapped = data_and_constant(node)
     if node.op_type == "Div" and swapped:
@@ -109,16 +136,19 @@ def read_product(node: ir.Node) -> Applied:
     return Applied(data, diagonal(factor, None, axes))
 
 
-def read_sum(node: ir.Node) -> Applied | Summed:
-    signs = [-1 if node.op_type == "Sub" and i == 1 else 1 for i in range(len(node.inputs))]
+def read_negation(node: ir.Node) -> Applied:
+    """y = -x."""
+    return scale(source(node), -1.0)
+
+
+def read_constant_sum(node: ir.Node) -> Applied:
+    """x + c, x - c or c - x, for a constant c per channel."""
     arrays = [constant(value) for value in node.inputs]
-    if all(array is None for array in arrays):
-        return Summed(tuple((s, source(node, i)) for i, s in enumerate(signs)))
-    if len(arrays) != 2:
-        count = sum(array is not None for array in arrays)
-        raise Decline("CONSTANT", f"{count} of the {len(arrays)} operands of a sum are constants")
+    if len(arrays) != 2 or all(array is None for array in arrays):
+        raise Decline("NONLINEAR", "it is not a value and a constant that are added")
     data, operand, swapped = data_and_constant(node)
-    sign_data, sign_constant = (signs[1], signs[0]) if swapped else (signs[0], signs[1])
+    signs = (1.0, -1.0) if node.op_type == "Sub" else (1.0, 1.0)
+    sign_data, sign_constant = reversed(signs) if swapped else signs
     numbers, axes = per_channel(operand, data)
-    ones = np.full(len(numbers), float(sign_data))
+    ones = np.full(len(numbers), sign_data)
     return Applied(data, diagonal(ones, sign_constant * numbers, axes))

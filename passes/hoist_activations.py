@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from flatfold.passes.cost.model import elementwise_cost
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
+from flatfold.passes.lowering.replacement import Names, Replacement, clone_onto
 from flatfold.passes.reading.affine import Affine
 from flatfold.passes.reading.layout import make_term
 from flatfold.passes.reading.node import (
@@ -21,7 +21,7 @@ from flatfold.passes.reading.node import (
     why_shared,
 )
 from flatfold.passes.reading.pooling import filled_window
-from flatfold.passes.rewrite import LocalRewrite, Names, Proposal, Region, Replacement, clone_onto
+from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 from flatfold.passes.stencil.kernels import placeholder
 from flatfold.passes.stencil.stencil import stencil
 
@@ -39,7 +39,7 @@ class HoistActivations(LocalRewrite):
 
     name = "hoist-activations"
 
-    def propose(self, node: ir.Node, names: Names, profile: Profile) -> Proposal:
+    def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:
         """Exchange `node`, an activation, with the pool in front of it."""
         _require_rising(node)
         pool = _private_producer(source(node), ("MaxPool",))
@@ -47,7 +47,7 @@ class HoistActivations(LocalRewrite):
         _private_producer(data, LAYERS)
         kernel = ints(pool, "kernel_shape", ())
         strides, dilations, begin, end = filled_window(pool)
-        looks = stencil(
+        window = stencil(
             placeholder((channel_count(data), 1, *kernel)),
             groups=channel_count(data),
             strides=strides,
@@ -55,11 +55,13 @@ class HoistActivations(LocalRewrite):
             begin=begin,
             end=end,
         )
-        form = Affine((make_term(data, looks),), None, 0)
-        region = Region(node, form, (node, pool), {}, self.name, ())
-        own = elementwise_cost(1, pixel_count(dims_of(data)[1:]), profile)
-        then = elementwise_cost(1, pixel_count(dims_of(node.outputs[0])[1:]), profile)
-        return Proposal(region, _exchanged(node, pool, names), own + then, own)
+        form = Affine((make_term(data, window),), None, 0)
+        region = Region(node, form, (node, pool), {}, ())
+        pooled_last = cost.elementwise(1, pixel_count(dims_of(data)[1:]))
+        pooled_first = cost.elementwise(1, pixel_count(dims_of(node.outputs[0])[1:]))
+        return Proposal(
+            region, _exchanged(node, pool, names), pooled_last + pooled_first, pooled_last
+        )
 
 
 def _require_rising(node: ir.Node) -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from flatfold.passes.cost.model import Cost, elementwise_cost
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import Cost, CostModel
 from flatfold.passes.decline import Decline
-from flatfold.passes.lowering.plan import Part, part_cost, too_costly
+from flatfold.passes.lowering.plan import Part, plan_term, too_costly
+from flatfold.passes.reading import Reader
 from flatfold.passes.reading.affine import Term
-from flatfold.passes.rewrite import MERGE, Region, Rewrite
+from flatfold.passes.reading.channels import Numbers
+from flatfold.passes.reading.meaning import Fill, Joined, Summed
+from flatfold.passes.reading.node import (
+    constant,
+    constant_or_expanded,
+    dims_of,
+    number,
+    rank,
+    source,
+)
+from flatfold.passes.rewrite import Region, Rewrite
 from flatfold.passes.stencil.channels import (
     NO_CHANNEL,
     ChannelIndex,
@@ -40,7 +51,12 @@ class MergeBranches(Rewrite):
     """
 
     name = "merge-branches"
-    kind = MERGE
+
+    def readers(self) -> Mapping[str, Reader]:
+        return {"Add": read_sum, "Concat": read_concat, "Sub": read_sum, "Sum": read_sum}
+
+    def claims(self, region: Region) -> bool:
+        return any(isinstance(linear, Summed | Joined) for linear in region.meanings.values())
 
     def accept(self, region: Region) -> None:
         if len(region.nodes) > 1:
@@ -48,6 +64,57 @@ class MergeBranches(Rewrite):
         sources = ", ".join(term.source.name or "?" for term in region.form.terms)
         count = len(region.form.terms)
         raise Decline("SOURCES", f"its {count} terms read different values: {sources}")
+
+    def join(
+        self, terms: list[Term], pixels: int, cost: CostModel, consume: bool
+    ) -> tuple[list[Term], Decline | None]:
+        return join_terms(terms, pixels, cost, consume)
+
+
+def read_sum(node: ir.Node) -> Summed:
+    """A sum of values, none of them constant, each with its sign."""
+    constants = sum(constant(value) is not None for value in node.inputs)
+    if constants and len(node.inputs) == 2:
+        raise Decline("NONLINEAR", "a constant is added")
+    if constants:
+        count = len(node.inputs)
+        raise Decline("CONSTANT", f"{constants} of the {count} operands of a sum are constants")
+    signs = [-1 if node.op_type == "Sub" and i == 1 else 1 for i in range(len(node.inputs))]
+    return Summed(tuple((sign, source(node, i)) for i, sign in enumerate(signs)))
+
+
+def read_concat(node: ir.Node) -> Joined:
+    """Values side by side; constants among them at the ends, one number per channel each."""
+    values = [source(node, i) for i in range(len(node.inputs))]
+    data = tuple(value for value in values if constant_or_expanded(value) is None)
+    if not data:
+        raise Decline("CONSTANT", f"all {len(values)} operands are constants")
+    axis = int(number(node, "axis", 0)) % rank(data[0])
+    if axis == 0:
+        raise Decline("NONLINEAR", "images are put side by side")
+    fills = []
+    for index, value in enumerate(values):
+        filler = constant_or_expanded(value)
+        if filler is not None:
+            if 0 < index < len(values) - 1:
+                told = f"{value.name}, operand {index} of {len(values)}"
+                raise Decline("CONSTANT", f"a constant is put between data: {told}")
+            fills.append(_fill(value, filler, axis, index == 0))
+    return Joined(data, axis, tuple(fills))
+
+
+def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
+    sizes = dims_of(value)
+    rows, count = sizes[axis], sizes[1]
+    shape = (1,) * (len(sizes) - array.ndim) + array.shape
+    if not rows or not count or axis == 1 or array.ndim > len(sizes):
+        told = f"constant channels {value.name} of shape {array.shape}"
+        raise Decline("CONSTANT", f"{told} are put beside data")
+    by_channel = array.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1).astype(np.float64)
+    if np.any(by_channel != by_channel[:, :1]):
+        told = f"the constant {value.name}, put beside data, varies on the map"
+        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
+    return Fill(np.broadcast_to(by_channel[:, 0], (count,)), rows, at_start)
 
 
 MOST_CLUSTERS = 24  # bundles of which every pair is looked at
@@ -62,11 +129,11 @@ class _Cluster:
     shape: Geometry
     members: list[Stencil]
 
-    def cost(self, sizes: Sizes, pixels: int, profile: Profile) -> Cost:
+    def cost(self, sizes: Sizes, pixels: int, cost: CostModel) -> Cost:
         part = Part.of(self.members[0], sizes)
         if len(self.members) > 1:
             part = replace(part, shape=self.shape, ones=False)
-        return part_cost(part, False, pixels, profile)
+        return plan_term(part, False, pixels, cost).cost
 
 
 @dataclass(frozen=True)
@@ -79,7 +146,7 @@ class _Merge:
 
 
 def join_terms(
-    terms: list[Term], pixels: int, profile: Profile, consume: bool
+    terms: list[Term], pixels: int, cost: CostModel, consume: bool
 ) -> tuple[list[Term], Decline | None]:
     """Join terms over one source, greedily, while that pays; and a reason why it ended.
 
@@ -91,10 +158,10 @@ def join_terms(
     alike: dict[tuple[Geometry, bytes], _Cluster] = {}
     for term in terms:
         form = term.stencil
-        key = (form.geometry, b"" if form.pick is None else form.pick.tobytes())
+        key = (form.geometry, b"" if form.channel_index is None else form.channel_index.tobytes())
         alike.setdefault(key, _Cluster(form.geometry, [])).members.append(form)
     alike = _on_separate_channels(alike)
-    bundles, refusal = _Partition(sizes, pixels, profile).join(list(alike.values()))
+    bundles, refusal = _Partition(sizes, pixels, cost).join(list(alike.values()))
     result = []
     for bundle in bundles:
         parts = bundle.members
@@ -111,24 +178,26 @@ def _on_separate_channels(alike: dict[tuple[Geometry, bytes], _Cluster]) -> dict
     found: dict[Any, _Cluster] = {}
     for shape, group in together.items():
         members = [member for bundle in group for member in bundle.members]
-        pick = _common_index(members) if len(group) > 2 and shape.is_depthwise else None
-        if pick is None:
+        channel_index = _common_index(members) if len(group) > 2 and shape.is_depthwise else None
+        if channel_index is None:
             found |= {(shape, number): bundle for number, bundle in enumerate(group)}
             continue
-        bring = _reading(*_simplest_index(pick, members[0].reads))
+        bring = _reading(*_simplest_index(channel_index, members[0].input_channels))
         found[shape] = _Cluster(shape, [bring(member) for member in members])
     return found
 
 
 def _common_index(members: list[Stencil]) -> ChannelIndex | None:
-    return common_index([f.chosen for f in members], [nonzero_outputs(f.weight) for f in members])
+    return common_index(
+        [f.channels_read for f in members], [nonzero_outputs(f.weight) for f in members]
+    )
 
 
 @dataclass(frozen=True)
 class _Partition:
     sizes: Sizes
     pixels: int
-    profile: Profile
+    cost: CostModel
 
     def join(self, bundles: list[_Cluster]) -> tuple[list[_Cluster], Decline | None]:
         """Join the pair that gains most until none gains; very many first in portions."""
@@ -172,19 +241,19 @@ class _Partition:
 
     def _joint(self, one: _Cluster, two: _Cluster) -> _Merge:
         """The cheapest way to make one of two; Decline if none pays."""
-        how = (self.sizes, self.pixels, self.profile)
+        how = (self.sizes, self.pixels, self.cost)
         apart = one.cost(*how) + two.cost(*how)
-        apart += elementwise_cost(one.shape.outputs, self.pixels, self.profile, reads=2)
+        apart += self.cost.elementwise(one.shape.outputs, self.pixels, reads=2)
         best: _Merge | None = None
         reason: Decline | None = None
-        for shapes, pick, ones, bring in _ways_to_align(one, two):
+        for shapes, channel_index, ones, bring in _ways_to_align(one, two):
             try:
                 shape = summed_geometry(shapes, self.sizes)
             except Decline as why:
                 reason = why.bare()
                 continue
-            part = Part(shape, ones, pick, self.sizes, one.members[0].reads)
-            joined = part_cost(part, False, self.pixels, self.profile)
+            part = Part(shape, ones, channel_index, self.sizes, one.members[0].input_channels)
+            joined = plan_term(part, False, self.pixels, self.cost).cost
             gain = apart.seconds - joined.seconds
             if gain <= 0:
                 reason = too_costly(apart, joined, "one kernel for both branches would cost")
@@ -206,32 +275,38 @@ def _ways_to_align(one: _Cluster, two: _Cluster) -> Iterator[Way]:
     first, second = one.members[0], two.members[0]
     shapes = [one.shape, two.shape]
     if _same_channels(first, second):
-        yield shapes, first.pick, False, lambda f: f
+        yield shapes, first.channel_index, False, lambda f: f
         return
     if all(shape.is_depthwise for shape in shapes):
         members = one.members + two.members
-        pick = _common_index(members)
-        if pick is not None:
-            final = _simplest_index(pick, first.reads)
+        channel_index = _common_index(members)
+        if channel_index is not None:
+            final = _simplest_index(channel_index, first.input_channels)
             yield shapes, final[0], _ones(members), _reading(*final)
     yield from _as_grouped(one, two)
-    dense = [replace(shape, inputs=first.reads, groups=1) for shape in shapes]
+    dense = [replace(shape, inputs=first.input_channels, groups=1) for shape in shapes]
     yield dense, None, False, lambda f: read_all_channels(regroup(f, 1))
 
 
 def _same_channels(one: Stencil, two: Stencil) -> bool:
-    if one.pick is None or two.pick is None:
-        return one.pick is two.pick
-    return one.pick.tobytes() == two.pick.tobytes()
+    if one.channel_index is None or two.channel_index is None:
+        return one.channel_index is two.channel_index
+    return one.channel_index.tobytes() == two.channel_index.tobytes()
 
 
-def _simplest_index(pick: ChannelIndex, width: int) -> tuple[ChannelIndex | None, int]:
+def _simplest_index(
+    channel_index: ChannelIndex, source_channels: int
+) -> tuple[ChannelIndex | None, int]:
     """The pick and the width of a stencil; none if it picks every channel as it is."""
-    return (None, 0) if is_all_channels(pick, width) else (pick, width)
+    return (
+        (None, 0)
+        if is_all_channels(channel_index, source_channels)
+        else (channel_index, source_channels)
+    )
 
 
-def _reading(pick: ChannelIndex | None, width: int) -> Adapt:
-    return lambda f: replace(f, pick=pick, width=width)
+def _reading(channel_index: ChannelIndex | None, source_channels: int) -> Adapt:
+    return lambda f: replace(f, channel_index=channel_index, source_channels=source_channels)
 
 
 def _ones(members: list[Stencil]) -> bool:
@@ -253,15 +328,15 @@ def _as_grouped(one: _Cluster, two: _Cluster) -> Iterator[Way]:
     groups, chosen = slots[0][0], [slot[1] for slot in slots if slot is not None]
     if len(chosen[0]) != len(chosen[1]):
         return
-    pick = common_index(chosen, [index != NO_CHANNEL for index in chosen])
-    if pick is None:
+    channel_index = common_index(chosen, [index != NO_CHANNEL for index in chosen])
+    if channel_index is None:
         return
-    inputs = len(pick)
-    final, width = _simplest_index(pick, one.members[0].reads)
+    inputs = len(channel_index)
+    final, source_channels = _simplest_index(channel_index, one.members[0].input_channels)
 
     def bring(f: Stencil) -> Stencil:
         shape = replace(f.geometry, groups=groups, inputs=inputs)
-        return replace(f, geometry=shape, pick=final, width=width)
+        return replace(f, geometry=shape, channel_index=final, source_channels=source_channels)
 
     shapes = [replace(b.shape, groups=groups, inputs=inputs) for b in (one, two)]
     yield shapes, final, False, bring
@@ -271,7 +346,7 @@ def _slot(bundle: _Cluster) -> tuple[int, ChannelIndex] | None:
     """(groups, pick) with which the bundle is a convolution of many groups, most of them zero."""
     shape, first = bundle.shape, bundle.members[0]
     if shape.groups > 1:
-        return shape.groups, first.chosen
+        return shape.groups, first.channels_read
     alive = np.flatnonzero(np.any([nonzero_outputs(f.weight) for f in bundle.members], axis=0))
     if not len(alive):
         return None
@@ -279,6 +354,6 @@ def _slot(bundle: _Cluster) -> tuple[int, ChannelIndex] | None:
     if size == shape.outputs or shape.outputs % size or start % size:
         return None
     groups = shape.outputs // size
-    pick = np.full((groups, shape.inputs), NO_CHANNEL, np.int64)
-    pick[start // size] = first.chosen
-    return groups, pick.reshape(-1)
+    channel_index = np.full((groups, shape.inputs), NO_CHANNEL, np.int64)
+    channel_index[start // size] = first.channels_read
+    return groups, channel_index.reshape(-1)

@@ -1,78 +1,48 @@
-"""What a rewrite is: it describes a change, or declines with a reason a user understands."""
+"""What a pass is: it reads operators, claims regions, and describes changes; it edits no graph.
+
+A `Rewrite` works on linear regions, which the lifter grows with everything that the passes in use
+contribute. A `LocalRewrite` (peephole) works on a few nodes that are not all linear.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from flatfold.passes.cost.model import MARGIN, Cost
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import MARGIN, Cost, CostModel
 from flatfold.passes.decline import Decline
-from flatfold.passes.reading.affine import Affine
+from flatfold.passes.lowering.replacement import Names, Replacement
+from flatfold.passes.reading import Reader
+from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.meaning import Linear
+from flatfold.passes.stencil.stencil import Stencil
 
-
-@dataclass
-class Replacement:
-    """New nodes and initializers, not yet part of a graph; `output` stands for the old value."""
-
-    output: ir.Value
-    nodes: list[ir.Node] = field(default_factory=list)
-    initializers: list[ir.Value] = field(default_factory=list)
-
-    def discard(self) -> None:
-        """Let go of what the nodes read, which counts its readers."""
-        for node in self.nodes:
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
-
-
-def clone_onto(node: ir.Node, source: ir.Value, shape: ir.Shape | None, names: Names) -> ir.Node:
-    """The node on another first input, with an output of this shape."""
-    copy = ir.node(node.op_type, [source, *node.inputs[1:]], dict(node.attributes))
-    made, like = copy.outputs[0], node.outputs[0]
-    made.name = copy.name = names.fresh(f"{like.name}.{node.op_type.lower()}")
-    made.shape, made.type = shape, like.type
-    return copy
-
-
-class Names:
-    """Names that no value of the graph has; and the opset that they are written in."""
-
-    def __init__(self, taken: set[str], opset: int) -> None:
-        self._taken = taken
-        self.opset = opset
-
-    def fresh(self, base: str) -> str:
-        name, number = base, 1
-        while name in self._taken:
-            number += 1
-            name = f"{base}_{number}"
-        self._taken.add(name)
-        return name
-
-
-MERGE, COMPOSE, COLLAPSE, FOLD, TRIM = "merge", "compose", "collapse", "fold", "trim"
+if TYPE_CHECKING:
+    from flatfold.passes.lifting.sums import CompositionContext
 
 
 @dataclass(frozen=True)
 class Region:
     """A linear region: `root` computes `form` from its sources through `nodes` (root first).
 
-    `meanings` has every node that was read; what such a node takes in besides has none of its own.
-    `evened`: its bias is that of the inside, from which the border's may differ by rounding.
+    `meanings` has what each node that was read means; nodes between them that only belong to one
+    of those (the first two of a channel shuffle) have no entry.
+    `stops`: values at which the region ends, each with the reason.
+    `border_rounded`: the bias is that of the inside; near the border it may differ by rounding.
+    `resized`: some kernel has another size than what it was computed from.
     """
 
     root: ir.Node
     form: Affine
     nodes: tuple[ir.Node, ...]
     meanings: dict[ir.Node, Linear]
-    kind: str
-    boundaries: tuple[tuple[ir.Value, Decline], ...]
-    evened: bool = False
+    stops: tuple[tuple[ir.Value, Decline], ...]
+    border_rounded: bool = False
+    resized: bool = False
 
     @property
     def output(self) -> ir.Value:
@@ -80,55 +50,90 @@ class Region:
 
     @property
     def margin(self) -> float:
-        """How much dearer another form may be, as a share.
+        """By which share the new form may cost more.
 
-        A norm in front of a product leaves the product a bias, which is about as dear. An engine
-        that adds biases in its products gains by that; and as no form is written with a norm, this
-        happens once.
+        A BatchNormalization in front of a matrix product leaves the product a bias, at about the
+        same price. An engine that adds biases inside its products gains by that; and as no form
+        is written with a BatchNormalization, it happens once.
         """
         norms = any(node.op_type == "BatchNormalization" for node in self.nodes)
         return MARGIN if norms else 0.0
 
 
 class Rewrite(ABC):
-    """A named kind of linear region, and the conditions under which there is work in it."""
+    """A pass over linear regions.
 
-    name: str
-    kind: str
+    What it contributes (its readers, and each method that it overrides) is in use only while the
+    pass is switched on. Of the passes that claim a region, the first in `PIPELINE` names the
+    change.
+    """
+
+    name: ClassVar[str]
+
+    def readers(self) -> Mapping[str, Reader]:
+        """The operators that the pass reads as linear, by type, each with its reader."""
+        return {}
 
     @abstractmethod
-    def accept(self, region: Region) -> None:
+    def claims(self, region: Region) -> bool:
+        """Whether the region is work of this pass."""
+
+    def accept(self, region: Region) -> None:  # noqa: B027, most passes accept what they claim
         """Raise Decline, with a reason a user understands, if the region holds nothing to do."""
+
+    def compose(self, outer: Stencil, inner: Affine, context: CompositionContext) -> Affine | None:
+        """outer(inner) as one form; None if composing these two is another pass's work.
+
+        Raises Decline where it is not exact or does not pay.
+        """
+        return None
+
+    def join(
+        self, terms: list[Term], pixels: int, cost: CostModel, consume: bool
+    ) -> tuple[list[Term], Decline | None] | None:
+        """Terms over one source as fewer terms, and why some stayed apart; None: as they are.
+
+        `consume`: the terms are not needed afterwards, so their weights may be summed into.
+        """
+        return None
+
+    def simplify_sum(self, form: Affine, dtype: ir.DataType | None) -> Affine:
+        """The form of a sum with fewer terms, where two terms over different sources are one."""
+        return form
+
+    def resize(self, form: Affine, cost: CostModel) -> Affine:
+        """The form of a whole region with kernels of other sizes; the same object if none."""
+        return form
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Nodes in place of others; the form of the region says only what it reads, and how far."""
+    """Nodes in place of others. Of the region's form, only what it reads and how far is used."""
 
     region: Region
-    lowered: Replacement
+    replacement: Replacement
     before: Cost
     after: Cost
 
 
 class LocalRewrite(ABC):
-    """A rewrite of a few nodes that are not all linear."""
+    """A pass over a few nodes that are not all linear."""
 
-    name: str
+    name: ClassVar[str]
 
     @abstractmethod
-    def propose(self, node: ir.Node, names: Names, profile: Profile) -> Proposal:
+    def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:
         """What to put in place of the nodes that end in `node`. Raises Decline if nothing."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A replacement that is about to be made, for whoever wants to check it first.
+    """A replacement that is about to be made, for a check before it is.
 
-    `again` works it out once more from the graph, which is still as it was, by the same code.
+    `again` computes it once more from the graph, which is still as it was, by the same code.
     """
 
     rewrite: str
     region: Region
-    lowered: Replacement
+    replacement: Replacement
     again: Callable[[], Replacement]

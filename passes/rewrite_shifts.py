@@ -1,8 +1,9 @@
-"""GridSample and DeformConv that look at whole pixels: shifts, and taps that are scattered."""
+"""Read Pad, Slice, GridSample and DeformConv that move whole pixels as kernels of one tap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
-from flatfold.passes.reading.channels import (
-    Numbers,
-)
+from flatfold.passes.reading import Reader
+from flatfold.passes.reading.channels import Numbers, read_slice
 from flatfold.passes.reading.layers import groups_of
-from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.meaning import Applied, Linear
 from flatfold.passes.reading.node import (
-    TO_THE_END,
     channel_count,
     constant,
     constant_or_expanded,
@@ -31,13 +30,12 @@ from flatfold.passes.reading.node import (
     weights,
     window,
 )
+from flatfold.passes.rewrite import Region, Rewrite
 from flatfold.passes.stencil import kernels
-from flatfold.passes.stencil.channels import NO_CHANNEL, all_channels
+from flatfold.passes.stencil.channels import NO_CHANNEL
 from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.kernels import Array, Weight
 from flatfold.passes.stencil.stencil import (
-    channel_selection,
-    compose,
     select_outputs,
     stencil,
     translation,
@@ -45,6 +43,41 @@ from flatfold.passes.stencil.stencil import (
 
 MOST_TAPS = 4096  # of the box that holds them all
 SURE = 0.25  # a coordinate this close to a whole number is rounded to it by every runtime
+
+
+class RewriteShifts(Rewrite):
+    """y[c, p] = x[c, p + d(c)], and 0 outside the map: a depthwise kernel with one tap, off centre.
+
+    *Given* Slice and Pad on the pixels, a roll (Slices put end to end), a GridSample whose grid or
+    a DeformConv whose offsets are whole pixels (shift networks: Wu et al. 2018, Shift-ConvNets
+    2024). *Result* the layers around it, with the shift in their kernels; alone, a Slice and a Pad,
+    or a convolution, whichever the target does faster.
+
+    *Declines when* a sample lies between pixels; the grid or the offsets are computed, or differ
+    between images or pixels; what is padded with is not 0.
+    """
+
+    name = "rewrite-shifts"
+
+    def readers(self) -> Mapping[str, Reader]:
+        return {
+            "DeformConv": read_deform_conv,
+            "GridSample": read_grid_sample,
+            "Pad": read_pad,
+            "Slice": read_slice,
+        }
+
+    def claims(self, region: Region) -> bool:
+        """Pixels are cut off or sampled somewhere; padding alone belongs to the layer behind it."""
+        return any(_moves_pixels(node, linear) for node, linear in region.meanings.items())
+
+
+def _moves_pixels(node: ir.Node, linear: Linear) -> bool:
+    if node.op_type in ("DeformConv", "GridSample"):
+        return True
+    if node.op_type != "Slice" or not isinstance(linear, Applied):
+        return False
+    return not linear.stencil.geometry.is_pointwise
 
 
 def read_grid_sample(node: ir.Node) -> Applied:
@@ -69,7 +102,9 @@ def read_grid_sample(node: ir.Node) -> Applied:
         begin.append(-shift)
         end.append(step * (count - 1) + shift + 1 - size)
         strides.append(step)
-    return Applied(data, translation(channel_count(data), tuple(begin), tuple(end), tuple(strides)))
+    channels = channel_count(data)
+    moved = translation(channels, tuple(begin), tuple(end), tuple(strides))
+    return Applied(data, moved, sampling=(channels, 0))
 
 
 def _line(place: Array, nearest: bool) -> tuple[int, int]:
@@ -126,7 +161,8 @@ def read_deform_conv(node: ir.Node) -> Applied:
         begin=first,
         end=last,
     )
-    return Applied(source(node), form)
+    samples = weight.shape[1] * groups * math.prod(kernel)
+    return Applied(source(node), form, sampling=(samples, weight.size))
 
 
 def _scattered(
@@ -177,68 +213,6 @@ def _expanded(value: ir.Value | None) -> Weight | None:
 def _text(node: ir.Node, name: str, default: str) -> str:
     attribute = node.attributes.get(name)
     return default if attribute is None else str(attribute.value)
-
-
-SAMPLERS: dict[str, Callable[[ir.Node], Applied]] = {
-    "DeformConv": read_deform_conv,
-    "GridSample": read_grid_sample,
-}
-
-
-def read_slice(node: ir.Node) -> Applied:
-    """A crop on spatial axes (negative padding), a choice of channels on axis 1."""
-    given = [value for value in node.inputs[1:] if value is not None]
-    arrays = [constant(value) for value in given]
-    computed = [str(v.name) for v, array in zip(given, arrays, strict=True) if array is None]
-    if computed or len(given) < 2:
-        raise Decline("NOT-CONSTANT", f"the range is not constant: {', '.join(computed)}")
-    data = source(node)
-    sizes = spatial_sizes(data)
-    starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
-    axes, steps = _axes_and_steps(node, len(starts))
-    begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
-    index = all_channels(channel_count(data))
-    for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if (first, step) == (0, 1) and last >= TO_THE_END:
-            continue  # the whole of an axis, whichever it is
-        at = axis % (len(sizes) + 2) - 2
-        if at == -1:
-            index = index[_range(int(first), int(last), int(step), len(index))]
-            continue
-        if at < 0 or step < 1:
-            raise Decline("SLICE", f"the range of axis {axis} has step {step}; axis 0 is the batch")
-        begin[at], end[at] = _cut(int(first), int(last), sizes[at])
-        strides[at] = int(step)
-    if not len(index):
-        raise Decline("SLICE", f"the range holds none of {channel_count(data)} channels")
-    move = translation(len(index), tuple(begin), tuple(end), tuple(strides))
-    return Applied(data, compose(move, channel_selection(index, channel_count(data), len(sizes))))
-
-
-def _range(first: int, last: int, step: int, size: int) -> slice:
-    """The range as Python has it: an end before the first element is written as none."""
-    if step < 0 and last < -size:
-        return slice(first, None, step)
-    return slice(first, last, step)
-
-
-def _axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
-    given = [constant(value) for value in node.inputs[3:]] + [None, None]
-    axes = list(range(count)) if given[0] is None else given[0].reshape(-1).tolist()
-    steps = [1] * count if given[1] is None else given[1].reshape(-1).tolist()
-    return axes, steps
-
-
-def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
-    """(begin, end) padding, both at most 0, of x[first:last]."""
-    if size is not None:
-        low, high, _ = slice(first, last).indices(size)
-        if high <= low:
-            raise Decline("SLICE", f"the range from {first} to {last} holds none of {size} pixels")
-        return -low, high - size
-    if first < 0 or 0 <= last < TO_THE_END:
-        raise Decline("SHAPE", f"the range from {first} to {last} depends on an unknown size")
-    return -first, min(last, 0) if last < 0 else 0
 
 
 def read_pad(node: ir.Node) -> Applied:

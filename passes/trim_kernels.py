@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from flatfold.passes.cost.model import elementwise_cost
-from flatfold.passes.cost.profiles import Profile
-from flatfold.passes.lowering.plan import Part, form_cost, part_cost
+from flatfold.passes.cost.model import CostModel
+from flatfold.passes.lowering.plan import Part, form_cost, plan_term
 from flatfold.passes.reading.affine import Affine, Term
-from flatfold.passes.rewrite import TRIM, Region, Rewrite
+from flatfold.passes.rewrite import Region, Rewrite
 from flatfold.passes.stencil.channels import NO_CHANNEL, ChannelIndex
 from flatfold.passes.stencil.geometry import Sizes
 from flatfold.passes.stencil.kernels import Weight
@@ -35,34 +34,36 @@ class TrimKernels(Rewrite):
     """
 
     name = "trim-kernels"
-    kind = TRIM
 
-    def accept(self, region: Region) -> None:
-        """Every kernel of another size is work."""
+    def claims(self, region: Region) -> bool:
+        return region.resized and len(region.nodes) == 1
+
+    def resize(self, form: Affine, cost: CostModel) -> Affine:
+        return split_sparse(best_size(form, cost), cost)
 
 
-def best_size(form: Affine, profile: Profile) -> Affine:
+def best_size(form: Affine, cost: CostModel) -> Affine:
     """The form without what is zero: rims of kernels, and channels that no output reads.
 
     Zeros are put there where that is faster. The same object if there is nothing of that kind.
     """
-    terms = tuple(_best_term(term, form.pixels, profile) for term in form.terms)
+    terms = tuple(_best_term(term, form.pixels, cost) for term in form.terms)
     same = all(new is old for new, old in zip(terms, form.terms, strict=True))
     return form if same else replace(form, terms=terms)
 
 
-def _best_term(term: Term, out: int, profile: Profile) -> Term:
+def _best_term(term: Term, out: int, cost: CostModel) -> Term:
     inner = trim(term.stencil)
     thin = as_channel_selection(inner)
     if thin is not inner:
-        costs = [part_cost(Part.of(f, term.sizes), False, out, profile) for f in (thin, inner)]
+        costs = [plan_term(Part.of(f, term.sizes), False, out, cost).cost for f in (thin, inner)]
         inner = thin if costs[0].seconds < costs[1].seconds else inner
-    found = _widened(inner, term.sizes, out, profile)
+    found = _widened(inner, term.sizes, out, cost)
     same = found is term.stencil or found.geometry == term.stencil.geometry
     return term if same else replace(term, stencil=found)
 
 
-def _widened(f: Stencil, sizes: Sizes, out: int, profile: Profile) -> Stencil:
+def _widened(f: Stencil, sizes: Sizes, out: int, cost: CostModel) -> Stencil:
     """A depthwise kernel with columns of zeros behind its last, if that width is so much faster."""
     shape = f.geometry
     if not shape.is_depthwise or shape.taps == 1 or shape.is_transposed:
@@ -73,9 +74,9 @@ def _widened(f: Stencil, sizes: Sizes, out: int, profile: Profile) -> Stencil:
 
     def seconds(other: int) -> float:
         changed = replace(part, shape=widened(shape, other))
-        return part_cost(changed, False, out, profile).seconds
+        return plan_term(changed, False, out, cost).cost.seconds
 
-    best = min((width, *(n for n, _ in profile.depthwise if n > width)), key=seconds)
+    best = min((width, *(n for n, _ in cost.profile.depthwise if n > width)), key=seconds)
     return f if best == width else widen(f, best)
 
 
@@ -85,18 +86,18 @@ Box = tuple[slice, ...]
 LEAST = 5  # taps along an axis, below which there is nothing to carve
 
 
-def split_sparse(form: Affine, profile: Profile) -> Affine:
+def split_sparse(form: Affine, cost: CostModel) -> Affine:
     """The form with kernels in pieces where that is cheaper; the same object if it is nowhere."""
     for term in form.terms:
         shape = term.stencil.geometry
         if max(shape.kernel, default=0) < LEAST or shape.is_transposed:
             continue
-        parts = _in_pieces(term, form.pixels, profile)
+        parts = _in_pieces(term, form.pixels, cost)
         if parts:
-            return split_sparse(_with(form, term, parts), profile)
+            return split_sparse(_with(form, term, parts), cost)
         apart = _by_channels(term)
         found = replace(_with(form, term, apart), joined=True) if apart else form
-        if apart and form_cost(found, profile).seconds < form_cost(form, profile).seconds:
+        if apart and form_cost(found, cost).seconds < form_cost(form, cost).seconds:
             return found
     return form
 
@@ -107,18 +108,20 @@ def _with(form: Affine, term: Term, parts: list[Stencil]) -> Affine:
     return replace(form, terms=(*form.terms[:index], *new, *form.terms[index + 1 :]))
 
 
-def _in_pieces(term: Term, out: int, profile: Profile) -> list[Stencil]:
+def _in_pieces(term: Term, out: int, cost: CostModel) -> list[Stencil]:
     """The cheapest sum of smaller kernels; none if the whole is cheapest."""
     f = term.stencil
     if np.all(_used(f.weight[:1])):
         return []  # the first output uses every tap, as most do
     best: list[Stencil] = []
-    least = part_cost(Part.of(f, term.sizes), False, out, profile).seconds
-    added = elementwise_cost(f.geometry.outputs, out, profile, reads=2).seconds
+    least = plan_term(Part.of(f, term.sizes), False, out, cost).cost.seconds
+    added = cost.elementwise(f.geometry.outputs, out, reads=2).seconds
     for boxes in _divisions(_used(f.weight)):
         parts = _cut(f, boxes)
         total = added * (len(parts) - 1)
-        total += sum(part_cost(Part.of(p, term.sizes), False, out, profile).seconds for p in parts)
+        total += sum(
+            plan_term(Part.of(p, term.sizes), False, out, cost).cost.seconds for p in parts
+        )
         if total < least:
             best, least = parts, total
     return best
@@ -221,6 +224,14 @@ def _only_channels(f: Stencil, channels: ChannelIndex) -> Stencil:
     """f with zeros on the other channels, cut down to the taps of these."""
     weight = np.zeros_like(f.weight)
     weight[channels] = f.weight[channels]
-    pick = np.full(len(f.weight), NO_CHANNEL, np.int64)
-    pick[channels] = f.chosen[channels]
-    return trim(replace(f, weight=weight, bias=None, pick=pick, width=f.reads))
+    channel_index = np.full(len(f.weight), NO_CHANNEL, np.int64)
+    channel_index[channels] = f.channels_read[channels]
+    return trim(
+        replace(
+            f,
+            weight=weight,
+            bias=None,
+            channel_index=channel_index,
+            source_channels=f.input_channels,
+        )
+    )

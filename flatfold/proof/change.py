@@ -67,8 +67,8 @@ class RegionChecks:
         rng = np.random.default_rng([self.seed, self.regions])
         trials = [trial(change, extent, rng) for extent in extents(change)]
         ratio = max(_ratio(change, given) for given in trials)
-        allowed = MARGIN + (EVENED if change.region.evened else 0.0)
-        if ratio > allowed and change.region.evened and math.isfinite(ratio):
+        allowed = MARGIN + (EVENED if change.region.border_rounded else 0.0)
+        if ratio > allowed and change.region.border_rounded and math.isfinite(ratio):
             raise Decline("BORDER-BIAS", "what is written on the border is rounded too coarsely")
         if not ratio <= allowed:
             found = _wrong_weight(change, trials[0])
@@ -79,7 +79,7 @@ class RegionChecks:
             )
         seed = self.seed + self.regions
         doubt = _doubt(change, trials, seed) if self.certifying else "not asked for"
-        made = tuple(node.name or "" for node in change.lowered.nodes)
+        made = tuple(node.name or "" for node in change.replacement.nodes)
         replaced = origins(change.region.nodes)
         entry = Entry(change.rewrite, name, replaced, made, seed, ratio, not doubt, doubt)
         self.entries.append(entry)
@@ -88,8 +88,8 @@ class RegionChecks:
 def _wrong_weight(change: Change, given: Trial) -> str:
     """Which weight it is, if impulses can tell: "; output channel 3, input channel 1, ..."."""
     sources = tuple((value, value) for value in given.feeds)
-    ends = change.region.output, change.lowered.output
-    cone = Cone(*ends, sources, given.nodes, tuple(change.lowered.nodes))
+    ends = change.region.output, change.replacement.output
+    cone = Cone(*ends, sources, given.nodes, tuple(change.replacement.nodes))
     found = find_wrong_weight(cone, {value: pair.y.shape for value, pair in given.feeds.items()})
     return f"; {found}" if found is not None else ""
 
@@ -105,7 +105,7 @@ def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:
 
 def _ratio(change: Change, given: Trial) -> float:
     """Worst |y' - y| / (u M + float64 rounding) over all elements."""
-    region, lowered = change.region, change.lowered
+    region, lowered = change.region, change.replacement
     try:
         before = evaluate(given.nodes, given.feeds)[region.output]
         after = evaluate(lowered.nodes, given.feeds)[lowered.output]

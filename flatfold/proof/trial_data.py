@@ -220,7 +220,7 @@ def data_shape(
 
     Where an operator counts what it reads, the sizes that the model has instead of 1 and 2.
     """
-    shape, channels = term.source.shape, term.stencil.reads
+    shape, channels = term.source.shape, term.stencil.input_channels
     dims = shape.dims if shape is not None else (None, None)
     counted = any(node.op_type in ("Concat", "Reshape") for node in nodes)
     batch, *inner = (dim if counted and isinstance(dim, int) else 0 for dim in dims[:-1])

@@ -1,10 +1,6 @@
-"""What a piece of graph costs on a target: whether a rewrite pays is decided here and only here.
+"""The figures of each target: what it does in a second.
 
-    seconds = nodes * overhead + multiply-accumulates / rate(class) + bytes / bandwidth(class)
-
-for one image. The figures of a `Profile` are round numbers; bench/operator_costs.py measures them
-and prints what it finds beside them. Decisions depend on their ratios. Unknown spatial sizes count
-as `ASSUMED_SIZE`.
+Where they come from stands beside each. `bench/operator_costs.py` measures them again.
 """
 
 from __future__ import annotations
@@ -28,6 +24,7 @@ class Profile:
     transposed_grouped  the same in more than one group
     bandwidth           bytes that layers and element-wise nodes read and write
     copies              bytes that Slice, Pad, Concat, Gather and Transpose read and write
+    samples             numbers that GridSample writes, and that DeformConv samples
     node                seconds for each node, whatever it does
     """
 
@@ -43,6 +40,7 @@ class Profile:
     transposed_grouped: float
     bandwidth: float
     copies: float
+    samples: float
     node: float
 
 
@@ -63,6 +61,7 @@ ORT_CPU = Profile(
     transposed_grouped=1.6e9,
     bandwidth=70e9,
     copies=32e9,
+    samples=0.6e9,  # linear; nearest runs at a quarter of that
     node=0.6e-6,
 )
 
@@ -80,6 +79,7 @@ OPENVINO = replace(
     dilated_depthwise=1.0,
     transposed=50e9,
     transposed_grouped=0.9e9,
+    samples=1.0e9,  # nearest; linear runs at half of that
 )
 
 # Not measured: from published figures of TensorRT and PyTorch on an A100, at batch 1. dense and
@@ -99,6 +99,7 @@ TRT = Profile(
     transposed_grouped=0.2e12,
     bandwidth=1.5e12,
     copies=1e12,
+    samples=0.15e12,
     node=5e-6,
 )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes.collapse_activations import join_relu_and_identity
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.sums import (
     CompositionContext,
@@ -19,7 +18,7 @@ from flatfold.passes.lifting.sums import (
     sum_forms,
 )
 from flatfold.passes.lowering.rounding import LARGEST, ROUNDOFF, within_range
-from flatfold.passes.reading.affine import Affine
+from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.layout import (
     affine_form,
     align_layout,
@@ -33,8 +32,8 @@ from flatfold.passes.reading.layout import (
     sizes_read,
 )
 from flatfold.passes.reading.meaning import Applied, Joined
+from flatfold.passes.rewrite import Rewrite
 from flatfold.passes.stencil.border import edge_fill
-from flatfold.passes.stencil.stencil import Stencil
 
 Operand = tuple[ir.Value, Affine]
 
@@ -43,32 +42,37 @@ SLACK = 1e-6  # of a number that rounding has made larger
 
 @dataclass
 class FormBuilder:
-    """Makes forms; `refusals` holds why terms over one source stayed apart, by operator."""
+    """Makes the form of an operator's output from the forms of its inputs.
 
-    profile: Profile
-    composing: bool
-    planes: bool
-    refusals: dict[ir.Node, Decline]
+    What is merged, composed and simplified is what the `passes` in use contribute. `borders`: a
+    bias may differ near the border. `refusals` holds why terms over one source stayed apart, by
+    operator.
+    """
+
+    passes: Sequence[Rewrite]
+    cost: CostModel
+    borders: bool = False
+    refusals: dict[ir.Node, Decline] = field(default_factory=dict)
 
     @within_range()
-    def of_sum(
+    def sum(
         self, node: ir.Node, signs: Sequence[int], operands: list[Operand], consume: bool = True
     ) -> Affine:
         """sum of sign * operand; `consume`: the operands are not needed afterwards."""
         values = [value for value, _ in operands]
-        inners = same_layout(operands)
-        require_equal_sizes(list(zip(values, inners, strict=True)))
-        sizes = sizes_read(node.outputs[0], inners[0].geometry.axes)
-        before = _reach(*inners)  # of weights that the total may be summed into
-        form, refusal = sum_forms(
-            list(zip(signs, inners, strict=True)), self.profile, sizes, consume=consume
-        )
-        _require_no_growth(node, form, before)
-        return self._noted(node, join_relu_and_identity(form, node.outputs[0].dtype), refusal)
+        forms = same_layout(operands)
+        require_equal_sizes(list(zip(values, forms, strict=True)))
+        reach = _reach(*forms)  # before the weights are summed into each other
+        context = self._sum_context(node, forms[0].geometry.axes)
+        form, refusal = sum_forms(list(zip(signs, forms, strict=True)), context, consume)
+        _require_no_growth(node, form, reach)
+        for rewrite in self.passes:
+            form = rewrite.simplify_sum(form, node.outputs[0].dtype)
+        return self._noted(node, form, refusal)
 
     @within_range()
-    def opened(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
-        """The form over what `value` is computed from, wherever it reads `value`."""
+    def inline(self, node: ir.Node, form: Affine, value: ir.Value, inner: Affine) -> Affine:
+        """The form with `inner`, the form of `value`, in place of `value`."""
         kept = tuple(term for term in form.terms if term.source is not value)
         if len(kept) == len(form.terms):
             return form
@@ -77,31 +81,32 @@ class FormBuilder:
         parts = [(1, replace(form, terms=kept))]
         for term in form.terms:
             if term.source is value:
-                how = replace(self._reading(value, axes, form.pixels), dear=True)
-                parts.append((1, _applied(node, term.stencil, inner, how)))
-        sizes = sizes_read(node.outputs[0], axes)
-        return sum_forms(parts, self.profile, sizes, consume=False)[0]
+                context = replace(self._context(value, axes, form.pixels), at_any_cost=True)
+                composed = compose_form(term.stencil, inner, context)
+                _require_no_growth(node, composed, _reach(inner))
+                parts.append((1, composed))
+        return sum_forms(parts, self._sum_context(node, axes), consume=False)[0]
 
     @within_range()
-    def of_join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
-        """The operands side by side, along the channels or along a spatial axis."""
-        inners, by_channel = joined_layout(operands, linear.axis)
-        output, axes = node.outputs[0], inners[0].geometry.axes
-        pixels = affine_form(inners[0].terms, None, output).pixels
-        how = self._reading(output, axes, pixels)
+    def join(self, node: ir.Node, linear: Joined, operands: list[Operand]) -> Affine:
+        """The operands put end to end, along the channels or along a spatial axis."""
+        forms, by_channel = joined_layout(operands, linear.axis)
+        output, axes = node.outputs[0], forms[0].geometry.axes
+        pixels = affine_form(forms[0].terms, None, output).pixels
+        context = self._context(output, axes, pixels)
         if not by_channel:
-            moves = concat_offsets(linear, [value for value, _ in operands])
-            biased = any(form.bias is not None and np.any(form.bias) for form in inners)
-            fills = [  # zeros go without saying, but not beside a bias
+            offsets = concat_offsets(linear, [value for value, _ in operands])
+            biased = any(form.bias is not None and np.any(form.bias) for form in forms)
+            fills = [  # zeros need no fill of their own, except where a bias meets them
                 edge_fill(fill.numbers, axes, linear.axis - 2, fill.rows, fill.at_start)
                 for fill in linear.fills
                 if biased or np.any(fill.numbers)
             ]
-            return self._noted(node, *concat_pixels(inners, moves, how, fills))
+            return self._noted(node, *concat_pixels(forms, offsets, context, fills))
         if linear.fills:
             rows = sum(fill.rows for fill in linear.fills)
             raise Decline("CONSTANT", f"{rows} constant channels are put beside data")
-        return self._noted(node, *concat_channels(inners, pixels, self.profile))
+        return self._noted(node, *concat_channels(forms, context))
 
     def _noted(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:
         if refusal is not None:
@@ -109,29 +114,35 @@ class FormBuilder:
         return form
 
     @within_range()
-    def composed(self, node: ir.Node, linear: Applied, inner: Affine) -> Affine:
-        """The operator after what computes its input."""
+    def compose(self, node: ir.Node, linear: Applied, inner: Affine) -> Affine:
+        """The operator after the form of its input, by the pass that composes the two."""
         pixels = form_of_operator(linear, node.outputs[0]).pixels
         outer, inner = align_layout(linear, inner, linear.source)
-        layers = not outer.geometry.is_diagonal and any(
-            not term.stencil.geometry.is_diagonal for term in inner.terms
-        )
-        if layers and not self.composing:
-            raise Decline("OFF", "composing layers is switched off")
-        how = self._reading(linear.source, outer.geometry.axes, pixels)
-        return _applied(node, outer, inner, how)
+        context = self._context(linear.source, outer.geometry.axes, pixels)
+        for rewrite in self.passes:
+            form = rewrite.compose(outer, inner, context)
+            if form is not None:
+                _require_no_growth(node, form, _reach(inner))
+                return form
+        raise Decline("OFF", "composing these two is switched off")
 
-    def _reading(self, value: ir.Value, axes: int, pixels: int) -> CompositionContext:
+    def _context(self, value: ir.Value, axes: int, pixels: int) -> CompositionContext:
         tolerance = 16 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0
         sizes = sizes_read(value, axes)
-        return CompositionContext(sizes, pixels, self.profile, self.planes, tolerance)
+        return CompositionContext(sizes, pixels, self.cost, self._join, self.borders, tolerance)
 
+    def _sum_context(self, node: ir.Node, axes: int) -> CompositionContext:
+        sizes = sizes_read(node.outputs[0], axes)
+        return CompositionContext(sizes, 0, self.cost, self._join)
 
-def _applied(node: ir.Node, outer: Stencil, inner: Affine, how: CompositionContext) -> Affine:
-    """outer(inner)."""
-    form = compose_form(outer, inner, how)
-    _require_no_growth(node, form, _reach(inner))
-    return form
+    def _join(
+        self, terms: list[Term], pixels: int, cost: CostModel, consume: bool
+    ) -> tuple[list[Term], Decline | None]:
+        for rewrite in self.passes:
+            joined = rewrite.join(terms, pixels, cost, consume)
+            if joined is not None:
+                return joined
+        return terms, None
 
 
 def _require_no_growth(node: ir.Node, form: Affine, before: float) -> None:
@@ -161,5 +172,5 @@ def _reach(*forms: Affine) -> float:
 
 
 def pop_forms(values: Iterable[ir.Value], forms: dict[ir.Value, Affine]) -> list[Operand]:
-    """Each value with its form, or as what is not looked into."""
+    """Each value with its form, taken out of `forms`; a value without one stands for itself."""
     return [(v, forms.pop(v) if v in forms else leaf(v)) for v in values]

@@ -1,55 +1,56 @@
-"""Nodes to stencils: read a linear region back from its last node to the values it reads.
+"""Grow a linear region from its last node back to the values it reads.
 
-A region is grown from its root towards the inputs through values that only the region reads, so it
-can be replaced as a whole and its weights are rounded once. Where growing stops at a linear
-operator, the boundary keeps the reason.
+A region grows from its root towards the inputs through values that only the region reads, so it
+can be replaced as a whole and its weights are rounded once. Where growth stops at a linear
+operator, the stop keeps the reason.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from flatfold.passes.collapse_activations import ACTIVATIONS
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.forms import FormBuilder, pop_forms
 from flatfold.passes.lifting.recompute import Recompute
 from flatfold.passes.lifting.sums import flatten_sums
-from flatfold.passes.lowering.plan import form_cost, nodes_cost
+from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.rounding import within_range
+from flatfold.passes.reading import READERS, Reader, ReaderTable, meaning
 from flatfold.passes.reading.affine import Affine
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.layout import form_of_operator
 from flatfold.passes.reading.meaning import Applied, Joined, Linear, Summed, Transparent, operands
 from flatfold.passes.reading.node import producer_of, why_shared
-from flatfold.passes.reading.operators import meaning
 from flatfold.passes.reading.transparent import push_through
-from flatfold.passes.rewrite import COLLAPSE, COMPOSE, FOLD, MERGE, TRIM, Region
-from flatfold.passes.trim_kernels import best_size, split_sparse
+from flatfold.passes.rewrite import Region, Rewrite
 
-REMEMBERED = 1 << 20  # bytes
+REMEMBERED = 1 << 20  # bytes of a weight above which it is read again rather than kept
 
 
 class Lifter:
-    """Lifts regions of one graph; remembers what it learned, so each node is read once.
+    """Lifts regions of one graph with what the passes in use contribute.
 
-    `allowed` holds the kinds of region that may be built: with "merge" missing, no sum is entered.
+    It remembers what it has read, so each node is read once. `borders`: a bias may differ near the
+    border of the map within a region, as padding by a constant makes it.
     """
 
-    def __init__(self, allowed: frozenset[str], profile: Profile, planes: bool = False) -> None:
-        self.allowed = allowed
-        self._bolder = None if planes else Lifter(allowed, profile, planes=True)
-        self._forms = FormBuilder(profile, COMPOSE in allowed, planes, {})
+    def __init__(self, passes: Sequence[Rewrite], cost: CostModel, borders: bool = False) -> None:
+        self._passes, self._cost = passes, cost
+        self._readers = _readers_of(passes)
+        self._border_lifter = None if borders else Lifter(passes, cost, borders=True)
+        self._builder = FormBuilder(passes, cost, borders)
         self._meanings: dict[ir.Node, Linear | Decline] = {}
-        self._cuts: dict[ir.Value, Decline] = {}
-        self._dear: dict[ir.Value, Affine] = {}
-        self._reopening = Recompute(
-            self._forms,
-            self._cuts,
-            self._dear,
+        self._stops: dict[ir.Value, Decline] = {}
+        self._too_costly: dict[ir.Value, Affine] = {}
+        self._recompute = Recompute(
+            self._builder,
+            self._stops,
+            self._too_costly,
             lambda value: self._form_of(producer_of(value)),
             lambda node: self._inside(node)[0],
         )
@@ -58,28 +59,28 @@ class Lifter:
     def lift(self, root: ir.Node) -> Region:
         """The region that ends in `root`. Raises Decline if the node itself is not linear."""
         if root not in self._regions:
-            self._regions[root] = self._grown(root)
+            self._regions[root] = self._larger_region(root)
         return self._regions[root]
 
-    def _grown(self, root: ir.Node) -> Region:
-        """The region; with padding by a bias in it, if without it would end there."""
+    def _larger_region(self, root: ir.Node) -> Region:
+        """The region; if a border bias ends it, the one that allows border biases, if that pays."""
         region: Region | None = None
         try:
             region = self._lift(root)
-            if all(why.code != "BORDER-BIAS" for _, why in region.boundaries):
+            if all(why.code != "BORDER-BIAS" for _, why in region.stops):
                 return region
         except Decline as why:
-            if self._bolder is None or why.code != "BORDER-BIAS":
+            if self._border_lifter is None or why.code != "BORDER-BIAS":
                 raise
-        if self._bolder is not None:
+        if self._border_lifter is not None:
             with contextlib.suppress(Decline):
                 try:
-                    other = self._bolder.lift(root)
+                    other = self._border_lifter.lift(root)
                 finally:
-                    self._bolder.release(root)
-                profile = self._forms.profile
-                gains = form_cost(other.form, profile).seconds < nodes_cost(other, profile).seconds
-                if gains and (region is None or len(other.nodes) > len(region.nodes)):
+                    self._border_lifter.release(root)
+                before = cost_of_nodes(other.meanings, self._cost)
+                pays = form_cost(other.form, self._cost).seconds < before.seconds
+                if pays and (region is None or len(other.nodes) > len(region.nodes)):
                     return other
         if region is None:
             raise Decline(
@@ -87,13 +88,13 @@ class Lifter:
             )
         return region
 
-    def form(self, root: ir.Node, ends: Iterable[tuple[ir.Value, Decline]]) -> Affine:
+    def form(self, root: ir.Node, stops: Iterable[tuple[ir.Value, Decline]]) -> Affine:
         """The form of the region between these values and `root`; no larger one is looked for."""
-        self._cuts.update(ends)
+        self._stops.update(stops)
         return self._lift(root).form
 
     def release(self, root: ir.Node) -> None:
-        """Let go of a region that has been dealt with; large weights can be read again."""
+        """Forget a region that has been dealt with, and large weights, which can be read again."""
         region = self._regions.pop(root, None)
         for node in (root, *(region.nodes if region is not None else ())):
             known = self._meanings.get(node)
@@ -101,11 +102,11 @@ class Lifter:
                 del self._meanings[node]
 
     def linear(self, node: ir.Node) -> Linear:
-        """`meaning`, remembered; a sum only where merging is allowed."""
+        """The meaning of a node, read once. Raises Decline if it is not linear."""
         if node not in self._meanings:
             try:
                 with within_range():
-                    self._meanings[node] = self._checked(node)
+                    self._meanings[node] = meaning(node, self._readers)
             except Decline as reason:
                 self._meanings[node] = reason.bare()
         known = self._meanings[node]
@@ -113,36 +114,26 @@ class Lifter:
             raise known.bare()
         return known
 
-    def _checked(self, node: ir.Node) -> Linear:
-        found = meaning(node)
-        if isinstance(found, Summed | Joined) and MERGE not in self.allowed:
-            raise Decline("OFF", "merging is switched off")
-        if node.op_type in ACTIVATIONS and COLLAPSE not in self.allowed:
-            raise Decline("OFF", "collapsing activations is switched off")
-        return found
-
     def _lift(self, root: ir.Node) -> Region:
         linear = self.linear(root)
         if isinstance(linear, Applied) and origin_of(linear.source) is not None:
             raise Decline("NONLINEAR", "only what is behind it is linear")
-        self._dear.clear()
+        self._too_costly.clear()
         form = self._form_of(root)
-        nodes, meanings, boundaries = self._inside(root)
-        kind = kind_of(meanings)
-        if form.plane is not None:
-            raise Decline("BORDER-BIAS", f"its bias is another {form.plane.border}")
-        if TRIM in self.allowed:
-            smaller = split_sparse(best_size(form, self._forms.profile), self._forms.profile)
-            kind = TRIM if smaller is not form and len(nodes) == 1 else kind
-            form = smaller
-        ends, evened = tuple(boundaries.items()), self._bolder is None
-        return Region(root, form, nodes, meanings, kind, ends, evened)
+        nodes, meanings, stops = self._inside(root)
+        if form.border_bias is not None:
+            raise Decline("BORDER-BIAS", f"its bias is another {form.border_bias.border}")
+        resized = form
+        for rewrite in self._passes:
+            resized = rewrite.resize(resized, self._cost)
+        rounded, changed = self._border_lifter is None, resized is not form
+        return Region(root, resized, nodes, meanings, tuple(stops.items()), rounded, changed)
 
     def _form_of(self, root: ir.Node) -> Affine:
-        """The form of what `root` makes, grown as far as it goes."""
+        """The form of the output of `root`, grown as far as it goes."""
         forms: dict[ir.Value, Affine] = {}
         order = self._reachable(root)
-        sums = flatten_sums(order, self.linear, self._cuts)
+        sums = flatten_sums(order, self.linear, self._stops)
         for node in reversed(order):
             output = node.outputs[0]
             if isinstance(self.linear(node), Summed) and node not in sums:
@@ -153,7 +144,7 @@ class Lifter:
                 self._meanings[node] = reason.bare()
                 if node is root:
                     raise
-                self._cuts[output] = reason.bare()
+                self._stops[output] = reason.bare()
         return forms[root.outputs[0]]
 
     def _reachable(self, root: ir.Node) -> list[ir.Node]:
@@ -163,26 +154,22 @@ class Lifter:
             node = stack.pop()
             order.append(node)
             for value in operands(self.linear(node)):
-                if self._open(value):
+                if self._may_pass(value):
                     stack.append(producer_of(value))
         return order
 
-    def _open(self, value: ir.Value) -> bool:
-        """Whether growing may go through `value`; if not, `_cuts` has the reason."""
-        if value in self._cuts:
+    def _may_pass(self, value: ir.Value) -> bool:
+        """Whether the region may grow through `value`; if not, `_stops` has the reason."""
+        if value in self._stops:
             return False
         try:
-            self._require_private(value)
-        except Decline as reason:
-            self._cuts[value] = reason.bare()
-            return False
-        return True
-
-    def _require_private(self, value: ir.Value) -> None:
-        self.linear(producer_of(value))
-        why = why_shared(value)
-        if why is not None:
-            raise why
+            self.linear(producer_of(value))
+            reason = why_shared(value)
+        except Decline as not_linear:
+            reason = not_linear.bare()
+        if reason is not None:
+            self._stops[value] = reason
+        return reason is None
 
     def _form(
         self, node: ir.Node, forms: dict[ir.Value, Affine], terms: list[tuple[int, ir.Value]]
@@ -190,45 +177,45 @@ class Lifter:
         linear = self.linear(node)
         if isinstance(linear, Summed):
             signs, values = zip(*terms, strict=True)
-            return self._reopening.best_sum(node, signs, pop_forms(values, forms))
+            return self._recompute.cheapest_sum(node, signs, pop_forms(values, forms))
         if isinstance(linear, Joined):
-            return self._forms.of_join(node, linear, pop_forms(linear.values, forms))
+            return self._builder.join(node, linear, pop_forms(linear.values, forms))
         if isinstance(linear, Transparent):
-            return self._carried(node, linear, forms)
-        found = forms.pop(linear.source, None)
-        if found is not None:
+            return self._pushed_through(node, linear, forms)
+        inner = forms.pop(linear.source, None)
+        if inner is not None:
             try:
-                return self._forms.composed(node, linear, found)
+                return self._builder.compose(node, linear, inner)
             except Decline as reason:
-                self._cuts[linear.source] = reason.bare()
+                self._stops[linear.source] = reason.bare()
                 if reason.code == "COST":
-                    self._dear[linear.source] = found
+                    self._too_costly[linear.source] = inner
         return form_of_operator(linear, node.outputs[0])
 
-    def _carried(self, node: ir.Node, linear: Transparent, forms: dict[ir.Value, Affine]) -> Affine:
+    def _pushed_through(
+        self, node: ir.Node, linear: Transparent, forms: dict[ir.Value, Affine]
+    ) -> Affine:
         ((_, inner),) = pop_forms((linear.source,), forms)
         try:
             return push_through(node, linear, inner)
         except Decline:
-            if linear.source in self._cuts or len(inner.terms) == 1:
+            if linear.source in self._stops or len(inner.terms) == 1:
                 raise
             last = self.linear(producer_of(linear.source))
             if not isinstance(last, Applied) or not last.stencil.geometry.is_diagonal:
                 raise
-            alone = form_of_operator(
-                last, linear.source
-            )  # of a sum, the map behind it still passes
-            form = push_through(node, linear, alone)
-            self._cuts[last.source] = Decline("NONLINEAR", "only a map of the channels passes")
+            # not the whole sum, but the per-channel map behind it passes
+            form = push_through(node, linear, form_of_operator(last, linear.source))
+            self._stops[last.source] = Decline("NONLINEAR", "only a map of the channels passes")
             return form
 
     def _inside(
         self, root: ir.Node
     ) -> tuple[tuple[ir.Node, ...], dict[ir.Node, Linear], dict[ir.Value, Decline]]:
-        """Nodes of the region, each after those that read it; their meanings; its ends and why."""
+        """(nodes, each after those that read it; their meanings; where the region ends and why)."""
         nodes: list[ir.Node] = []
         meanings: dict[ir.Node, Linear] = {}
-        boundaries: dict[ir.Value, Decline] = {}
+        stops: dict[ir.Value, Decline] = {}
         stack = [(root, False)]
         while stack:
             node, is_left = stack.pop()
@@ -240,24 +227,20 @@ class Lifter:
                 continue
             meanings[node] = linear
             stack.append((node, True))
-            if node in self._forms.refusals:
-                boundaries[node.outputs[0]] = self._forms.refusals[node]
+            if node in self._builder.refusals:
+                stops[node.outputs[0]] = self._builder.refusals[node]
             for value in operands(linear):
-                if value in self._cuts:
-                    boundaries[value] = self._cuts[value]
+                if value in self._stops:
+                    stops[value] = self._stops[value]
                 else:
                     stack.append((producer_of(value), False))
-        return tuple(reversed(nodes)), meanings, boundaries
+        return tuple(reversed(nodes)), meanings, stops
 
 
-def kind_of(meanings: dict[ir.Node, Linear]) -> str:
-    """The kind of a region with these nodes."""
-    found = list(meanings.values())
-    if any(isinstance(linear, Summed | Joined) for linear in found):
-        return MERGE
-    layers = sum(
-        isinstance(linear, Applied) and not linear.stencil.geometry.is_diagonal for linear in found
-    )
-    if layers > 1:
-        return COMPOSE
-    return COLLAPSE if any(node.op_type in ACTIVATIONS for node in meanings) else FOLD
+def _readers_of(passes: Sequence[Rewrite]) -> ReaderTable:
+    """The readers that are always in use, then those of each pass, by operator type."""
+    table: dict[str, list[Reader]] = defaultdict(list)
+    for readers in (READERS, *(rewrite.readers() for rewrite in passes)):
+        for op_type, reader in readers.items():
+            table[op_type].append(reader)
+    return table

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.passes.lowering.replacement import Names
 from flatfold.passes.remark import REPLACED_KEY
-from flatfold.passes.rewrite import Names
 
 
 @dataclass(frozen=True)

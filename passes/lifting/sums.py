@@ -1,4 +1,4 @@
-"""Sums of forms, and the composition of a stencil with a sum: carried out where it pays."""
+"""The arithmetic of affine forms: composition with a stencil, sums, and concatenation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes.cost.model import MARGIN
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
-from flatfold.passes.lowering.plan import Part, form_cost, parts_cost, sources_cost, too_costly
-from flatfold.passes.merge_branches import join_terms
+from flatfold.passes.lowering.plan import Part, form_cost, plan_sum, sources_cost, too_costly
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.layout import same_shape
 from flatfold.passes.reading.meaning import Linear, Summed
@@ -38,61 +36,61 @@ from flatfold.passes.stencil.stencil import (
     translation,
 )
 
+Join = Callable[[list[Term], int, CostModel, bool], tuple[list[Term], Decline | None]]
+
 
 @dataclass(frozen=True)
 class CompositionContext:
-    """What a stencil reads and writes: sizes of the one, positions of the other.
+    """What a stencil is composed in: the sizes that it reads, and the pixels that it writes.
 
-    `planes`: a bias may be another near the border, if it is even again at the end, but for a
-    relative `tolerance`. `dear`: compose even where the two steps are cheaper.
+    `borders`: a bias may differ near the border, as long as it is uniform again at the end of the
+    region, up to a relative `tolerance`. `at_any_cost`: compose even where two steps cost less.
+    `join` is what merges terms over one source.
     """
 
     sizes: Sizes
     pixels: int
-    profile: Profile
-    planes: bool = False
+    cost: CostModel
+    join: Join
+    borders: bool = False
     tolerance: float = 0.0
-    dear: bool = False
+    at_any_cost: bool = False
 
 
-def compose_form(outer: Stencil, inner: Affine, how: CompositionContext) -> Affine:
-    """outer(inner) with the composition carried out.
+def compose_form(
+    outer: Stencil, inner: Affine, context: CompositionContext, margin: float = 0.0
+) -> Affine:
+    """outer(inner) as one form.
 
-    Raises Decline where it is not exact or costs more than the two steps it replaces.
+    Raises Decline where it is not exact, or costs more than the two steps by more than `margin`.
     """
-    batched, pixels, profile = inner.batched, how.pixels, how.profile
-    own = parts_cost([Part.of(outer, how.sizes)], outer.bias is not None, pixels, profile, batched)
-    before = form_cost(inner, profile) + own
-    sources = sources_cost(inner, profile)
-    if outer.pick is not None:
-        inner = select_form_channels(inner, outer.pick)
-        outer = replace(outer, pick=None, width=0)
-    bias, plane, even = _offset(outer, inner, how)
+    batched, pixels, cost = inner.batched, context.pixels, context.cost
+    alone = [Part.of(outer, context.sizes)]
+    own = plan_sum(alone, outer.bias is not None, pixels, cost, batched).cost
+    before = form_cost(inner, cost) + own
+    sources = sources_cost(inner, cost)
+    if outer.channel_index is not None:
+        inner = select_form_channels(inner, outer.channel_index)
+        outer = replace(outer, channel_index=None, source_channels=0)
+    bias, border, uniform_before = _offset(outer, inner, context)
+    biased = uniform_before and inner.bias is not None
     for term in inner.terms:
-        require_exact(
-            outer.geometry, term.stencil.geometry, even and inner.bias is not None, term.sizes
-        )
-    free = how.dear or (how.planes and _moves(outer.geometry))  # the whole region decides
-    if not inner.joined and not free:  # what is zero on many channels shrinks when it is composed
-        shapes = [_composed(outer, t) for t in inner.live]
-        after = sources + parts_cost(shapes, bias is not None, pixels, profile, batched)
-        margin = MARGIN if _is_norm(inner) else 0.0
+        require_exact(outer.geometry, term.stencil.geometry, biased, term.sizes)
+    # with a border bias the region decides as a whole
+    free = context.at_any_cost or (context.borders and _moves(outer.geometry))
+    if not inner.joined and not free:
+        shapes = [_composed(outer, term) for term in inner.live]
+        after = sources + plan_sum(shapes, bias is not None, pixels, cost, batched).cost
         if after.seconds > before.seconds * (1 + margin):
             raise too_costly(before, after, "composing would cost")
     terms = _behind(replace(outer, bias=None), inner.terms)
     joined = inner.joined and outer.geometry.groups > 1
-    form = Affine(terms, bias, pixels, batched, joined, plane)
-    if inner.joined and not free:
-        after = form_cost(form, profile)
+    form = Affine(terms, bias, pixels, batched, joined, border)
+    if inner.joined and not free:  # what is zero on many channels shrinks when it is composed
+        after = form_cost(form, cost)
         if after.seconds > before.seconds:
             raise too_costly(before, after, "composing would cost")
     return form
-
-
-def _is_norm(form: Affine) -> bool:
-    """A scale and a shift per channel, over one value: what a norm was read as."""
-    scaled = len(form.live) == 1 and form.live[0].stencil.geometry.is_diagonal
-    return scaled and form.bias is not None and not form.live[0].stencil.is_identity
 
 
 def _behind(outer: Stencil, terms: Sequence[Term]) -> tuple[Term, ...]:
@@ -101,27 +99,28 @@ def _behind(outer: Stencil, terms: Sequence[Term]) -> tuple[Term, ...]:
 
 
 def _offset(
-    outer: Stencil, inner: Affine, how: CompositionContext
+    outer: Stencil, inner: Affine, context: CompositionContext
 ) -> tuple[Array | None, BorderBias | None, bool]:
-    """(bias, plane, whether the inner bias was even) of outer(inner)."""
+    """(bias, border bias, whether the inner bias was uniform) of outer(inner)."""
     g = outer.geometry
-    if inner.plane is None and not (how.planes and _moves(g) and inner.bias is not None):
+    keeps_border = context.borders and _moves(g) and inner.bias is not None
+    if inner.border_bias is None and not keeps_border:
         if inner.bias is None:
             return outer.bias, None, True
         image = kernels.apply_to_constant(outer.weight, g, inner.bias)
         return add_biases(outer.bias, image), None, True
-    own = _plane_of(inner, how.sizes)
+    own = _with_border(inner, context.sizes)
     if not _moves(g):
         raise Decline(
             "BORDER-BIAS",
             f"the bias in front of a layer of kernel {g.kernel} is another {own.border}",
         )
-    moved_ = pad_border(own, g.begin, g.end, how.sizes)
-    plane = scale_border(moved_, outer.weight.reshape(-1).astype(np.float64))
+    padded = pad_border(own, g.begin, g.end, context.sizes)
+    border = scale_border(padded, outer.weight.reshape(-1).astype(np.float64))
     if outer.bias is not None:
-        plane = add_borders(plane, uniform(outer.bias, g.outputs, g.axes), ())
-    bias = plane.bias(how.tolerance)
-    return (None, plane, False) if bias is None else (nonzero_bias(bias), None, False)
+        border = add_borders(border, uniform(outer.bias, g.outputs, g.axes), ())
+    bias = border.uniform_bias(context.tolerance)
+    return (None, border, False) if bias is None else (nonzero_bias(bias), None, False)
 
 
 def _moves(g: Geometry) -> bool:
@@ -129,9 +128,9 @@ def _moves(g: Geometry) -> bool:
     return g.is_depthwise and g.taps == 1 and not g.is_transposed and max(g.strides, default=1) == 1
 
 
-def _plane_of(form: Affine, sizes: Sizes) -> BorderBias:
-    plane = uniform(form.bias, form.geometry.outputs, form.geometry.axes)
-    return plane if form.plane is None else add_borders(plane, form.plane, sizes)
+def _with_border(form: Affine, sizes: Sizes) -> BorderBias:
+    border = uniform(form.bias, form.geometry.outputs, form.geometry.axes)
+    return border if form.border_bias is None else add_borders(border, form.border_bias, sizes)
 
 
 def _composed(outer: Stencil, term: Term) -> Part:
@@ -140,59 +139,56 @@ def _composed(outer: Stencil, term: Term) -> Part:
     shape = composed_geometry(outer.geometry, inner.geometry)
     part = Part.of(inner, term.sizes)
     ones = Part.of(outer, ()).ones and part.ones
-    absorbed = shape.groups == 1 and inner.width <= shape.inputs
-    return Part(shape, ones, None if absorbed else part.pick, term.sizes, inner.width)
+    absorbed = shape.groups == 1 and inner.source_channels <= shape.inputs
+    return Part(
+        shape, ones, None if absorbed else part.channel_index, term.sizes, inner.source_channels
+    )
 
 
 def select_form_channels(form: Affine, index: ChannelIndex) -> Affine:
     """The channels `index` of a form; a channel of zeros where it is -1."""
     terms = tuple(Term(t.source, select_outputs(t.stencil, index), t.sizes) for t in form.terms)
     bias = None if form.bias is None else nonzero_bias(np.where(index < 0, 0.0, form.bias[index]))
-    if form.plane is not None:
-        raise Decline(
-            "BORDER-BIAS", f"{len(index)} channels of a bias that is another {form.plane.border}"
-        )
+    if form.border_bias is not None:
+        where = form.border_bias.border
+        raise Decline("BORDER-BIAS", f"{len(index)} channels of a bias that is another {where}")
     return replace(form, terms=terms, bias=bias)
 
 
 def sum_forms(
-    parts: Sequence[tuple[int, Affine]],
-    profile: Profile,
-    sizes: Sizes = (),
-    tolerance: float = 0.0,
-    consume: bool = True,
+    parts: Sequence[tuple[int, Affine]], context: CompositionContext, consume: bool = True
 ) -> tuple[Affine, Decline | None]:
-    """Sum of signed forms of equal `sizes`: terms over one source are merged where that pays.
+    """Sum of signed forms on maps of `context.sizes`; terms over one source are joined.
 
     Also returns the reason for which some terms over one source stayed apart, if there is one.
     """
-    grouped: dict[ir.Value, list[Term]] = {}
+    by_source: dict[ir.Value, list[Term]] = {}
     bias: Array | None = None
-    plane: BorderBias | None = None
+    border: BorderBias | None = None
     for sign, form in parts:
         part = form.bias if sign > 0 or form.bias is None else -form.bias
         bias = add_biases(bias, part)
-        if form.plane is not None:
-            own = scale_border(form.plane, sign)
-            plane = own if plane is None else add_borders(plane, own, sizes)
+        if form.border_bias is not None:
+            own = scale_border(form.border_bias, sign)
+            border = own if border is None else add_borders(border, own, context.sizes)
         for term in form.terms:
             signed = term if sign > 0 else Term(term.source, -term.stencil, term.sizes)
-            grouped.setdefault(term.source, []).append(signed)
-    evened = None if plane is None else plane.bias(tolerance)
-    if evened is not None:
-        bias, plane = add_biases(bias, nonzero_bias(evened)), None
+            by_source.setdefault(term.source, []).append(signed)
+    inside = None if border is None else border.uniform_bias(context.tolerance)
+    if inside is not None:
+        bias, border = add_biases(bias, nonzero_bias(inside)), None
     last, joined = parts[-1][1], any(form.joined for _, form in parts)
     terms: list[Term] = []
     refusal: Decline | None = None
-    for group in grouped.values():
-        merged, why = join_terms(group, last.pixels, profile, consume)
-        terms += merged
-        refusal = refusal or why
-    return Affine(tuple(terms), bias, last.pixels, last.batched, joined, plane), refusal
+    for group in by_source.values():
+        fewer, reason = context.join(group, last.pixels, context.cost, consume)
+        terms += fewer
+        refusal = refusal or reason
+    return Affine(tuple(terms), bias, last.pixels, last.batched, joined, border), refusal
 
 
 def concat_channels(
-    forms: Sequence[Affine], pixels: int, profile: Profile
+    forms: Sequence[Affine], context: CompositionContext
 ) -> tuple[Affine, Decline | None]:
     """Concat on the channels: the sum of the forms, each on its own channels and zero on others."""
     counts = [form.geometry.outputs for form in forms]
@@ -200,44 +196,45 @@ def concat_channels(
     for form, count in zip(forms, counts, strict=True):
         index = np.full(sum(counts), NO_CHANNEL, np.int64)
         index[before : before + count] = all_channels(count)
-        parts.append(
-            (1, replace(select_form_channels(form, index), pixels=pixels, joined=len(forms) > 1))
-        )
+        placed = select_form_channels(form, index)
+        parts.append((1, replace(placed, pixels=context.pixels, joined=len(forms) > 1)))
         before += count
-    return sum_forms(parts, profile)
+    return sum_forms(parts, replace(context, sizes=(), tolerance=0.0))
 
 
 def concat_pixels(
     forms: Sequence[Affine],
-    moves: Sequence[tuple[Ints, Ints]],
-    how: CompositionContext,
+    offsets: Sequence[tuple[Ints, Ints]],
+    context: CompositionContext,
     fills: list[BorderBias],
 ) -> tuple[Affine, Decline | None]:
-    """Concat along a spatial axis: the sum of the forms, each moved to its place on zeros.
+    """Concat along a spatial axis: the sum of the forms, each at its place on a map of zeros.
 
-    `fills` are the constants at the ends; `how.sizes` those of the whole.
+    `offsets`: (zeros before, zeros after) each form. `fills` are the constants at the ends;
+    `context.sizes` are those of the whole map.
     """
     counts = [form.geometry.outputs for form in forms]
     if len(set(counts)) > 1:
         raise Decline("CHANNELS", f"what is put end to end has {counts} channels")
     first = forms[0].bias
-    apart = max(float(np.max(np.abs(_or_zeros(f) - _or_zeros(forms[0])))) for f in forms)
-    plain = apart == 0 and not fills and all(form.plane is None for form in forms)
-    if not plain and not how.planes:
+    gap = max(float(np.max(np.abs(_or_zeros(f) - _or_zeros(forms[0])))) for f in forms)
+    plain = gap == 0 and not fills and all(form.border_bias is None for form in forms)
+    if not plain and not context.borders:
         largest = max((float(np.max(np.abs(fill.values))) for fill in fills), default=0.0)
         raise Decline(
             "BORDER-BIAS",
-            f"what is added differs by up to {apart:.3g} between the {len(forms)} values that are"
-            f" put end to end, beside {len(fills)} constants of up to {largest:.3g}",
+            f"the bias differs by up to {gap:.3g} between the {len(forms)} values that are put end"
+            f" to end, with {len(fills)} constants of up to {largest:.3g}",
         )
     parts = []
-    for form, (begin, end) in zip(forms, moves, strict=True):
+    for form, (begin, end) in zip(forms, offsets, strict=True):
         terms = _behind(translation(form.geometry.outputs, begin, end), form.terms)
-        plane = None if plain else pad_border(_plane_of(form, ()), begin, end, ())
-        parts.append((1, replace(form, terms=terms, bias=None, pixels=how.pixels, plane=plane)))
+        border = None if plain else pad_border(_with_border(form, ()), begin, end, ())
+        placed = replace(form, terms=terms, bias=None, pixels=context.pixels, border_bias=border)
+        parts.append((1, placed))
     for fill in fills:
-        parts.append((1, Affine((), None, how.pixels, plane=fill)))
-    form, refusal = sum_forms(parts, how.profile, how.sizes, how.tolerance)
+        parts.append((1, Affine((), None, context.pixels, border_bias=fill)))
+    form, refusal = sum_forms(parts, context)
     return (replace(form, bias=first) if plain else form), refusal
 
 
@@ -249,22 +246,23 @@ Terms = list[tuple[int, ir.Value]]
 
 
 def flatten_sums(
-    order: Sequence[ir.Node], linear: Callable[[ir.Node], Linear], cuts: Container[ir.Value]
+    order: Sequence[ir.Node], linear: Callable[[ir.Node], Linear], stops: Container[ir.Value]
 ) -> dict[ir.Node, Terms]:
-    """Terms of each outermost sum, those of sums of the same shape inside it among them.
+    """Terms of each outermost sum, with those of the sums of the same shape inside it.
 
-    `order` has every node before the nodes it reads; values in `cuts` are not looked into.
+    (a + b) - (c - d) has the terms +a, +b, -c, +d. `order` has every node before the nodes that it
+    reads; sums are not entered through values in `stops`.
     """
     sums: dict[ir.Node, Terms] = {}
     inside: set[ir.Node] = set()
     for node in order:
-        found = linear(node)
-        if not isinstance(found, Summed) or node in inside:
+        outer = linear(node)
+        if not isinstance(outer, Summed) or node in inside:
             continue
-        terms, stack = sums.setdefault(node, []), list(reversed(found.operands))
+        terms, stack = sums.setdefault(node, []), list(reversed(outer.operands))
         while stack:
             sign, value = stack.pop()
-            if value in cuts or not same_shape(value, node.outputs[0]):
+            if value in stops or not same_shape(value, node.outputs[0]):
                 terms.append((sign, value))
                 continue
             inner = linear(producer_of(value))

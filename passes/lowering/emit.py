@@ -1,7 +1,7 @@
-"""Terms to nodes: each stencil as the operators that compute it.
+"""Write a plan as ONNX nodes: each stencil as the operators that compute it.
 
-Weights are cast once, to the dtype of the value computed, and named after it, never after an old
-weight, which may be shared.
+Weights are cast once, to the dtype of the value computed, and named after that value, never after
+an old weight, which other nodes may share.
 """
 
 from __future__ import annotations
@@ -14,22 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
-from flatfold.passes.lowering.plan import (
-    Part,
-    bias_host,
-    crops,
-    is_in_order,
-    moves_data,
-    picks_first,
-    plan_blocks,
-)
+from flatfold.passes.lowering.plan import Block, Plan, Step, TermPlan, plan
+from flatfold.passes.lowering.replacement import Names, Replacement
 from flatfold.passes.lowering.rounding import cast
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.node import FLOATS, TO_THE_END, channel_axis, rank, with_channels
-from flatfold.passes.rewrite import Names, Replacement
 from flatfold.passes.stencil.channels import ChannelIndex, fill_gaps, is_consecutive
 from flatfold.passes.stencil.kernels import Array, Weight, transposed
 from flatfold.passes.stencil.stencil import Stencil, regroup
@@ -71,34 +63,31 @@ def transpose_attributes(f: Stencil) -> dict[str, object]:
 
 
 class Emitter:
-    """Writes the nodes of one form; `done` collects them."""
+    """Writes the nodes of one form for the value `output`; `replacement` collects them."""
 
-    def __init__(self, output: ir.Value, names: Names, profile: Profile, pixels: int) -> None:
+    def __init__(self, output: ir.Value, names: Names) -> None:
         if output.dtype is None or output.dtype not in FLOATS:
-            found = output.dtype.name if output.dtype is not None else "unknown"
-            raise Decline("DTYPE", f"the type of {output.name} is {found}")
+            dtype = output.dtype.name if output.dtype is not None else "unknown"
+            raise Decline("DTYPE", f"the type of {output.name} is {dtype}")
         self.output = output
         self.dtype = output.dtype
         self.base = output.name or "value"
         self.names = names
-        self.profile = profile
-        self.pixels = pixels
-        self.done = Replacement(output)
-        self._made: dict[ir.Value, ir.Value] = {}
-        self._chosen: dict[tuple[ir.Value, bytes], ir.Value] = {}
+        self.replacement = Replacement(output)
+        self._sources: dict[ir.Value, ir.Value] = {}
+        self._selected: dict[tuple[ir.Value, bytes], ir.Value] = {}
 
     def source(self, value: ir.Value) -> ir.Value:
-        """A value of the graph: itself, or made here if nothing makes it yet."""
-        how = origin_of(value)
-        if how is None:
+        """A value of the graph as it is; a deferred one by the nodes that make it."""
+        origin = origin_of(value)
+        if origin is None:
             return value
-        if value not in self._made:
-            rest = [
-                self._operand(operand, f"{how.op_type.lower()}.operand") for operand in how.rest
-            ]
-            inputs, attributes = [self.source(how.source), *rest], dict(how.attributes)
-            self._made[value] = self.node(how.op_type, inputs, attributes, value.shape)
-        return self._made[value]
+        if value not in self._sources:
+            what = f"{origin.op_type.lower()}.operand"
+            rest = [self._operand(operand, what) for operand in origin.rest]
+            inputs, attributes = [self.source(origin.source), *rest], dict(origin.attributes)
+            self._sources[value] = self.node(origin.op_type, inputs, attributes, value.shape)
+        return self._sources[value]
 
     def _operand(self, operand: ir.Value | Weight | None, what: str) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):
@@ -119,7 +108,7 @@ class Emitter:
         node.name = value.name
         value.dtype = self.dtype
         value.shape = shape
-        self.done.nodes.append(node)
+        self.replacement.nodes.append(node)
         return value
 
     def constant(self, array: Weight, what: str) -> ir.Value:
@@ -127,7 +116,7 @@ class Emitter:
         return self._initializer(cast(array, self.dtype), what, self.dtype)
 
     def factors(self, weight: Weight) -> Weight:
-        """What multiplies data, an output channel a row, rounded to the type of the output."""
+        """Weights that multiply data, one output channel a row, rounded to the output's type."""
         return cast(weight, self.dtype, multiplies=True)
 
     def integers(self, numbers: Sequence[int] | ChannelIndex, what: str) -> ir.Value:
@@ -139,46 +128,29 @@ class Emitter:
         value = ir.Value(
             name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(dtype), const_value=tensor
         )
-        self.done.initializers.append(value)
+        self.replacement.initializers.append(value)
         return value
 
-    def term(self, term: Term, bias: Array | None) -> ir.Value:
-        """The value of one term."""
+    def term(self, term: Term, bias: Array | None, plan: TermPlan) -> ir.Value:
+        """The value of one term, by the steps of its plan."""
         term = replace(term, source=self.source(term.source))
-        part = Part.of(term.stencil, term.sizes)
-        if moves_data(part, self.pixels, self.profile):
-            return self.elementwise(self.shift(term), bias)
-        term = self.select(term)
-        form = term.stencil
-        if form.geometry.is_diagonal:
-            return self.elementwise(term, bias)
-        if form.geometry.axes == 0:
-            return self.product(term, bias)
-        whole = crops_to_taps(form)
-        spread = whole.geometry.is_transposed
-        attributes = transpose_attributes(whole) if spread else conv_attributes(whole)
-        weight = self.factors(whole.weight)
-        weight = transposed(weight, whole.geometry.groups) if spread else weight
-        inputs = [term.source, self.constant(weight, "weight")]
-        inputs += [] if bias is None else [self.constant(bias, "bias")]
-        return self.node(
-            "ConvTranspose" if spread else "Conv", inputs, attributes, self._shape_of(form)
-        )
-
-    def _shape_of(self, form: Stencil) -> ir.Shape | None:
-        return with_channels(self.output, form.geometry.outputs, form.geometry.axes)
+        moves = {Step.SELECT: self.select, Step.CROP: self.crop, Step.PAD: self.pad}
+        for step, _ in plan.steps:
+            if step in moves:
+                term = moves[step](term)
+        return self.apply(self.select(term), bias)  # what another term has selected is used again
 
     def select(self, term: Term) -> Term:
-        """The term on the channels that it picks: a Slice where they are in a row, or a Gather."""
+        """The term on the channels that it reads: by a Slice if they are consecutive, or Gather."""
         form = term.stencil
-        if form.pick is None:
+        if form.channel_index is None:
             return term
-        pick = fill_gaps(form.pick, form.width)
-        key = (term.source, pick.tobytes())
-        if key not in self._chosen:
-            self._chosen[key] = self.channels(term.source, pick, form.geometry.axes)
-        value = self._chosen[key]
-        return replace(term, source=value, stencil=replace(form, pick=None, width=0))
+        index = fill_gaps(form.channel_index, form.source_channels)
+        key = (term.source, index.tobytes())
+        if key not in self._selected:
+            self._selected[key] = self.channels(term.source, index, form.geometry.axes)
+        whole = replace(form, channel_index=None, source_channels=0)
+        return replace(term, source=self._selected[key], stencil=whole)
 
     def channels(self, value: ir.Value, index: ChannelIndex, axes: int) -> ir.Value:
         """Channels `index` of a value."""
@@ -191,55 +163,69 @@ class Emitter:
         inputs = [value, self.integers(index, "channels")]
         return self.node("Gather", inputs, {"axis": axis}, shape)
 
-    def shift(self, term: Term) -> Term:
-        """The term with its move carried out by Slice and Pad: what is left is a scale."""
-        shape, part = term.stencil.geometry, Part.of(term.stencil, term.sizes)
-        needed = 11 if max((*shape.begin, *shape.end)) > 0 else 10
-        if self.names.opset < needed:
-            told = f"the model has opset {self.names.opset}"
-            raise Decline("OLD-OPSET", f"a Slice or Pad by inputs needs opset {needed}, {told}")
-        if (
-            part.pick is not None
-            and not is_consecutive(part.pick)
-            and picks_first(part, self.pixels)
-        ):
-            term = self.select(term)
-        if crops(shape):
-            term = self.crop(term)
-        term = self.select(term)
-        form, value = term.stencil, term.source
-        if max((*shape.begin, *shape.end)) > 0:
-            begin, end = ([max(n, 0) for n in side] for side in (shape.begin, shape.end))
-            pads = self.integers([0, 0, *begin, 0, 0, *end], "pads")
-            value = self.node("Pad", [value, pads], None, self._shape_of(form))
-        none, one = (0,) * shape.axes, (1,) * shape.axes
-        rest = replace(shape, begin=none, end=none, strides=one)
-        return replace(term, source=value, stencil=replace(form, geometry=rest))
-
     def crop(self, term: Term) -> Term:
-        """The term on the pixels that it keeps, and on its channels if these are in a row."""
+        """The term on the pixels that it keeps, and on its channels if these are consecutive."""
+        self._require_opset(10)
         form, shape = term.stencil, term.stencil.geometry
         begin, end = ([max(-n, 0) for n in side] for side in (shape.begin, shape.end))
         axes, ends = [*range(2, shape.axes + 2)], [-n or TO_THE_END for n in end]
         steps = list(shape.strides)
-        if form.pick is not None:
-            pick = fill_gaps(form.pick, form.width)
-            if is_consecutive(pick):
-                begin, ends = [int(pick[0]), *begin], [int(pick[-1]) + 1, *ends]
+        if form.channel_index is not None:
+            index = fill_gaps(form.channel_index, form.source_channels)
+            if is_consecutive(index):
+                begin, ends = [int(index[0]), *begin], [int(index[-1]) + 1, *ends]
                 axes, steps = [1, *axes], [1, *steps]
-                form = replace(form, pick=None, width=0)
+                form = replace(form, channel_index=None, source_channels=0)
         ranges = ((begin, "starts"), (ends, "ends"), (axes, "axes"), (steps, "steps"))
         inputs = [self.integers(numbers, what) for numbers, what in ranges]
-        trim = [max(-b, 0) + max(-e, 0) for b, e in zip(shape.begin, shape.end, strict=True)]
+        cut = [max(-b, 0) + max(-e, 0) for b, e in zip(shape.begin, shape.end, strict=True)]
         left = [
             None if n is None else (n - less + step - 1) // step
-            for n, less, step in zip(term.sizes, trim, shape.strides, strict=True)
+            for n, less, step in zip(term.sizes, cut, shape.strides, strict=True)
         ]
         batch = term.source.shape[0] if term.source.shape is not None else None
-        kept = ir.Shape([batch, form.reads, *left])
-        return replace(
-            term, source=self.node("Slice", [term.source, *inputs], None, kept), stencil=form
-        )
+        kept = ir.Shape([batch, form.input_channels, *left])
+        value = self.node("Slice", [term.source, *inputs], None, kept)
+        begin_left, end_left = (tuple(max(n, 0) for n in side) for side in (shape.begin, shape.end))
+        rest = replace(shape, begin=begin_left, end=end_left, strides=(1,) * shape.axes)
+        return replace(term, source=value, stencil=replace(form, geometry=rest))
+
+    def pad(self, term: Term) -> Term:
+        """The term on its source with the zeros around it."""
+        self._require_opset(11)
+        form, shape = term.stencil, term.stencil.geometry
+        pads = self.integers([0, 0, *shape.begin, 0, 0, *shape.end], "pads")
+        value = self.node("Pad", [term.source, pads], None, self._shape_of(form))
+        rest = replace(shape, begin=(0,) * shape.axes, end=(0,) * shape.axes)
+        return replace(term, source=value, stencil=replace(form, geometry=rest))
+
+    def _require_opset(self, needed: int) -> None:
+        if self.names.opset < needed:
+            opset = self.names.opset
+            raise Decline(
+                "OLD-OPSET",
+                f"a Slice or Pad by inputs needs opset {needed}, the model has opset {opset}",
+            )
+
+    def apply(self, term: Term, bias: Array | None) -> ir.Value:
+        """The layer, or the scale and bias, that is left of a term."""
+        form = term.stencil
+        if form.geometry.is_diagonal:
+            return self.elementwise(term, bias)
+        if form.geometry.axes == 0:
+            return self.product(term, bias)
+        whole = crops_to_taps(form)
+        is_transposed = whole.geometry.is_transposed
+        attributes = transpose_attributes(whole) if is_transposed else conv_attributes(whole)
+        weight = self.factors(whole.weight)
+        weight = transposed(weight, whole.geometry.groups) if is_transposed else weight
+        inputs = [term.source, self.constant(weight, "weight")]
+        inputs += [] if bias is None else [self.constant(bias, "bias")]
+        op_type = "ConvTranspose" if is_transposed else "Conv"
+        return self.node(op_type, inputs, attributes, self._shape_of(form))
+
+    def _shape_of(self, form: Stencil) -> ir.Shape | None:
+        return with_channels(self.output, form.geometry.outputs, form.geometry.axes)
 
     def product(self, term: Term, bias: Array | None) -> ir.Value:
         """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""
@@ -271,40 +257,40 @@ class Emitter:
         return value
 
 
-def lower(form: Affine, output: ir.Value, names: Names, profile: Profile) -> Replacement:
+def lower(form: Affine, output: ir.Value, names: Names, cost: CostModel) -> Replacement:
     """Nodes that compute `form`. Raises Decline if a weight does not fit the output's dtype."""
-    writer = Emitter(output, names, profile, form.pixels)
+    emitter = Emitter(output, names)
     try:
-        writer.done.output = _written(form, writer)
+        emitter.replacement.output = _emit_plan(plan(form, cost), form, emitter)
     except Decline:
-        writer.done.discard()
+        emitter.replacement.discard()
         raise
-    return writer.done
+    return emitter.replacement
 
 
-def _written(form: Affine, writer: Emitter) -> ir.Value:
-    output, apart = writer.output, plan_blocks(form, writer.profile)
-    values = [_sum(block.form, writer) for block in apart]
-    value, axes = values[0], form.geometry.axes
-    if len(apart) > 1:
+def _emit_plan(plan: Plan, form: Affine, emitter: Emitter) -> ir.Value:
+    output, axes = emitter.output, form.geometry.axes
+    values = [_emit_sum(block, emitter) for block in plan.blocks]
+    value = values[0]
+    if len(values) > 1:
         axis = 1 if axes else (len(output.shape) if output.shape is not None else 2) - 1
-        value = writer.node("Concat", values, {"axis": axis}, output.shape)
-        if not is_in_order(apart):
-            order = np.argsort(np.concatenate([block.channels for block in apart]))
-            value = writer.channels(value, order.astype(np.int64), axes)
-    if value.producer() not in writer.done.nodes and output.is_graph_output():
-        value = writer.node("Identity", [value], None, output.shape)  # an output keeps its name
+        value = emitter.node("Concat", values, {"axis": axis}, output.shape)
+        if not plan.in_order:
+            order = np.argsort(np.concatenate([block.channels for block in plan.blocks]))
+            value = emitter.channels(value, order.astype(np.int64), axes)
+    if value.producer() not in emitter.replacement.nodes and output.is_graph_output():
+        value = emitter.node("Identity", [value], None, output.shape)  # an output keeps its name
     return value
 
 
-def _sum(form: Affine, writer: Emitter) -> ir.Value:
-    terms = form.live
-    host = bias_host([term.stencil.geometry for term in terms])
+def _emit_sum(block: Block, emitter: Emitter) -> ir.Value:
+    form, plans = block.form, block.plan.terms
     values = [
-        writer.term(term, form.bias if index == host else None) for index, term in enumerate(terms)
+        emitter.term(term, form.bias if index == block.plan.host else None, plans[index])
+        for index, term in enumerate(form.live)
     ]
     value = values[0]
-    shape = with_channels(writer.output, form.geometry.outputs, form.geometry.axes)
+    shape = with_channels(emitter.output, form.geometry.outputs, form.geometry.axes)
     for other in values[1:]:
-        value = writer.node("Add", [value, other], None, shape)
+        value = emitter.node("Add", [value, other], None, shape)
     return value

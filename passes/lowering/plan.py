@@ -1,34 +1,26 @@
-"""How a form is written as nodes, and what that costs.
+"""How a form is written as nodes: decided once, priced, and handed to emit.py.
 
-A sum is one Add per further term. Where terms cover different channels, as behind a Concat, it may
-be cheaper to write each block of channels for itself and to put the blocks side by side.
+A form is one sum, or blocks of channels put side by side where its terms cover different channels,
+as behind a Concat. A sum is its terms and one Add per further term. A term is steps: SELECT
+channels, CROP and PAD pixels, and APPLY the layer or the scale that is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes.cost.model import (
-    Cost,
-    bias_cost,
-    copy_cost,
-    deferred_cost,
-    deferred_operator_cost,
-    elementwise_cost,
-    stencil_cost,
-)
-from flatfold.passes.cost.profiles import Profile
+from flatfold.passes.cost.model import Cost, CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.layout import form_of_operator
 from flatfold.passes.reading.meaning import Applied, Joined, Linear, Summed, Transparent, operands
 from flatfold.passes.reading.node import constant, dims_of, pixel_count
-from flatfold.passes.rewrite import Region
 from flatfold.passes.stencil.channels import (
     ChannelIndex,
     all_channels,
@@ -43,40 +35,202 @@ from flatfold.passes.stencil.taps import with_crop_taps
 
 @dataclass(frozen=True)
 class Part:
-    """What decides the cost of a term: its shape, whether its weights are ones, what it picks.
+    """What decides how a term is written: its geometry, and whether all its weights are 1.
 
-    `sizes` and `width`: of the map that channels are picked from.
+    `channel_index` are the channels that it reads of a map of `source_channels` and `sizes`.
     """
 
     shape: Geometry
     ones: bool = False
-    pick: ChannelIndex | None = None
+    channel_index: ChannelIndex | None = None
     sizes: Sizes = ()
-    width: int = 0
+    source_channels: int = 0
 
     @staticmethod
     def of(f: Stencil, sizes: Sizes) -> Part:
-        local = f.geometry.is_depthwise and f.geometry.taps == 1
-        pick = None if f.pick is None else fill_gaps(f.pick, f.width)
-        return Part(f.geometry, local and bool(np.all(f.weight == 1)), pick, sizes, f.width)
+        scales = f.geometry.is_depthwise and f.geometry.taps == 1
+        ones = scales and bool(np.all(f.weight == 1))
+        index = None if f.channel_index is None else fill_gaps(f.channel_index, f.source_channels)
+        return Part(f.geometry, ones, index, sizes, f.source_channels)
+
+
+class Step(Enum):
+    """One node, or the scale and bias that may need none."""
+
+    SELECT = auto()
+    CROP = auto()
+    PAD = auto()
+    APPLY = auto()
+
+
+@dataclass(frozen=True)
+class TermPlan:
+    """The steps of a term, in order, each with its cost."""
+
+    steps: tuple[tuple[Step, Cost], ...]
+
+    @property
+    def cost(self) -> Cost:
+        return sum((cost for _, cost in self.steps), Cost())
+
+
+@dataclass(frozen=True)
+class SumPlan:
+    """A plan for each term, the number of the term that takes the bias, and the cost of all."""
+
+    terms: tuple[TermPlan, ...]
+    host: int
+    cost: Cost
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some of the output channels, and the form of these alone."""
+    """Some of the output channels, the form of these alone, and how it is written."""
 
     channels: ChannelIndex
     form: Affine
+    plan: SumPlan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The blocks of a form, in the order in which they are put side by side, and the cost."""
+
+    blocks: tuple[Block, ...]
+    cost: Cost
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the channels of the blocks, side by side, are in order."""
+        return _in_order([block.channels for block in self.blocks])
+
+
+def plan(form: Affine, cost: CostModel) -> Plan:
+    """The cheaper way to write the form: as one sum, or in blocks of channels."""
+    whole = _plan_terms(form, cost)
+    blocks = channel_blocks(form, cost) if form.joined else []
+    if len(blocks) > 1:
+        copy = cost.copy(form.geometry.outputs, form.pixels)
+        total = copy if _in_order([block.channels for block in blocks]) else copy + copy
+        for block in blocks:
+            total += block.plan.cost
+        if total.seconds < whole.cost.seconds:
+            return Plan(tuple(blocks), total)
+    return Plan((Block(all_channels(form.geometry.outputs), form, whole),), whole.cost)
+
+
+def form_cost(form: Affine, cost: CostModel) -> Cost:
+    """What the nodes cost that are written for this form."""
+    return sources_cost(form, cost) + plan(form, cost).cost
+
+
+def sources_cost(form: Affine, cost: CostModel) -> Cost:
+    """What the nodes cost that make the deferred sources of the form."""
+    total = Cost()
+    for source in {term.source for term in form.live}:
+        total += cost.deferred(source)
+    return total
+
+
+def channel_blocks(form: Affine, cost: CostModel) -> list[Block]:
+    """The channels by the terms that they depend on, each block with these terms only.
+
+    None if some channel depends on no term.
+    """
+    alive = np.stack([nonzero_outputs(term.stencil.weight) for term in form.terms])
+    names = np.packbits(alive, axis=0).T
+    _, first, which = np.unique(names, axis=0, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    blocks = []
+    for group in np.argsort(first):
+        channels = np.flatnonzero(which == group).astype(np.int64)
+        depends = alive[:, channels[0]]
+        if not depends.any():
+            return []
+        terms = tuple(
+            Term(t.source, select_outputs(t.stencil, channels), t.sizes)
+            for t, here in zip(form.terms, depends, strict=True)
+            if here
+        )
+        bias = None if form.bias is None else form.bias[channels]
+        part = replace(form, terms=terms, bias=bias, joined=False)
+        blocks.append(Block(channels, part, _plan_terms(part, cost)))
+    return blocks
+
+
+def _in_order(channels: Sequence[ChannelIndex]) -> bool:
+    return bool(np.all(np.diff(np.concatenate(channels)) > 0))
+
+
+def _plan_terms(form: Affine, cost: CostModel) -> SumPlan:
+    """The plan of a form as one sum; channels that are selected once are not selected again."""
+    parts: list[Part] = []
+    selected: set[tuple[ir.Value, bytes]] = set()
+    for term in form.live:
+        part = Part.of(term.stencil, term.sizes)
+        if part.channel_index is not None and not is_shift(part.shape):
+            key = (term.source, part.channel_index.tobytes())
+            part = replace(part, channel_index=None) if key in selected else part
+            selected.add(key)
+        parts.append(part)
+    return plan_sum(parts, form.bias is not None, form.pixels, cost, form.batched)
+
+
+def plan_sum(
+    parts: Sequence[Part], biased: bool, pixels: int, cost: CostModel, batched: bool = False
+) -> SumPlan:
+    """A sum of terms that writes `pixels` pixels an image; a layer among them takes the bias."""
+    host = bias_host([part.shape for part in parts])
+    extra = Cost()
+    if batched and biased and any(not part.shape.is_diagonal for part in parts):
+        extra = cost.bias(parts[0].shape.outputs, pixels)  # no Gemm adds it for nothing
+        biased = False
+    terms = tuple(
+        plan_term(part, biased and index == host, pixels, cost) for index, part in enumerate(parts)
+    )
+    total = sum((term.cost for term in terms), extra)
+    for _ in parts[1:]:
+        total += cost.elementwise(parts[0].shape.outputs, pixels, reads=2)
+    return SumPlan(terms, host, total)
+
+
+def bias_host(shapes: Sequence[Geometry]) -> int:
+    """The term that takes the bias along: the first layer, which adds it for nothing."""
+    layers = (i for i, s in enumerate(shapes) if not s.is_diagonal and not is_shift(s))
+    return next(layers, 0)
+
+
+def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPlan:
+    """The steps of one term that writes `pixels` pixels an image."""
+    shape, index = part.shape, part.channel_index
+    read = pixel_count(part.sizes) if shape.axes else pixels
+    select = (Step.SELECT, cost.copy(shape.inputs, read))
+    if not moves_data(part, pixels, cost):
+        apply = (Step.APPLY, cost.stencil(with_crop_taps(shape), biased, part.ones, pixels))
+        return TermPlan((apply,) if index is None else (select, apply))
+    copy = cost.copy(shape.outputs, pixels)
+    steps = []
+    if index is None or not crops(shape):
+        steps += [] if index is None else [select]
+        steps += [(Step.CROP, copy)] if crops(shape) else []
+    elif is_consecutive(index):
+        steps += [(Step.CROP, copy)]  # one Slice does both
+    elif selects_first(part, pixels):
+        steps += [select, (Step.CROP, copy)]
+    else:
+        steps += [(Step.CROP, cost.copy(part.source_channels, pixels)), (Step.SELECT, copy)]
+    steps += [(Step.PAD, copy)] if pads(shape) else []
+    steps += [(Step.APPLY, cost.stencil(_in_place(shape), biased, part.ones, pixels))]
+    return TermPlan(tuple(steps))
 
 
 def is_shift(shape: Geometry) -> bool:
-    """One tap that looks at another pixel, channel by channel: Slice, Pad, or both.
+    """One tap per channel that looks at another pixel: Slice, Pad, or both.
 
     Not with padding and a stride: then where the Pad begins depends on the size.
     """
     moves = shape.is_depthwise and shape.taps == 1 and not shape.is_pointwise
-    padded = max((*shape.begin, *shape.end), default=0) > 0
-    return moves and not shape.is_transposed and not (padded and max(shape.strides) > 1)
+    return moves and not shape.is_transposed and not (pads(shape) and max(shape.strides) > 1)
 
 
 def crops(shape: Geometry) -> bool:
@@ -84,215 +238,98 @@ def crops(shape: Geometry) -> bool:
     return min((*shape.begin, *shape.end)) < 0 or max(shape.strides) > 1
 
 
-def moves_data(part: Part, out: int, profile: Profile) -> bool:
+def pads(shape: Geometry) -> bool:
+    return max((*shape.begin, *shape.end), default=0) > 0
+
+
+def moves_data(part: Part, pixels: int, cost: CostModel) -> bool:
     """Whether a shift is written as Slice and Pad: cheaper than a convolution by one tap."""
-    if not can_move_data(part):
+    if not _can_move_data(part):
         return False
-    copied = _moves_cost(part, False, out, profile)
-    convolved = stencil_cost(with_crop_taps(part.shape), False, False, out, profile)
+    shape = part.shape
+    copies = int(crops(shape)) + int(pads(shape))
+    copied = cost.stencil(_in_place(shape), False, part.ones, pixels)
+    for _ in range(copies):
+        copied += cost.copy(shape.outputs, pixels)
+    convolved = cost.stencil(with_crop_taps(shape), False, False, pixels)
     return copied.seconds < convolved.seconds
 
 
-def can_move_data(part: Part) -> bool:
-    """Whether a Slice and a Pad can be it: a map that both cut is surely larger than the cut."""
+def _can_move_data(part: Part) -> bool:
+    """Whether Slice and Pad can do it: a map that both change is surely larger than the cut."""
     if not is_shift(part.shape):
         return False
     sizes = part.sizes or (None,) * part.shape.axes
     for size, begin, end in zip(sizes, part.shape.begin, part.shape.end, strict=True):
-        crop = max(-begin, 0) + max(-end, 0)
-        if crop and max(begin, end) > 0 and (size is None or size <= crop):
+        cut = max(-begin, 0) + max(-end, 0)
+        if cut and max(begin, end) > 0 and (size is None or size <= cut):
             return False
     return True
 
 
-def picks_first(part: Part, out: int) -> bool:
-    """Whether channels are chosen before pixels: whichever leaves less to the other."""
-    read = pixel_count(part.sizes) if part.sizes else out
-    return part.shape.inputs * read <= part.width * out
+def selects_first(part: Part, pixels: int) -> bool:
+    """Whether channels are selected before pixels are cut: whichever leaves the other less."""
+    read = pixel_count(part.sizes) if part.sizes else pixels
+    return part.shape.inputs * read <= part.source_channels * pixels
 
 
-def _moves_cost(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
-    shape, total = part.shape, Cost()
-    if crops(shape):
-        total += copy_cost(shape.outputs, out, profile)
-    if max((*shape.begin, *shape.end)) > 0:
-        total += copy_cost(shape.outputs, out, profile)
-    plain = replace(
-        shape, begin=(0,) * shape.axes, end=(0,) * shape.axes, strides=(1,) * shape.axes
-    )
-    return total + stencil_cost(plain, biased, part.ones, out, profile)
-
-
-def part_cost(part: Part, biased: bool, out: int, profile: Profile) -> Cost:
-    """Cost of one term, `out` output positions an image."""
-    shape = part.shape
-    if moves_data(part, out, profile):
-        total = _moves_cost(part, biased, out, profile)
-    else:
-        total = stencil_cost(with_crop_taps(shape), biased, part.ones, out, profile)
-    if part.pick is None:
-        return total
-    read = pixel_count(part.sizes) if shape.axes else out
-    if not moves_data(part, out, profile) or not crops(shape):
-        return total + copy_cost(shape.inputs, read, profile)
-    if is_consecutive(part.pick):
-        return total  # one Slice does both
-    if picks_first(part, out):
-        return total + copy_cost(shape.inputs, read, profile)
-    return total + copy_cost(part.width, out, profile)  # and the pick is what is counted above
-
-
-def parts_cost(
-    parts: Sequence[Part], biased: bool, out: int, profile: Profile, batched: bool = False
-) -> Cost:
-    """Cost of a sum of terms; a layer among them takes the bias."""
-    total = Cost()
-    if batched and biased and any(not part.shape.is_diagonal for part in parts):
-        total = bias_cost(parts[0].shape.outputs, out, profile)
-        biased = False
-    host = bias_host([part.shape for part in parts])
-    for index, part in enumerate(parts):
-        total += part_cost(part, biased and index == host, out, profile)
-    for _ in parts[1:]:
-        total += elementwise_cost(parts[0].shape.outputs, out, profile, reads=2)
-    return total
-
-
-def bias_host(shapes: Sequence[Geometry]) -> int:
-    """The term that takes the bias along: the first layer, which does it for nothing."""
-    layers = (i for i, s in enumerate(shapes) if not s.is_diagonal and not is_shift(s))
-    return next(layers, 0)
-
-
-def sources_cost(form: Affine, profile: Profile) -> Cost:
-    """Of what has to be made before the form can be applied."""
-    total = Cost()
-    for source in {term.source for term in form.live}:
-        total += deferred_cost(source, profile)
-    return total
-
-
-def form_cost(form: Affine, profile: Profile) -> Cost:
-    """Of the nodes that are written for this form."""
-    return sources_cost(form, profile) + _best(form, profile)[1]
-
-
-def plan_blocks(form: Affine, profile: Profile) -> list[Block]:
-    """The blocks that the form is written in; one if it is written as a whole."""
-    return _best(form, profile)[0]
-
-
-def _best(form: Affine, profile: Profile) -> tuple[list[Block], Cost]:
-    """The cheaper of the two ways to write the terms, and its cost."""
-    whole = _of_whole(form, profile)
-    apart = channel_blocks(form) if form.joined else []
-    if len(apart) > 1:
-        parts = _of_blocks(form, apart, profile)
-        if parts.seconds < whole.seconds:
-            return apart, parts
-    return [Block(all_channels(form.geometry.outputs), form)], whole
-
-
-def _of_whole(form: Affine, profile: Profile) -> Cost:
-    parts: list[Part] = []
-    chosen: set[tuple[ir.Value, bytes]] = set()  # channels that a Gather has picked already
-    for term in form.live:
-        part = Part.of(term.stencil, term.sizes)
-        if part.pick is not None and not is_shift(part.shape):
-            key = (term.source, part.pick.tobytes())
-            part = replace(part, pick=None) if key in chosen else part
-            chosen.add(key)
-        parts.append(part)
-    return parts_cost(parts, form.bias is not None, form.pixels, profile, form.batched)
-
-
-def _of_blocks(form: Affine, apart: list[Block], profile: Profile) -> Cost:
-    copied = copy_cost(form.geometry.outputs, form.pixels, profile)
-    total = copied if is_in_order(apart) else copied + copied
-    for block in apart:
-        total += _of_whole(block.form, profile)
-    return total
-
-
-def is_in_order(apart: Sequence[Block]) -> bool:
-    """Whether the blocks, side by side, have their channels in order."""
-    order = np.concatenate([block.channels for block in apart])
-    return bool(np.all(np.diff(order) > 0))
-
-
-def channel_blocks(form: Affine) -> list[Block]:
-    """Channels by the terms that they depend on, each block with these terms only."""
-    alive = np.stack([nonzero_outputs(term.stencil.weight) for term in form.terms])
-    names = np.packbits(alive, axis=0).T
-    _, first, which = np.unique(names, axis=0, return_index=True, return_inverse=True)
-    which = which.reshape(-1)
-    found = []
-    for group in np.argsort(first):
-        channels = np.flatnonzero(which == group).astype(np.int64)
-        some = alive[:, channels[0]]
-        if not some.any():
-            return []
-        terms = tuple(
-            Term(t.source, select_outputs(t.stencil, channels), t.sizes)
-            for t, here in zip(form.terms, some, strict=True)
-            if here
-        )
-        bias = None if form.bias is None else form.bias[channels]
-        found.append(Block(channels, replace(form, terms=terms, bias=bias, joined=False)))
-    return found
+def _in_place(shape: Geometry) -> Geometry:
+    """What is left of a shift once its pixels are moved: a scale."""
+    none, one = (0,) * shape.axes, (1,) * shape.axes
+    return replace(shape, begin=none, end=none, strides=one)
 
 
 def too_costly(before: Cost, after: Cost, what: str) -> Decline:
+    """The reason, with both ratios, of a form that costs more than what it would replace."""
     ratio = f"{after.seconds / before.seconds:.1f}x the time"
     if before.macs and after.macs > before.macs:
         ratio += f" and {after.macs / before.macs:.1f}x the multiplies"
     return Decline("COST", f"exact, but {what} {ratio}")
 
 
-def nodes_cost(region: Region, profile: Profile) -> Cost:
-    """Cost of the nodes that the region has."""
+def cost_of_nodes(meanings: Mapping[ir.Node, Linear], cost: CostModel) -> Cost:
+    """What nodes that are in a graph cost, as they are written there."""
     total = Cost()
-    for node, linear in region.meanings.items():
-        total += _node_cost(linear, node, profile)
+    for node, linear in meanings.items():
+        total += _node_cost(linear, node, cost)
     return total
 
 
-def _node_cost(linear: Linear, node: ir.Node, profile: Profile) -> Cost:
+def _node_cost(linear: Linear, node: ir.Node, cost: CostModel) -> Cost:
     if node.op_type == "Identity":
         return Cost()
     if isinstance(linear, Transparent):
-        return deferred_operator_cost(node.op_type, linear.source, profile)
-    if not isinstance(linear, Applied):
-        values = (
-            [node.outputs[0], *operands(linear)]
-            if isinstance(linear, Summed)
-            else [node.outputs[0]]
-        )
-        elements = pixel_count(_most_known(values)[1:])
-        if isinstance(linear, Joined):
-            return copy_cost(1, elements, profile)
-        return elementwise_cost(1, elements, profile, reads=len(linear.operands))
-    return _applied_cost(linear, node, profile)
+        return cost.operator(node.op_type, linear.source)
+    if isinstance(linear, Applied):
+        return _applied_cost(linear, node, cost)
+    read = operands(linear) if isinstance(linear, Summed) else ()
+    elements = pixel_count(_best_known_sizes([node.outputs[0], *read])[1:])
+    if isinstance(linear, Joined):
+        return cost.copy(1, elements)
+    return cost.elementwise(1, elements, reads=len(linear.operands))
 
 
-def _most_known(values: list[ir.Value]) -> Sizes:
-    """Sizes of values that are of one size: what any of them knows."""
+def _best_known_sizes(values: list[ir.Value]) -> Sizes:
+    """The sizes of values that are of one size, as far as any of them is declared."""
     sizes = [dims_of(value) for value in values]
-    alike = [some for some in sizes if len(some) == len(sizes[0])]
+    same_rank = [dims for dims in sizes if len(dims) == len(sizes[0])]
     return tuple(
-        next((n for n in axis if n is not None), None) for axis in zip(*alike, strict=True)
+        next((n for n in axis if n is not None), None) for axis in zip(*same_rank, strict=True)
     )
 
 
-def _applied_cost(linear: Applied, node: ir.Node, profile: Profile) -> Cost:
+def _applied_cost(linear: Applied, node: ir.Node, cost: CostModel) -> Cost:
     form = form_of_operator(linear, node.outputs[0])
-    how = origin_of(linear.source)
-    if how is not None:
-        own = deferred_operator_cost(how.op_type, how.source, profile)
+    if linear.sampling is not None:
+        samples, macs = linear.sampling
+        return cost.sampler(samples * form.pixels, macs * form.pixels)
+    origin = origin_of(linear.source)
+    if origin is not None:
+        own = cost.operator(origin.op_type, origin.source)
         weights = [constant(value) for value in node.inputs[1:]]
         return own + Cost(parameters=sum(array.size for array in weights if array is not None))
-    if form.geometry.is_diagonal and linear.stencil.pick is None:  # one node, whichever it is
-        one = elementwise_cost(form.geometry.outputs, form.pixels, profile)
+    if form.geometry.is_diagonal and linear.stencil.channel_index is None:  # one node of any kind
+        one = cost.elementwise(form.geometry.outputs, form.pixels)
         constants = min(len(node.inputs) - 1, 2)
         return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
-    return form_cost(form, profile)
+    return form_cost(form, cost)

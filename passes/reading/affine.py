@@ -26,9 +26,9 @@ class Affine:
     """bias + sum of terms.
 
     `pixels`: output positions for one image, known or assumed. `batched`: matrices are applied
-    along the last axis of a value of more than two, where no Gemm takes the bias along. `joined`:
-    a Concat is among what it came from, so some terms may be zero on many of the channels.
-    `plane`: what the bias is more or less near the border; such a form cannot be written.
+    along the last axis of a value of more than two axes, where no Gemm can add the bias. `joined`:
+    it came from a Concat, so some terms may be zero on many of the channels.
+    `border_bias`: what is added to the bias near the border; such a form cannot be written.
     """
 
     terms: tuple[Term, ...]
@@ -36,7 +36,7 @@ class Affine:
     pixels: int
     batched: bool = False
     joined: bool = False
-    plane: BorderBias | None = None
+    border_bias: BorderBias | None = None
 
     @property
     def geometry(self) -> Geometry:

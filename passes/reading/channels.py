@@ -1,4 +1,4 @@
-"""Operators that move data about: Slice, Gather, Concat, Pad, and shuffles of channels."""
+"""Operators that choose or permute channels: Gather, Slice, and shuffles."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
-from flatfold.passes.reading.meaning import Applied, Fill, Joined
+from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import (
+    TO_THE_END,
     channel_count,
     constant,
-    constant_or_expanded,
     dims_of,
     ints,
     number,
@@ -24,7 +24,7 @@ from flatfold.passes.reading.node import (
 )
 from flatfold.passes.stencil.channels import all_channels
 from flatfold.passes.stencil.geometry import Ints, Sizes
-from flatfold.passes.stencil.stencil import channel_selection
+from flatfold.passes.stencil.stencil import channel_selection, compose, translation
 
 Numbers = npt.NDArray[Any]
 
@@ -45,38 +45,68 @@ def read_gather(node: ir.Node) -> Applied:
     )
 
 
-def read_concat(node: ir.Node) -> Joined:
-    """Values side by side; constants among them at the ends, one number per channel each."""
-    values = [source(node, i) for i in range(len(node.inputs))]
-    data = tuple(value for value in values if constant_or_expanded(value) is None)
-    if not data:
-        raise Decline("CONSTANT", f"all {len(values)} operands are constants")
-    axis = int(number(node, "axis", 0)) % rank(data[0])
-    if axis == 0:
-        raise Decline("NONLINEAR", "images are put side by side")
-    fills = []
-    for index, value in enumerate(values):
-        filler = constant_or_expanded(value)
-        if filler is not None:
-            if 0 < index < len(values) - 1:
-                told = f"{value.name}, operand {index} of {len(values)}"
-                raise Decline("CONSTANT", f"a constant is put between data: {told}")
-            fills.append(_fill(value, filler, axis, index == 0))
-    return Joined(data, axis, tuple(fills))
+def read_slice(node: ir.Node) -> Applied:
+    """A crop on spatial axes (negative padding), a choice of channels on axis 1."""
+    given = [value for value in node.inputs[1:] if value is not None]
+    arrays = [constant(value) for value in given]
+    computed = [str(v.name) for v, array in zip(given, arrays, strict=True) if array is None]
+    if computed or len(given) < 2:
+        raise Decline("NOT-CONSTANT", f"the range is not constant: {', '.join(computed)}")
+    data = source(node)
+    sizes = spatial_sizes(data)
+    starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
+    axes, steps = _axes_and_steps(node, len(starts))
+    begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
+    index = all_channels(channel_count(data))
+    for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if (first, step) == (0, 1) and last >= TO_THE_END:
+            continue  # the whole of an axis, whichever it is
+        at = axis % (len(sizes) + 2) - 2
+        if at == -1:
+            index = index[_range(int(first), int(last), int(step), len(index))]
+            continue
+        if at < 0 or step < 1:
+            raise Decline("SLICE", f"the range of axis {axis} has step {step}; axis 0 is the batch")
+        begin[at], end[at] = _cut(int(first), int(last), sizes[at])
+        strides[at] = int(step)
+    if not len(index):
+        raise Decline("SLICE", f"the range holds none of {channel_count(data)} channels")
+    move = translation(len(index), tuple(begin), tuple(end), tuple(strides))
+    return Applied(data, compose(move, channel_selection(index, channel_count(data), len(sizes))))
 
 
-def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
-    sizes = dims_of(value)
-    rows, count = sizes[axis], sizes[1]
-    shape = (1,) * (len(sizes) - array.ndim) + array.shape
-    if not rows or not count or axis == 1 or array.ndim > len(sizes):
-        told = f"constant channels {value.name} of shape {array.shape}"
-        raise Decline("CONSTANT", f"{told} are put beside data")
-    by_channel = array.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1).astype(np.float64)
-    if np.any(by_channel != by_channel[:, :1]):
-        told = f"the constant {value.name}, put beside data, varies on the map"
-        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
-    return Fill(np.broadcast_to(by_channel[:, 0], (count,)), rows, at_start)
+def _range(first: int, last: int, step: int, size: int) -> slice:
+    """The range as Python has it: an end before the first element is written as none."""
+    if step < 0 and last < -size:
+        return slice(first, None, step)
+    return slice(first, last, step)
+
+
+def _axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
+    given = [constant(value) for value in node.inputs[3:]] + [None, None]
+    axes = list(range(count)) if given[0] is None else given[0].reshape(-1).tolist()
+    steps = [1] * count if given[1] is None else given[1].reshape(-1).tolist()
+    return axes, steps
+
+
+def _cut(first: int, last: int, size: int | None) -> tuple[int, int]:
+    """(begin, end) padding, both at most 0, of x[first:last]."""
+    if size is not None:
+        low, high, _ = slice(first, last).indices(size)
+        if high <= low:
+            raise Decline("SLICE", f"the range from {first} to {last} holds none of {size} pixels")
+        return -low, high - size
+    if first < 0 or 0 <= last < TO_THE_END:
+        raise Decline("SHAPE", f"the range from {first} to {last} depends on an unknown size")
+    return -first, min(last, 0) if last < 0 else 0
+
+
+def read_channel_slice(node: ir.Node) -> Applied:
+    """A Slice that takes some of the channels and every pixel."""
+    linear = read_slice(node)
+    if not linear.stencil.geometry.is_pointwise:
+        raise Decline("NONLINEAR", "the pixels are cut, too")
+    return linear
 
 
 def read_shuffle(node: ir.Node) -> Applied:

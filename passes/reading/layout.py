@@ -44,7 +44,9 @@ def affine_form(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) ->
 def form_of_operator(linear: Applied, value: ir.Value) -> Affine:
     """The form of an operator's output over the operator's own input."""
     form = linear.stencil
-    shared = replace(form, bias=None, fresh=False)  # meanings are kept: nobody may sum into them
+    shared = replace(
+        form, bias=None, owns_weight=False
+    )  # meanings are kept: nobody may sum into them
     return affine_form((make_term(linear.source, shared),), form.bias, value)
 
 
@@ -140,7 +142,7 @@ def _is_free(form: Affine) -> bool:
 
 def _is_uniform(f: Stencil) -> bool:
     numbers = f.weight.reshape(-1)
-    alike = f.pick is None and f.geometry.is_diagonal
+    alike = f.channel_index is None and f.geometry.is_diagonal
     same = alike and bool(np.all(numbers == numbers[0]))
     return same and (f.bias is None or bool(np.all(f.bias == f.bias[0])))
 

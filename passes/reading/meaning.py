@@ -20,12 +20,17 @@ from flatfold.passes.stencil.stencil import Stencil, diagonal
 
 @dataclass(frozen=True)
 class Applied:
-    """stencil(source), by the node itself and those that make the values `through`."""
+    """stencil(source), by the node itself and those that make the values `through`.
+
+    `sampling`: (samples, multiply-accumulates) for each output pixel, where the node is a sampler
+    and not a layer. `warning` is about numbers that are odd, though no reason to decline.
+    """
 
     source: ir.Value
     stencil: Stencil
     through: tuple[ir.Value, ...] = ()
-    warning: str = ""  # about numbers that are odd, though no reason to decline
+    warning: str = ""
+    sampling: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ TRANSPARENT: dict[str, Callable[[ir.Node], Transparent]] = {
 
 def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
     """The form of the node's output, over what the node makes of the form's source."""
-    if len(form.terms) != 1 or not form.geometry.is_pointwise or form.plane is not None:
+    if len(form.terms) != 1 or not form.geometry.is_pointwise or form.border_bias is not None:
         raise Decline("NONLINEAR", "only a map of the channels passes through")
     if (linear.matrix if form.geometry.axes == 0 else linear.spatial) is None:
         other = 0 if form.geometry.axes else rank(linear.source) - 2
@@ -109,12 +109,12 @@ def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
     term = form.terms[0]
     if axes is None or (linear.repeat > 1 and not term.stencil.geometry.is_diagonal):
         raise Decline("NONLINEAR", "only a scale of the channels passes through")
-    if _counts(node) and term.stencil.reads != form.geometry.outputs:
+    if _counts(node) and term.stencil.input_channels != form.geometry.outputs:
         raise Decline("NONLINEAR", "the number of channels changes")
     moved = _on_axes(term.stencil, axes, linear.repeat)
-    shape = with_channels(node.outputs[0], moved.reads, axes)
+    shape = with_channels(node.outputs[0], moved.input_channels, axes)
     before = deferred_through(node, term.source, shape)
-    plain = term.stencil.is_identity and term.stencil.pick is None and form.bias is None
+    plain = term.stencil.is_identity and term.stencil.channel_index is None and form.bias is None
     if plain and origin_of(before) is not None:
         raise Decline("NONLINEAR", "there is nothing to pass through")
     bias = None if form.bias is None else np.repeat(form.bias, linear.repeat)
@@ -140,8 +140,14 @@ def _on_axes(f: Stencil, axes: int, repeat: int) -> Stencil:
         **{name: one for name in ("kernel", "strides", "dilations", "upsample")},
         **{name: none for name in ("begin", "end")},
     )
-    pick = f.pick
-    if pick is not None and repeat > 1:
-        spread = (pick[:, None] * repeat + np.arange(repeat)).reshape(-1)
-        pick = np.where(np.repeat(pick, repeat) == NO_CHANNEL, NO_CHANNEL, spread)
-    return replace(f, geometry=shape, weight=weight, pick=pick, width=f.width * repeat)
+    channel_index = f.channel_index
+    if channel_index is not None and repeat > 1:
+        spread = (channel_index[:, None] * repeat + np.arange(repeat)).reshape(-1)
+        channel_index = np.where(np.repeat(channel_index, repeat) == NO_CHANNEL, NO_CHANNEL, spread)
+    return replace(
+        f,
+        geometry=shape,
+        weight=weight,
+        channel_index=channel_index,
+        source_channels=f.source_channels * repeat,
+    )

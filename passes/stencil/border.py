@@ -36,7 +36,7 @@ class BorderBias:
         """Where it is another than inside, in words."""
         return f"on the first {self.low} and the last {self.high} rows"
 
-    def bias(self, tolerance: float) -> Array | None:
+    def uniform_bias(self, tolerance: float) -> Array | None:
         """One number per channel, if the plane is the same everywhere but for rounding.
 
         It is the number of the inside, computed here in full; what is written on the border was

@@ -47,16 +47,17 @@ from flatfold.passes.stencil.kernels import Array, Weight, lifted
 class Stencil:
     """An affine operator; `weight` keeps the dtype it came in until arithmetic promotes it.
 
-    `fresh`: the weight was computed for this stencil, so nobody else can be holding it.
-    `pick`: input j is channel pick[j] of a source of `width` channels; None reads it as it is.
+    `owns_weight`: the weight was computed for this stencil, so nobody else can be holding it.
+    `channel_index`: input j is channel channel_index[j] of a source of `source_channels` channels;
+    None reads the source as it is.
     """
 
     geometry: Geometry
     weight: Weight
     bias: Array | None = None
-    fresh: bool = False
-    pick: ChannelIndex | None = None
-    width: int = 0
+    owns_weight: bool = False
+    channel_index: ChannelIndex | None = None
+    source_channels: int = 0
     __array_ufunc__ = None  # d * f is ours also when d is an array
 
     def __post_init__(self) -> None:
@@ -66,18 +67,22 @@ class Stencil:
             raise ValueError(f"weight has shape {self.weight.shape}, expected {expected}")
         if self.bias is not None and self.bias.shape != (g.outputs,):
             raise ValueError(f"bias has shape {self.bias.shape}, expected {(g.outputs,)}")
-        if self.pick is not None and self.pick.shape != (g.inputs,):
-            raise ValueError(f"pick has shape {self.pick.shape}, expected {(g.inputs,)}")
+        if self.channel_index is not None and self.channel_index.shape != (g.inputs,):
+            raise ValueError(
+                f"channel index has shape {self.channel_index.shape}, expected {(g.inputs,)}"
+            )
 
     @property
-    def reads(self) -> int:
+    def input_channels(self) -> int:
         """Channels of what it is applied to."""
-        return self.geometry.inputs if self.pick is None else self.width
+        return self.geometry.inputs if self.channel_index is None else self.source_channels
 
     @property
-    def chosen(self) -> ChannelIndex:
+    def channels_read(self) -> ChannelIndex:
         """The channel that each input is."""
-        return all_channels(self.geometry.inputs) if self.pick is None else self.pick
+        return (
+            all_channels(self.geometry.inputs) if self.channel_index is None else self.channel_index
+        )
 
     @property
     def is_identity(self) -> bool:
@@ -107,7 +112,7 @@ class Stencil:
         column = np.broadcast_to(factor, (self.geometry.outputs,))
         bias = None if self.bias is None else self.bias * column
         weight = kernels.scale_outputs(column, self.weight)
-        return replace(self, weight=weight, bias=bias, fresh=True)
+        return replace(self, weight=weight, bias=bias, owns_weight=True)
 
 
 def nonzero_bias(bias: Array | None) -> Array | None:
@@ -130,23 +135,25 @@ def add(parts: Sequence[Stencil], sizes: Sizes | None = None, *, consume: bool =
     """
     one, *rest = parts
     if any(
-        not np.array_equal(part.chosen, one.chosen) for part in rest if part.pick is not one.pick
+        not np.array_equal(part.channels_read, one.channels_read)
+        for part in rest
+        if part.channel_index is not one.channel_index
     ):
         raise ValueError("cannot add stencils that read different channels")
     shapes = [part.geometry for part in parts]
     shape = summed_geometry(shapes, sizes or unknown_sizes(shapes[0].axes))
     hosts = [part for part in parts if part.geometry == shape]
-    host = max(hosts, key=lambda part: part.fresh, default=None)
+    host = max(hosts, key=lambda part: part.owns_weight, default=None)
     if host is None:
         total = kernels.zero_weight(shape)
     else:
-        total = host.weight.astype(np.float64, copy=not (consume and host.fresh))
+        total = host.weight.astype(np.float64, copy=not (consume and host.owns_weight))
     bias: Array | None = None
     for part in parts:
         bias = add_biases(bias, part.bias)
         if part is not host:
             kernels.accumulate(total, shape, part.weight, part.geometry)
-    return Stencil(shape, total, bias, True, one.pick, one.width)
+    return Stencil(shape, total, bias, True, one.channel_index, one.source_channels)
 
 
 def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stencil:
@@ -155,8 +162,8 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
     Raises Decline where the border would be wrong: exact when `outer` reads nothing outside
     `inner`'s output, or when `inner`, evaluated there, gives the 0 that `outer` reads.
     """
-    if outer.pick is not None:
-        inner = select_outputs(inner, outer.pick)
+    if outer.channel_index is not None:
+        inner = select_outputs(inner, outer.channel_index)
     f, g = inner.geometry, outer.geometry
     require_exact(g, f, inner.bias is not None, sizes or unknown_sizes(g.axes))
     shape = composed_geometry(g, f)
@@ -169,7 +176,9 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
         weight = kernels.after_depthwise(outer.weight, g, inner.weight, f, shape)
     else:
         weight = kernels.after_dense(outer.weight, g, inner.weight, f, shape)
-    return simplify_channels(Stencil(shape, weight, bias, True, inner.pick, inner.width))
+    return simplify_channels(
+        Stencil(shape, weight, bias, True, inner.channel_index, inner.source_channels)
+    )
 
 
 def require_exact(outer: Geometry, inner: Geometry, biased: bool, sizes: Sizes) -> None:
@@ -217,26 +226,30 @@ def regroup(f: Stencil, groups: int) -> Stencil:
 
 def select_outputs(f: Stencil, index: ChannelIndex) -> Stencil:
     """The outputs `index` of f, in that order; a channel of zeros where it is -1."""
-    weight, shape, pick = select_weight_rows(f.weight, f.geometry, f.chosen, index)
+    weight, shape, channel_index = select_weight_rows(f.weight, f.geometry, f.channels_read, index)
     bias = None if f.bias is None else nonzero_bias(np.where(index < 0, 0.0, f.bias[index]))
-    return simplify_channels(Stencil(shape, weight, bias, True, pick, f.reads))
+    return simplify_channels(Stencil(shape, weight, bias, True, channel_index, f.input_channels))
 
 
 def simplify_channels(f: Stencil) -> Stencil:
     """f with as simple a pick as its structure allows, at no more work."""
-    if f.pick is None:
+    if f.channel_index is None:
         return f
-    shape, live = f.geometry, f.pick != NO_CHANNEL
-    if is_all_channels(f.pick, f.width):
-        return replace(f, pick=None, width=0)
-    if shape.groups == 1 and f.width <= shape.inputs:
-        weight, shape = to_dense(f.weight, shape, f.pick, f.width)
+    shape, live = f.geometry, f.channel_index != NO_CHANNEL
+    if is_all_channels(f.channel_index, f.source_channels):
+        return replace(f, channel_index=None, source_channels=0)
+    if shape.groups == 1 and f.source_channels <= shape.inputs:
+        weight, shape = to_dense(f.weight, shape, f.channel_index, f.source_channels)
         return Stencil(shape, weight, f.bias, True)
     if shape.groups == 1 and not np.all(live) and np.any(live):
         kept = replace(shape, inputs=int(live.sum()))
-        return replace(f, geometry=kept, weight=f.weight[:, live], pick=f.pick[live])
+        return replace(
+            f, geometry=kept, weight=f.weight[:, live], channel_index=f.channel_index[live]
+        )
     weight_here = (
-        permute_within_groups(f.weight, shape, f.pick) if f.width == shape.inputs else None
+        permute_within_groups(f.weight, shape, f.channel_index)
+        if f.source_channels == shape.inputs
+        else None
     )
     if weight_here is not None:
         return Stencil(shape, weight_here, f.bias, True)
@@ -286,16 +299,20 @@ def translation(channels: int, begin: Ints, end: Ints, strides: Ints | None = No
     return stencil(one, groups=channels, begin=begin, end=end, strides=strides)
 
 
-def channel_selection(index: ChannelIndex, width: int, axes: int) -> Stencil:
-    """Channels `index` of a source of `width` channels."""
+def channel_selection(index: ChannelIndex, source_channels: int, axes: int) -> Stencil:
+    """Channels `index` of a source of `source_channels` channels."""
     return simplify_channels(
-        replace(translation(len(index), (0,) * axes, (0,) * axes), pick=index, width=width)
+        replace(
+            translation(len(index), (0,) * axes, (0,) * axes),
+            channel_index=index,
+            source_channels=source_channels,
+        )
     )
 
 
 def read_all_channels(f: Stencil) -> Stencil:
     """f with one group and no pick: it reads every channel of its source."""
-    if f.pick is None:
+    if f.channel_index is None:
         return f
-    weight, shape = to_dense(f.weight, f.geometry, f.pick, f.width)
+    weight, shape = to_dense(f.weight, f.geometry, f.channel_index, f.source_channels)
     return Stencil(shape, weight, f.bias, True)

@@ -48,16 +48,22 @@ def as_channel_selection(f: Stencil) -> Stencil:
     shape, weight = f.geometry, f.weight
     if shape.groups > 1 or shape.inputs == 1 or np.count_nonzero(_reads(weight[:1])) > 1:
         return f
-    reads = _reads(weight)
-    if np.any(reads.sum(axis=1) > 1):
+    input_channels = _reads(weight)
+    if np.any(input_channels.sum(axis=1) > 1):
         return f
-    channel = reads.argmax(axis=1).astype(np.int64)
+    channel = input_channels.argmax(axis=1).astype(np.int64)
     picked = np.take_along_axis(weight, channel.reshape(-1, *(1,) * (weight.ndim - 1)), axis=1)
-    pick = np.where(reads.any(axis=1), channel, NO_CHANNEL)
-    pick = pick if f.pick is None else np.where(pick == NO_CHANNEL, NO_CHANNEL, f.pick[channel])
+    channel_index = np.where(input_channels.any(axis=1), channel, NO_CHANNEL)
+    channel_index = (
+        channel_index
+        if f.channel_index is None
+        else np.where(channel_index == NO_CHANNEL, NO_CHANNEL, f.channel_index[channel])
+    )
     count = shape.outputs
     geometry = replace(shape, inputs=count, groups=count)
-    return simplify_channels(Stencil(geometry, picked, f.bias, True, pick, f.reads))
+    return simplify_channels(
+        Stencil(geometry, picked, f.bias, True, channel_index, f.input_channels)
+    )
 
 
 def _reads(weight: Weight) -> npt.NDArray[np.bool_]:

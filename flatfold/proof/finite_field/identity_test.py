@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import Change
+from flatfold.passes import Change, Replacement
 from flatfold.passes.decline import Decline
-from flatfold.passes.rewrite import Replacement
 from flatfold.passes.stencil import kernels
 from flatfold.proof.finite_field.field import PRIME
 from flatfold.proof.finite_field.shadow import ShadowedArray, shadowed, using_key
@@ -50,7 +49,7 @@ def _require_equal(change: Change, trials: Sequence[Trial], rng: np.random.Gener
     except (Decline, TypeError, ValueError) as why:
         raise Uncertified(f"it cannot be computed in the prime field: {why}") from None
     try:
-        _require_same_nodes(recomputed.nodes, change.lowered.nodes)
+        _require_same_nodes(recomputed.nodes, change.replacement.nodes)
         for trial in trials:
             _require_equal_outputs(trial, change, recomputed, rng)
     finally:

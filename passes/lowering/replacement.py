@@ -1,0 +1,48 @@
+"""Nodes that are not yet part of a graph, and names for them that the graph does not use yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+
+@dataclass
+class Replacement:
+    """New nodes and initializers, not yet part of a graph; `output` stands for the old value."""
+
+    output: ir.Value
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: list[ir.Value] = field(default_factory=list)
+
+    def discard(self) -> None:
+        """Detach the nodes from the values they read, which otherwise count them as readers."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+
+
+class Names:
+    """Hands out names that no value of the model has; `opset` is that of the model."""
+
+    def __init__(self, taken: set[str], opset: int) -> None:
+        self._taken = taken
+        self.opset = opset
+
+    def fresh(self, base: str) -> str:
+        """`base`, or `base` with the first free number behind it."""
+        name, number = base, 1
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
+
+
+def clone_onto(node: ir.Node, source: ir.Value, shape: ir.Shape | None, names: Names) -> ir.Node:
+    """A copy of the node with `source` as its first input and an output of this shape."""
+    copy = ir.node(node.op_type, [source, *node.inputs[1:]], dict(node.attributes))
+    new, old = copy.outputs[0], node.outputs[0]
+    new.name = copy.name = names.fresh(f"{old.name}.{node.op_type.lower()}")
+    new.shape, new.type = shape, old.type
+    return copy

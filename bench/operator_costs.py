@@ -26,10 +26,7 @@ from rich.table import Table
 from flatfold.passes.cost.model import (
     LANES,
     Cost,
-    copy_cost,
-    elementwise_cost,
-    mac_rate,
-    stencil_cost,
+    CostModel,
 )
 from flatfold.passes.cost.profiles import ORT_CPU, PROFILES, Profile
 from flatfold.passes.stencil.geometry import Geometry
@@ -81,12 +78,12 @@ class Case:
         """What the cost model says."""
         c, pixels = self.channels, self.size**2
         if self.figure == "copies":
-            once = copy_cost(c, pixels, profile)
+            once = CostModel(profile).copy(c, pixels)
             return once if self.kind == "Gather" else once + once
         if not self.is_layer:
-            return elementwise_cost(c, pixels, profile, reads=2 if self.kind == "Add" else 1)
+            return CostModel(profile).elementwise(c, pixels, reads=2 if self.kind == "Add" else 1)
         out = pixels * (4 if self.kind == "ConvTranspose" else 1)
-        return stencil_cost(self.geometry, True, False, out, profile)
+        return CostModel(profile).stencil(self.geometry, True, False, out)
 
     def found(self, seconds: float, profile: Profile) -> float | None:
         """The profile's figure that would give this time; None where the time does not say."""
@@ -97,7 +94,7 @@ class Case:
             overhead = estimate.nodes * profile.node
             moved = (estimate.seconds - overhead) * getattr(profile, self.figure)
             return moved / max(seconds - overhead, 1e-9)
-        rate = mac_rate(self.geometry, profile)
+        rate = CostModel(profile).rate(self.geometry)
         left = seconds - (estimate.seconds - estimate.macs / rate)
         if left < LEAST * seconds:
             return None
@@ -182,7 +179,7 @@ def figures(
     for case, (least, _) in found.items():
         name, wide = case.figure, case.figure == "depthwise"
         name = f"depthwise, {case.kernel[1]} wide" if wide else name
-        stated[name] = mac_rate(case.geometry, profile) if wide else getattr(profile, name)
+        stated[name] = CostModel(profile).rate(case.geometry) if wide else getattr(profile, name)
         figure = case.found(least, profile)
         said.setdefault(name, []).extend([] if figure is None else [figure])
     return {

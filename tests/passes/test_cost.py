@@ -14,10 +14,7 @@ import pytest
 from flatfold.passes.cost.model import (
     LANES,
     Cost,
-    copy_cost,
-    elementwise_cost,
-    mac_rate,
-    stencil_cost,
+    CostModel,
 )
 from flatfold.passes.cost.profiles import PROFILES
 from flatfold.passes.stencil.geometry import Geometry, composed_geometry, summed_geometry
@@ -35,12 +32,12 @@ def layer(o: int, i: int, kernel=(1, 1), groups=1, dilation=1, upsample=1) -> Ge
 
 
 def seconds(shape: Geometry, size: int = SIZE, profile=ORT) -> float:
-    return stencil_cost(shape, True, False, size**2, profile).seconds
+    return CostModel(profile).stencil(shape, True, False, size**2).seconds
 
 
 def merges(one: Geometry, two: Geometry, size: int = SIZE, profile=ORT) -> bool:
     joined = summed_geometry([one, two], (size, size))
-    add = elementwise_cost(one.outputs, size**2, profile, reads=2).seconds
+    add = CostModel(profile).elementwise(one.outputs, size**2, reads=2).seconds
     apart = seconds(one, size, profile) + seconds(two, size, profile) + add
     return seconds(joined, size, profile) < apart
 
@@ -135,24 +132,24 @@ def test_the_strips_of_a_graph_stay_two():
 @pytest.mark.parametrize("profile", ["ort-cpu", "trt"])
 def test_a_batchnorm_alone_is_at_most_two_passes(profile):
     for channels, size in MAPS:
-        one = elementwise_cost(channels, size**2, PROFILES[profile])
-        written = stencil_cost(depthwise(channels, 1), True, False, size**2, PROFILES[profile])
+        one = CostModel(PROFILES[profile]).elementwise(channels, size**2)
+        written = CostModel(PROFILES[profile]).stencil(depthwise(channels, 1), True, False, size**2)
         assert written.seconds <= 2 * one.seconds
-        assert stencil_cost(depthwise(channels, 1), False, False, size**2, ORT).nodes == 1
-        assert stencil_cost(depthwise(channels, 1), False, True, size**2, ORT) == Cost()
+        assert CostModel(ORT).stencil(depthwise(channels, 1), False, False, size**2).nodes == 1
+        assert CostModel(ORT).stencil(depthwise(channels, 1), False, True, size**2) == Cost()
 
 
 def test_a_copy_is_one_node_that_reads_and_writes_the_map():
-    copy = copy_cost(64, 100, ORT)
+    copy = CostModel(ORT).copy(64, 100)
     assert (copy.nodes, copy.macs, copy.parameters) == (1, 0, 0)
     assert copy.seconds == pytest.approx(ORT.node + 8 * 64 * 100 / ORT.copies, rel=1e-12)
-    assert copy.seconds > elementwise_cost(64, 100, ORT).seconds
+    assert copy.seconds > CostModel(ORT).elementwise(64, 100).seconds
 
 
 def test_a_shift_is_cheaper_as_a_depthwise_layer_than_as_two_copies():
     for channels, size in MAPS[:3]:
-        shift = stencil_cost(depthwise(channels, 3), False, False, size**2, ORT).seconds
-        assert shift < 2 * copy_cost(channels, size**2, ORT).seconds
+        shift = CostModel(ORT).stencil(depthwise(channels, 3), False, False, size**2).seconds
+        assert shift < 2 * CostModel(ORT).copy(channels, size**2).seconds
 
 
 @pytest.mark.parametrize(
@@ -172,7 +169,7 @@ def test_a_shift_is_cheaper_as_a_depthwise_layer_than_as_two_copies():
 def test_each_class_of_layer_has_its_figure(shape, figure):
     for factor in (1.0, 3.0):
         profile = replace(ORT, **{figure: factor * getattr(ORT, figure)})
-        assert mac_rate(shape, profile) == getattr(profile, figure)
+        assert CostModel(profile).rate(shape) == getattr(profile, figure)
 
 
 def test_the_rate_of_a_depthwise_kernel_is_that_of_its_width():

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 from operator_graphs import Chain, Timer, between_layers
 from rich.console import Console
 from rich.table import Table
@@ -80,6 +81,8 @@ class Case:
         if self.figure == "copies":
             once = CostModel(profile).copy(c, pixels)
             return once if self.kind == "Gather" else once + once
+        if self.kind == "GridSample":
+            return CostModel(profile).sampler(c * pixels)
         if not self.is_layer:
             return CostModel(profile).elementwise(c, pixels, reads=2 if self.kind == "Add" else 1)
         out = pixels * (4 if self.kind == "ConvTranspose" else 1)
@@ -118,6 +121,10 @@ class Case:
         if self.kind == "Pad":
             pads = chain.const([0, 0, 1, 0, 0, 0, 0, 0])
             return chain.slice(chain.op("Pad", x, pads), 2, 0, self.size)
+        if self.kind == "GridSample":  # every pixel one to the right
+            places = (2 * np.arange(self.size, dtype=np.float32) + 1) / self.size - 1
+            y, x_ = np.meshgrid(places, places + 2 / self.size, indexing="ij")
+            return chain.op("GridSample", x, chain.const(np.stack([x_, y], -1)[None]))
         second = {"MatMul": (c, c), "Mul": (c, 1, 1)}.get(self.kind)
         return chain.op(self.kind, x, chain.weight(*second) if second else "x")
 
@@ -149,6 +156,7 @@ CASES = [
     *(case for channels, size in MAPS for case in layers(channels, size)),
     *(Case("bandwidth", kind, *of) for kind in ("Mul", "Add") for of in MAPS),
     *(Case("copies", kind, *of) for kind in ("Gather", "Slice", "Pad") for of in MAPS),
+    *(Case("samples", "GridSample", *of) for of in MAPS),
     *(Case("node", kind, 64, 1) for kind in ("Mul", "Add")),
 ]
 
@@ -195,7 +203,8 @@ def told(name: str, figure: float | None) -> str:
         return f"{figure * 1e6:.2f} us"
     if name.startswith("dilated"):
         return f"{figure:.2f}"
-    return f"{figure / 1e9:.1f} {'GB/s' if name in ('bandwidth', 'copies') else 'GMAC/s'}"
+    units = {"bandwidth": "GB/s", "copies": "GB/s", "samples": "G/s"}
+    return f"{figure / 1e9:.1f} {units.get(name, 'GMAC/s')}"
 
 
 def tables(found: Mapping[Case, tuple[float, float]], profile: Profile) -> list[Table]:

@@ -176,14 +176,14 @@ def test_the_rate_of_a_depthwise_kernel_is_that_of_its_width():
     table = replace(ORT, depthwise=((1, 10.0), (3, 30.0), (11, 110.0)), dilated_depthwise=0.5)
     widths = {1: 10.0, 2: 20.0, 3: 30.0, 5: 50.0, 11: 110.0, 51: 110.0}
     for wide, expected in widths.items():
-        assert mac_rate(depthwise(8, 9, wide), table) == pytest.approx(expected, rel=1e-12)
-    assert mac_rate(depthwise(8, 3, dilation=2), table) == pytest.approx(15.0, rel=1e-12)
+        assert CostModel(table).rate(depthwise(8, 9, wide)) == pytest.approx(expected, rel=1e-12)
+    assert CostModel(table).rate(depthwise(8, 3, dilation=2)) == pytest.approx(15.0, rel=1e-12)
 
 
 def test_dilation_counts_where_there_is_more_than_one_tap():
     slow = replace(ORT, dilated=0.25)
-    assert mac_rate(layer(64, 64, (3, 3), dilation=2), slow) == ORT.dense / 4
-    assert mac_rate(layer(64, 64, (1, 1), dilation=2), slow) == ORT.pointwise
+    assert CostModel(slow).rate(layer(64, 64, (3, 3), dilation=2)) == ORT.dense / 4
+    assert CostModel(slow).rate(layer(64, 64, (1, 1), dilation=2)) == ORT.pointwise
 
 
 def test_the_tables_of_every_profile_ascend_and_every_figure_is_positive():

@@ -80,9 +80,9 @@ def check_with(net: Net, weights: Callable[[str, np.ndarray], np.ndarray]) -> fl
                 name=v.name,
                 const_value=ir.Tensor(np.ascontiguousarray(weights(v.name, v.const_value.numpy()))),
             )
-            for v in change.lowered.initializers
+            for v in change.replacement.initializers
         ]
-        for old, value in zip(change.lowered.initializers, new, strict=True):
+        for old, value in zip(change.replacement.initializers, new, strict=True):
             old.const_value = value.const_value
         checks = RegionChecks()
         checks(replace(change))

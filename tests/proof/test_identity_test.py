@@ -147,9 +147,9 @@ def test_other_weights_than_those_that_were_made_are_not_certified():
     """The certificate is about the nodes that go into the graph, not about others like them."""
 
     def check(change: Change) -> None:
-        array = change.lowered.initializers[0].const_value.numpy().copy()
+        array = change.replacement.initializers[0].const_value.numpy().copy()
         array.flat[0] = np.nextafter(array.flat[0], np.float32(np.inf))
-        change.lowered.initializers[0].const_value = ir.Tensor(array)
+        change.replacement.initializers[0].const_value = ir.Tensor(array)
         given = trial(change, extents(change)[0], np.random.default_rng(0))
         with pytest.raises(Uncertified, match="other weights"):
             require_identity(change, [given], 0)

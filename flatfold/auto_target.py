@@ -15,7 +15,7 @@ from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from flatfold.backends import Engine
-    from flatfold.timing import Ratio, Timing
+    from flatfold.timing import Estimate, Timing
 
 
 BUDGET_S = 3.0  # for each engine
@@ -33,7 +33,7 @@ class Candidate:
     needs: int
     median_s: float | None = None
     interval_s: tuple[float, float] | None = None
-    slower: Ratio | None = None
+    slower: Estimate | None = None
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:

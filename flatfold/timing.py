@@ -1,11 +1,17 @@
-"""One way to time every engine: interleaved, so that what disturbs one disturbs all.
+"""Timing: runs measured in turns, and estimates of times and of their ratios.
 
-    measure({"before": a.bind(feeds), "after": b.bind(feeds)})
+An `Estimate` is a number with its 95 % interval. One statistic, `ratio`, compares two programs
+everywhere: blocks of runs that ran one after the other are compared with each other, each round is
+averaged with the next, which has the opposite order, and a bootstrap over the rounds gives the
+interval. `flatfold compare` measures its rounds in fresh processes (`benchmark.measure.protocol`).
+Target "auto" and `flatfold compile` measure theirs in this process, a run of each in a round:
 
-A drift or a hiccup of the machine hits all runs of a round alike, which is why `ratio` compares
-round by round. Two ONNX Runtime sessions whose thread pools spin take cores from each other: build
-engines that are timed in one process with `spinning=False`. Each run also finds the caches as the
-one before left them, so the numbers are those of alternating use.
+    times = measure({"before": a.bind(feeds), "after": b.bind(feeds)})
+    interleaved_ratio(times["after"], times["before"])
+
+Two ONNX Runtime sessions whose threads spin take cores from each other: build engines that are
+timed in one process with `spinning=False`. Each run finds the caches as the one before left them,
+so the times are those of alternating use.
 """
 
 from __future__ import annotations
@@ -25,74 +31,32 @@ import numpy.typing as npt
 from flatfold.errors import InputError
 from flatfold.system.host import cores, load_average, processor, versions
 
-LEVEL = 0.95
-MEDIAN_RESAMPLES = 2000
-
-
-def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
-    """The narrowest symmetric pair of order statistics that covers the median with 95 %.
-
-    The number of samples below the median is binomial(n, 1/2), whatever the distribution. None
-    below 6 samples: there even the extremes cover it with less.
-    """
-    n = len(samples)
-    log_term, tail, k = -n * math.log(2), 0.0, 0
-    # tail = P(at most k - 1 samples below the median); logarithms, as 2**-n underflows.
-    while tail + math.exp(log_term) <= (1 - LEVEL) / 2:
-        tail += math.exp(log_term)
-        log_term += math.log((n - k) / (k + 1))
-        k += 1
-    if k == 0:
-        return None
-    ordered = sorted(samples)
-    return ordered[k - 1], ordered[n - k]
-
-
-def percentile(samples: Sequence[float], p: float) -> float | None:
-    """The smallest sample that at least p % of the samples do not exceed; None if n is too small.
-
-    n is enough when, with probability 99 %, at least one sample lies beyond the percentile.
-    """
-    if not 0 < p < 100:
-        raise ValueError(f"a percentile is between 0 and 100, both excluded; found {p}")
-    if len(samples) < samples_needed(p):
-        return None
-    # The tolerance undoes the rounding of p / 100: 0.29 * 100 is 28.999...
-    rank = math.ceil(p / 100 * len(samples) - 1e-9)
-    return sorted(samples)[max(rank, 1) - 1]
-
-
-def samples_needed(p: float) -> int:
-    """n >= ln 0.01 / ln q, for the share q of samples on the larger side of the percentile p."""
-    share = max(p, 100 - p) / 100
-    return math.ceil(math.log(0.01) / math.log(share))
-
-
-def bootstrap_median(values: npt.NDArray[Any], *, seed: int) -> tuple[float, float]:
-    """The 95 % percentile-bootstrap interval of the median; the same for the same seed."""
-    generator = np.random.default_rng(seed)
-    medians = [
-        float(np.median(values[generator.integers(0, len(values), len(values))]))
-        for _ in range(MEDIAN_RESAMPLES)
-    ]
-    low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-RESAMPLES = 2000
-NORMAL = 1.959964  # the 97.5 % quantile
-STUDENT = {2: 4.303, 3: 3.182, 4: 2.776}  # where the series below is too short
-FEWEST = 3  # processes, or rounds there and back, below which it is not known how they differ
+LEVEL = 0.95  # of every interval
+RESAMPLES = 2000  # of a bootstrap
+NORMAL = 1.959964  # the 97.5 % quantile of the normal distribution
+STUDENT = {2: 4.303, 3: 3.182, 4: 2.776}  # that of Student's t where the series below is too short
+FEWEST = 3  # processes, or pairs of rounds, below which it is not known how they differ
 
 FASTER, SLOWER, SAME, INCONCLUSIVE = "faster", "slower", "same", "inconclusive"
 
-Samples = Sequence[Sequence[Sequence[float]]]
+WINDOW = 5  # rounds on each side when asking whether the warm-up has become steady
+STEADY = 0.02  # relative change of the running median that counts as steady
+MAX_WARMUP = 50  # rounds
+WARMUP_SHARE = 0.3  # of the budget
+MIN_ROUNDS = 8  # fewer give neither a median interval nor a balanced order
+PACKAGES = ("numpy", "onnxruntime")
+
+Samples = Sequence[Sequence[Sequence[float]]]  # seconds by process or round, block and run
 Matrix = npt.NDArray[np.float64]
+Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A positive number with its 95 % interval; the processes it rests on, and blocks of each."""
+    """A positive number with its 95 % interval.
+
+    It is computed from `processes` processes, or rounds in one process, of `blocks` blocks each.
+    """
 
     value: float
     interval: tuple[float, float]
@@ -101,45 +65,48 @@ class Estimate:
 
     @property
     def deviation(self) -> float:
-        """How far from 1 its interval reaches, as a factor less 1."""
+        """The largest factor, minus 1, by which the interval differs from 1."""
         return math.exp(max(abs(math.log(bound)) for bound in self.interval)) - 1
 
 
-def level(samples: Samples, *, seed: int = 0) -> Estimate | None:
-    """The median of the medians of the blocks; None below three processes."""
-    return _estimate([_logs(process) for process in samples if process], seed)
-
-
 def ratio(a: Samples, b: Samples, *, seed: int = 0) -> Estimate | None:
-    """How many times as long `a` takes as `b`: the median ratio of blocks run side by side.
+    """How many times the time of `b` the program `a` takes: the median ratio of paired blocks.
 
-    None where fewer than three rounds there and back were run side by side.
+    None below six rounds that have blocks of both. Rounds must alternate in their order.
     """
     differences = []
     for mine, other in zip(a, b, strict=False):
         count = min(len(mine), len(other))
         differences.append(_logs(mine[:count]) - _logs(other[:count]))
-    found = _estimate([*_there_and_back(differences)], seed)
-    return None if found is None else replace(found, processes=2 * found.processes)
+    estimate = _estimate([*_averaged_pairs(differences)], seed)
+    return None if estimate is None else replace(estimate, processes=2 * estimate.processes)
 
 
-def verdict(found: Estimate, *, noise: float, delta: float) -> str:
-    """What a ratio says of the first of two: faster, slower, same, or inconclusive.
+def level(samples: Samples, *, seed: int = 0) -> Estimate | None:
+    """Seconds of a run: the median of the medians of the blocks; None below three processes."""
+    return _estimate([_logs(process) for process in samples if process], seed)
+
+
+def verdict(ratio: Estimate, *, noise: float, delta: float) -> str:
+    """Whether the first of two programs is faster, slower, the same, or none of them surely.
 
     Same: the whole interval is within a factor of 1 + `delta`. Faster or slower: the interval
-    leaves 1 out, and the ratio is further from it than `delta` and than the `noise`, which is what
-    two processes of the same program were found to differ by.
+    excludes 1, and the ratio is further from 1 than `delta` and than `noise`, the difference of two
+    processes of the same program. Else inconclusive.
     """
-    low, high = found.interval
+    low, high = ratio.interval
     if 1 / (1 + delta) <= low and high <= 1 + delta:
         return SAME
-    if low <= 1 <= high or abs(math.log(found.value)) <= math.log1p(max(noise, delta)):
+    if low <= 1 <= high or abs(math.log(ratio.value)) <= math.log1p(max(noise, delta)):
         return INCONCLUSIVE
-    return FASTER if found.value < 1 else SLOWER
+    return FASTER if ratio.value < 1 else SLOWER
 
 
 def quotient(a: Estimate, b: Estimate) -> Estimate:
-    """a / b of two that share no sample: the distances to the bounds add like errors (MOVER)."""
+    """a / b of two estimates that share no sample.
+
+    The distances to the bounds add like independent errors (MOVER: Zou and Donner 2008).
+    """
     (value, low, high), (other, lowest, highest) = (
         [math.log(number) for number in (e.value, *e.interval)] for e in (a, b)
     )
@@ -155,7 +122,7 @@ def quotient(a: Estimate, b: Estimate) -> Estimate:
 
 
 def drift(samples: Samples) -> float:
-    """By what factor, less 1, the later half of the processes took longer than the earlier one."""
+    """The time of the later half of the processes relative to the earlier half, minus 1."""
     medians = [float(np.median(_logs(process))) for process in samples if process]
     half = len(medians) // 2
     if half == 0:
@@ -163,12 +130,12 @@ def drift(samples: Samples) -> float:
     return math.expm1(float(np.median(medians[-half:]) - np.median(medians[:half])))
 
 
-def _there_and_back(rounds: Sequence[Matrix]) -> Iterator[Matrix]:
-    """The mean of each round and of the one in the opposite order, block by block."""
-    for there, back in zip(rounds[::2], rounds[1::2], strict=False):
-        count = min(len(there), len(back))
+def _averaged_pairs(rounds: Sequence[Matrix]) -> Iterator[Matrix]:
+    """The mean of each round and the next, which has the opposite order, block by block."""
+    for first, second in zip(rounds[::2], rounds[1::2], strict=False):
+        count = min(len(first), len(second))
         if count:
-            yield (there[:count] + back[:count]) / 2
+            yield (first[:count] + second[:count]) / 2
 
 
 def _logs(process: Sequence[Sequence[float]]) -> Matrix:
@@ -177,6 +144,10 @@ def _logs(process: Sequence[Sequence[float]]) -> Matrix:
 
 
 def _estimate(processes: Sequence[Matrix], seed: int) -> Estimate | None:
+    """exp of the median of logarithms, with a bootstrap over processes and their blocks.
+
+    Few processes give too narrow a bootstrap interval: it is widened as Student's t is.
+    """
     if len(processes) < FEWEST:
         return None
     blocks = min(len(process) for process in processes)
@@ -203,21 +174,11 @@ def _student(freedom: int) -> float:
     return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
-WINDOW = 5  # rounds on each side when asking whether the warm-up has become steady
-STEADY = 0.02  # relative change of the running median that counts as steady
-MAX_WARMUP = 50  # rounds
-WARMUP_SHARE = 0.3  # of the budget
-MIN_ROUNDS = 8  # fewer give neither a median interval nor a balanced order
-PACKAGES = ("numpy", "onnxruntime")
-
-Run = Callable[[], object]
-
-
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds of one run, one sample per round; rounds are shared by all runs measured.
+    """Wall-clock seconds of one run, one sample per round; all runs measured share the rounds.
 
-    `warmup` holds the samples before that, the first call first: they are in no statistic.
+    `warmup` holds the samples before, the first call first; no statistic uses them.
     """
 
     samples: tuple[float, ...]
@@ -229,29 +190,18 @@ class Timing:
         return median(self.samples)
 
     @property
+    def by_round(self) -> Samples:
+        """The samples as `ratio` expects them: rounds of one block of one run."""
+        return [[[sample]] for sample in self.samples]
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """Of the median, 95 %, by order statistics. None below 6 samples."""
         return median_interval(self.samples)
 
     def percentile(self, p: float) -> float | None:
-        """The p-th percentile (0 < p < 100), or None when there are too few samples to tell.
-
-        Enough is when 99 % of all series of this length hold a sample beyond it: 44 for p90, 459
-        for p99.
-        """
+        """The p-th percentile, 0 < p < 100; None below 44 samples for p90, 459 for p99."""
         return percentile(self.samples, p)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as long one run takes as another: below 1, it is faster.
-
-    `interval` is of `value`, 95 %; it includes 1 where the rounds cannot tell the two apart.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    rounds: int
 
 
 def measure(
@@ -265,7 +215,7 @@ def measure(
     """Times each of `runs`, once per round, in alternating order (A B, B A, ...).
 
     Stops after `rounds` rounds or `budget_s` seconds, whichever is first, but not before 8 rounds
-    and always after an even number. `threads` only goes on record; None means each run's default.
+    and always after an even number. `threads` is only recorded; None means each run's default.
     """
     if not runs:
         raise InputError("expected at least one run to measure, found none")
@@ -290,10 +240,11 @@ def measure(
     return {n: Timing(tuple(samples[n]), tuple(warmup[n]), environment) for n in runs}
 
 
-def interleaved_ratio(a: Timing, b: Timing, *, seed: int = 0) -> Ratio:
-    """`a` over `b`: the median of the ratios within each round, with a bootstrapped interval.
+def interleaved_ratio(a: Timing, b: Timing, *, seed: int = 0) -> Estimate:
+    """How many times the time of `b` the run `a` takes: the `ratio` of rounds of one run each.
 
-    Both must come from one `measure`: rounds of different measurements share nothing.
+    Both must come from one call of `measure`. Raises InputError otherwise, and for fewer than six
+    rounds.
     """
     if len(a.samples) != len(b.samples):
         raise InputError(
@@ -301,9 +252,10 @@ def interleaved_ratio(a: Timing, b: Timing, *, seed: int = 0) -> Ratio:
             f"{len(b.samples)} samples",
             hint="time both in one call of measure",
         )
-    ratios = np.asarray(a.samples) / np.asarray(b.samples)
-    interval = bootstrap_median(ratios, seed=seed)
-    return Ratio(float(np.median(ratios)), interval, len(ratios))
+    estimate = ratio(a.by_round, b.by_round, seed=seed)
+    if estimate is None:
+        raise InputError(f"expected at least {2 * FEWEST} rounds, found {len(a.samples)}")
+    return estimate
 
 
 def steady(samples: Sequence[float]) -> bool:
@@ -344,3 +296,42 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
+    """The narrowest symmetric pair of order statistics that covers the median with 95 %.
+
+    The number of samples below the median is binomial(n, 1/2), whatever the distribution. None
+    below 6 samples: there even the extremes cover it with less.
+    """
+    n = len(samples)
+    log_term, tail, k = -n * math.log(2), 0.0, 0
+    # tail = P(at most k - 1 samples below the median); logarithms, as 2**-n underflows.
+    while tail + math.exp(log_term) <= (1 - LEVEL) / 2:
+        tail += math.exp(log_term)
+        log_term += math.log((n - k) / (k + 1))
+        k += 1
+    if k == 0:
+        return None
+    ordered = sorted(samples)
+    return ordered[k - 1], ordered[n - k]
+
+
+def percentile(samples: Sequence[float], p: float) -> float | None:
+    """The smallest sample that at least p % of the samples do not exceed; None if n is too small.
+
+    n is enough when, with probability 99 %, at least one sample lies beyond the percentile.
+    """
+    if not 0 < p < 100:
+        raise ValueError(f"a percentile is between 0 and 100, both excluded; found {p}")
+    if len(samples) < samples_needed(p):
+        return None
+    # The tolerance undoes the rounding of p / 100: 0.29 * 100 is 28.999...
+    rank = math.ceil(p / 100 * len(samples) - 1e-9)
+    return sorted(samples)[max(rank, 1) - 1]
+
+
+def samples_needed(p: float) -> int:
+    """n >= ln 0.01 / ln q, for the share q of samples on the larger side of the percentile p."""
+    share = max(p, 100 - p) / 100
+    return math.ceil(math.log(0.01) / math.log(share))

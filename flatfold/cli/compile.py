@@ -17,7 +17,7 @@ from flatfold.text import change, clean, count, duration
 
 if TYPE_CHECKING:
     from flatfold.result import Optimized
-    from flatfold.timing import Ratio, Timing
+    from flatfold.timing import Estimate, Timing
 
 BUILD = Path("build")
 BUDGET_S = 4.0  # for the latency of both graphs
@@ -127,7 +127,7 @@ class Latency:
 
     before: Timing
     after: Timing
-    ratio: Ratio
+    ratio: Estimate
     shapes: Mapping[str, Sequence[int]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Latency:
             "before": _timing(self.before),
             "after": _timing(self.after),
             "ratio": {"value": self.ratio.value, "interval": self.ratio.interval},
-            "rounds": self.ratio.rounds,
+            "rounds": len(self.before.samples),
             "inputs": {name: list(shape) for name, shape in self.shapes.items()},
             "environment": self.before.environment,
         }
@@ -273,7 +273,7 @@ def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"
     if isinstance(outcome.latency, Latency):
         inputs = (f"{clean(n)} {'x'.join(map(str, s))}" for n, s in outcome.latency.shapes.items())
-        rounds = outcome.latency.ratio.rounds
+        rounds = len(outcome.latency.before.samples)
         yield "latency", f"medians of {rounds} alternating runs on {', '.join(inputs)}, [95 %]"
     else:
         yield "latency", f"not measured: {clean(outcome.latency)}"

@@ -84,7 +84,7 @@ def test_ratio_pairs_rounds_so_drift_cancels() -> None:
     found = interleaved_ratio(a, b)
     low, high = found.interval
     assert low < 2 < high and high - low < 0.02
-    assert low <= found.value <= high and found.rounds == 40
+    assert low <= found.value <= high and found.processes == 40
     assert interleaved_ratio(a, b) == found
     assert interleaved_ratio(a, b, seed=1).interval != found.interval
 
@@ -93,6 +93,27 @@ def test_ratio_of_equal_timings_is_one() -> None:
     timing = Timing(tuple(np.random.default_rng(0).random(20) + 1))
     assert interleaved_ratio(timing, timing).value == 1
     assert interleaved_ratio(timing, timing).interval == (1, 1)
+
+
+def test_what_depends_on_the_order_in_a_round_cancels() -> None:
+    first, second = (1.1, 1.0) * 10, (1.0, 1.1) * 10  # the first of a round takes a tenth longer
+    found = interleaved_ratio(Timing(first), Timing(second))
+    assert (found.value, *found.interval) == pytest.approx((1, 1, 1))
+
+
+def test_the_interval_of_a_ratio_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        a, b = (Timing(tuple(np.exp(0.05 * rng.standard_normal(20)))) for _ in range(2))
+        low, high = interleaved_ratio(a, b).interval
+        covered += low <= 1 <= high
+    assert covered >= 180  # of 190 expected; 3 standard deviations are 9
+
+
+def test_ratio_of_few_rounds_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 6 rounds, found 4"):
+        interleaved_ratio(Timing((1,) * 4), Timing((1,) * 4))
 
 
 def test_ratio_refuses_unpaired_rounds() -> None:

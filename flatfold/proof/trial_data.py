@@ -13,13 +13,11 @@ from flatfold.passes import Change
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.affine import Term
 from flatfold.passes.reading.deferred import origin_of, root_value
+from flatfold.proof.interpreter.operators import traits_of
 from flatfold.proof.interpreter.pair import Pair
 from flatfold.proof.network.inputs import limits_of, within_range
 
 INTERIOR = 3
-
-# Operators whose constants may count pixels of the real input: they are run at its real size.
-SIZED = ("Concat", "DeformConv", "GridSample", "Reshape", "Slice")
 
 Extent = dict[ir.Value, tuple[int, ...]]
 
@@ -59,7 +57,7 @@ def _real(terms: tuple[Term, ...]) -> Extent | None:
 
 def _is_sized(change: Change) -> bool:
     return any(
-        node.op_type in SIZED or ("auto_pad" in node.attributes and _auto(node))
+        traits_of(node).counts_pixels or ("auto_pad" in node.attributes and _auto(node))
         for node in change.region.nodes
     )
 
@@ -138,9 +136,6 @@ def _consistent(terms: tuple[Term, ...], residue: int, keep: bool) -> Extent | N
 MOST_ELEMENTS = 1 << 25  # of one value; a kernel of 31 x 31 on a thousand channels has a tenth
 OPEN = 3  # pixels along an axis of which no size is known
 
-# Operators that are linear on some inputs only: their region is run on inputs that can occur.
-RANGED = ("Clip", "LeakyRelu", "PRelu", "Relu")
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -154,7 +149,7 @@ def trial(change: Change, extent: Extent, rng: np.random.Generator) -> Trial:
     """Random data at these sizes, within the range that the sources of the region have."""
     region = change.region
     feeds: dict[ir.Value, Pair] = {}
-    ranged = any(node.op_type in RANGED for node in region.nodes)
+    ranged = any(traits_of(node).piecewise for node in region.nodes)
     for term in region.form.terms:
         shape = data_shape(term, extent[term.source], region.nodes)
         source = root_value(term.source)

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from flatfold.proof.interpreter.convolution import pools
+from flatfold.proof.interpreter.convolution import pool_operators
 from flatfold.proof.network.reference import NoReference
 
 
@@ -36,7 +36,7 @@ def test_pools_are_those_of_onnx_runtime(op: str) -> None:
         proto = model(
             op, kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, **extra
         )
-        ours = ReferenceEvaluator(proto, new_ops=pools(NoReference)).run(None, {"x": x})[0]
+        ours = ReferenceEvaluator(proto, new_ops=pool_operators(NoReference)).run(None, {"x": x})[0]
         session = onnxruntime.InferenceSession(
             proto.SerializeToString(), providers=["CPUExecutionProvider"]
         )
@@ -47,7 +47,7 @@ def test_pools_are_those_of_onnx_runtime(op: str) -> None:
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 def test_a_window_over_the_edge_is_not_guessed_at(op: str) -> None:
     proto = model(op, kernel_shape="[2, 2]", strides="[2, 2]", ceil_mode="1")
-    evaluator = ReferenceEvaluator(proto, new_ops=pools(NoReference))
+    evaluator = ReferenceEvaluator(proto, new_ops=pool_operators(NoReference))
     assert evaluator.run(None, {"x": np.ones((1, 3, 8, 8))})[0].shape == (1, 3, 4, 4)
     with pytest.raises(NoReference):
         evaluator.run(None, {"x": np.ones((1, 3, 9, 8))})

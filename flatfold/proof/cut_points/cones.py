@@ -10,37 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from flatfold.proof.cut_points.alignment import Alignment
-
-LINEAR = (
-    "Add",
-    "AveragePool",
-    "Concat",
-    "Flatten",
-    "Gather",
-    "GlobalAveragePool",
-    "Identity",
-    "Neg",
-    "Pad",
-    "ReduceMean",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Sub",
-    "Sum",
-    "Transpose",
-    "Unsqueeze",
-)
-COMMUTING = ("Gemm", "MatMul", "Mul")
-NOISE = (
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
-PRODUCTS = (*COMMUTING, "BatchNormalization", "Conv", "ConvTranspose", "Div")
+from flatfold.proof.interpreter.operators import Linear, traits_of
 
 
 @dataclass(frozen=True)
@@ -129,17 +99,18 @@ def nonlinear_depth(nodes: Iterable[ir.Node], output: ir.Value) -> int:
 
 
 def is_linear(node: ir.Node) -> bool:
-    """Linear in what it reads; a product if all but its first factor are constant."""
-    if node.op_type not in PRODUCTS:
-        return node.op_type in LINEAR
+    """Whether the node is linear in its operands that are not constant."""
+    linear = traits_of(node).linear
+    if linear in (Linear.NONE, Linear.JOINTLY):
+        return linear is Linear.JOINTLY
     varying = [v is not None and v.const_value is None for v in node.inputs]
-    return sum(varying) < 2 and (node.op_type in COMMUTING or not any(varying[1:]))
+    return sum(varying) < 2 and (linear is Linear.EACH or not any(varying[1:]))
 
 
 def is_same_operator(cone: Cone, pairs: Alignment) -> bool:
     """Whether each side is one node: the same operator, constants, attributes and paired inputs."""
     one, two = cone.a.producer(), cone.b.producer()
-    if one is None or two is None or one.op_type in NOISE:
+    if one is None or two is None or traits_of(one).random:
         return False
     same = (one.op_type, one.domain, one.overload) == (two.op_type, two.domain, two.overload)
     if not same or len(one.inputs) != len(two.inputs) or len(one.outputs) != len(two.outputs):

@@ -18,37 +18,13 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.interpreter.convolution import Array
+from flatfold.proof.interpreter.operators import traits_of
 from flatfold.proof.interpreter.pair import attribute
 
 INTERIOR = 3  # positions that see no border, on every axis
 CELLS = 4  # impulses along an axis
 WORK = 1 << 29  # most products in all images of impulses together; so some weights may be left out
 LOUD = 2.0**20  # the size of an impulse, next to which the constants of a norm are small
-
-ANYWHERE = (
-    "Add",
-    "AveragePool",
-    "BatchNormalization",
-    "Clip",
-    "Conv",
-    "Div",
-    "GlobalAveragePool",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LeakyRelu",
-    "MaxPool",
-    "Mul",
-    "Neg",
-    "PRelu",
-    "Relu",
-    "Sigmoid",
-    "Softplus",
-    "Sub",
-    "Sum",
-    "Tanh",
-)
-ELEMENTWISE = ("Add", "Div", "Mul", "PRelu", "Sub", "Sum")
 
 Shape = tuple[int, ...]
 Sources = Sequence[ir.Value]
@@ -103,12 +79,12 @@ def larger_reach(one: Reach, two: Reach) -> Reach:
 
 def is_any_size(nodes: Iterable[ir.Node], axes: int) -> bool:
     """Whether `nodes` compute the same at any batch and map size."""
-    return all(node.op_type in ANYWHERE and not _is_map(node, axes) for node in nodes)
+    return all(traits_of(node).any_size and not _is_map(node, axes) for node in nodes)
 
 
 def _is_map(node: ir.Node, axes: int) -> bool:
     """Whether `node` is elementwise with a constant that has a value for each pixel."""
-    if node.op_type not in ELEMENTWISE:
+    if not traits_of(node).elementwise:
         return False
     constants = (v.const_value for v in node.inputs if v is not None)
     return any(c is not None and any(n != 1 for n in tuple(c.shape)[-axes:]) for c in constants)

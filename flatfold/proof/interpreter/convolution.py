@@ -1,4 +1,4 @@
-"""Cross-correlation in float64 by the definition; the tests and the proof both rest on it."""
+"""Convolutions and pools in float64, by their definition; the tests use them, too."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-
-# Above this many elements the columns of all taps are not written out side by side.
+# Above this many elements the columns of all taps are not stored together.
 MOST_COLUMNS = 1 << 24
 
 
@@ -47,13 +46,13 @@ def _depthwise(padded: Array, weight: Array, strides: Any, dilations: Any, out: 
         whole = (dilations[:-1], out[:-1], strides[:-1])
         rows = _window(padded, tap, *whole)
         views = np.lib.stride_tricks.sliding_window_view(rows, step * (width - 1) + 1, axis=-1)
-        at: Any = (slice(None), 0, *tap)
-        y += np.einsum("nc...k,ck->nc...", views[..., ::stride, ::step], weight[at])
+        index: Any = (slice(None), 0, *tap)
+        y += np.einsum("nc...k,ck->nc...", views[..., ::stride, ::step], weight[index])
     return y
 
 
 def _window(padded: Array, tap: Any, dilations: Any, out: Any, strides: Any) -> Array:
-    """The pixels that one tap looks at."""
+    """The pixels that one tap reads."""
     window: Any = [slice(None), slice(None)]
     for t, d, o, s in zip(tap, dilations, out, strides, strict=True):
         window.append(slice(t * d, t * d + (o - 1) * s + 1, s))
@@ -79,29 +78,29 @@ def scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) 
     columns = x.reshape(len(x), groups, -1, int(np.prod(sizes)))
     y = np.zeros((len(x), weight.shape[1] * groups, *out), like=x)
     for tap in np.ndindex(*kernel):
-        at: Any = (..., *tap)
-        matrix = weight[at].reshape(groups, -1, weight.shape[1]).swapaxes(1, 2)
+        index: Any = (..., *tap)
+        matrix = weight[index].reshape(groups, -1, weight.shape[1]).swapaxes(1, 2)
         view = _window(y, tap, dilations, sizes, strides)
         view += (matrix @ columns).reshape(len(x), -1, *sizes)
     return y
 
 
-def cut(y: Array, pads: Any, extra: Any) -> Array:
-    """What ConvTranspose leaves of the scattered picture: without `pads`, with `extra` zeros."""
+def crop(y: Array, pads: Any, extra: Any) -> Array:
+    """The output of ConvTranspose from that of `scatter`: `extra` zeros added, `pads` cut off."""
     axes = y.ndim - 2
     extra = extra or [0] * axes
     y = np.pad(y, [(0, 0), (0, 0), *((0, more) for more in extra)])
     window: Any = [slice(None), slice(None)]
     for n, begin, end in zip(y.shape[2:], pads[:axes], pads[axes:], strict=True):
         window.append(slice(begin, n - end))
-    kept: Array = y[tuple(window)]
-    return kept
+    inner: Array = y[tuple(window)]
+    return inner
 
 
 def windows(
     x: Array, kernel: Any, strides: Any, dilations: Any, pads: Any, fill: float
 ) -> list[Array]:
-    """What each tap of a pooling window looks at, outside `fill`."""
+    """The pixels that each tap of a pooling window reads; those outside the map are `fill`."""
     axes = len(kernel)
     around = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
     padded = np.pad(x, around, constant_values=fill)
@@ -110,13 +109,13 @@ def windows(
     return [_window(padded, tap, dilations, out, strides) for tap in np.ndindex(*kernel)]
 
 
-def pools(refused: type[Exception]) -> list[Any]:
-    """AveragePool and MaxPool for the evaluator; they raise `refused` for what they do not know."""
+def pool_operators(refused: type[Exception]) -> list[Any]:
+    """AveragePool and MaxPool for ONNX's evaluator; they raise `refused` for unknown forms."""
     from onnx.reference.op_run import OpRun
 
     class AveragePool(OpRun):
-        def _run(self, x: Any, count_include_pad: Any = None, **how: Any) -> tuple[Any]:
-            settings = _settings(x, how, refused)
+        def _run(self, x: Any, count_include_pad: Any = None, **options: Any) -> tuple[Any]:
+            settings = _settings(x, options, refused)
             total = sum(windows(x, *settings, fill=0.0))
             inside = np.ones((1, 1, *x.shape[2:]))
             counts = sum(windows(inside, *settings, fill=1.0 if count_include_pad else 0.0))
@@ -124,26 +123,26 @@ def pools(refused: type[Exception]) -> list[Any]:
                 return (total / counts,)
 
     class MaxPool(OpRun):
-        def _run(self, x: Any, storage_order: Any = None, **how: Any) -> tuple[Any]:
+        def _run(self, x: Any, storage_order: Any = None, **options: Any) -> tuple[Any]:
             if len(self.onnx_node.output) > 1 or x.dtype.kind != "f":
-                raise refused("MaxPool of whole numbers, or with indices")
-            views = windows(x, *_settings(x, how, refused), fill=-np.inf)
+                raise refused("MaxPool of integers, or with indices")
+            views = windows(x, *_settings(x, options, refused), fill=-np.inf)
             return (functools.reduce(np.maximum, views),)
 
     return [AveragePool, MaxPool]
 
 
 def _settings(
-    x: Any, how: dict[str, Any], refused: type[Exception]
+    x: Any, options: dict[str, Any], refused: type[Exception]
 ) -> tuple[Any, Any, Any, list[int]]:
-    """Kernel, strides, dilations and pads as numbers."""
-    kernel, one = how["kernel_shape"], [1] * (x.ndim - 2)
-    strides, dilations = how.get("strides") or one, how.get("dilations") or one
-    pads, mode = how.get("pads") or [0] * 2 * len(one), how.get("auto_pad") or "NOTSET"
+    """Kernel, strides, dilations and pads of a pool. Raises `refused`."""
+    kernel, one = options["kernel_shape"], [1] * (x.ndim - 2)
+    strides, dilations = options.get("strides") or one, options.get("dilations") or one
+    pads, mode = options.get("pads") or [0] * 2 * len(one), options.get("auto_pad") or "NOTSET"
     if mode.startswith("SAME"):
         pads = same_pads(x.shape[2:], kernel, strides, dilations, mode)
     ends = zip(x.shape[2:], kernel, strides, dilations, pads, pads[len(one) :], strict=False)
     rest = [(n + b + e - d * (k - 1) - 1) % s for n, k, s, d, b, e in ends]
-    if how.get("ceil_mode") and any(rest):
-        raise refused("a pool whose last window hangs over the edge")
+    if options.get("ceil_mode") and any(rest):
+        raise refused("a pool whose last window exceeds the map")
     return kernel, strides, dilations, list(pads)

@@ -1,9 +1,9 @@
-"""A float64 interpreter for the operators that a linear region may hold, with its error bound.
+"""Evaluates nodes in float64, with a bound for their rounding errors.
 
-Every value is carried twice: y, and its magnitude companion M, the same computation on absolute
+Every value is computed twice: y, and its magnitude companion M, the same computation on absolute
 parameters and inputs. Rounding errors of a computation are bounded by a multiple of u * M
-(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3). Shares no code with `passes`: this
-is the second opinion on what the operators mean.
+(Higham, Accuracy and Stability of Numerical Algorithms, ch. 3). It shares no code with `passes`, so
+an error there cannot repeat here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.interpreter.convolution import Array
-from flatfold.proof.interpreter.operators import RULES
+from flatfold.proof.interpreter.operators import traits_of
 from flatfold.proof.interpreter.pair import Pair, Unsupported
 
 
@@ -24,13 +24,14 @@ def evaluate(
     feeds: Mapping[ir.Value, Pair],
     lift: Callable[[Array], Any] = lambda array: array,
 ) -> dict[ir.Value, Pair]:
-    """Run `nodes`, given in topological order; constants are read off the graph.
+    """The values of `feeds` and of all outputs of `nodes`, which are in topological order.
 
-    `lift` makes of a constant the kind of array that the feeds are.
+    Constants are taken from the graph; `lift` turns them into the kind of array that the feeds are.
+    Raises Unsupported.
     """
     known: dict[ir.Value, Pair] = dict(feeds)
     for node in nodes:
-        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rule = traits_of(node).rule if node.domain in ("", "ai.onnx") else None
         if rule is None:
             raise Unsupported(f"{node.domain or 'ai.onnx'}.{node.op_type}")
         arguments = [None if v is None else known.get(v) or _constant(v, lift) for v in node.inputs]

@@ -1,8 +1,9 @@
-"""What the operators that only move data do."""
+"""Rules of the operators that only move numbers: Pad, Slice, Transpose and the like.
+
+Each returns the output of a node for its operands; the table that names them is `operators`.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
@@ -10,13 +11,13 @@ import onnx_ir as ir
 from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute, given
 
 
-def _pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+def pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x = given(arguments[0])
-    listed = attribute(node, "pads", None)  # as before opset 11
-    pads = np.array(listed) if listed else given(arguments[1]).y.astype(np.int64)
+    old_form = attribute(node, "pads", None)  # an attribute before opset 11
+    pads = np.array(old_form) if old_form else given(arguments[1]).y.astype(np.int64)
     fill = arguments[2].y if len(arguments) > 2 and arguments[2] else attribute(node, "value", 0)
     if attribute(node, "mode", "constant") != "constant" or np.any(fill):
-        raise Unsupported("Pad by anything but zero")
+        raise Unsupported("Pad with anything but zero")
     axes = np.arange(x.y.ndim)
     if len(arguments) > 3:
         axes = given(arguments[3]).y.astype(np.int64)
@@ -31,7 +32,7 @@ def _pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(y, m)
 
 
-def _slice(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+def slice_(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x = given(arguments[0])
     starts, ends = (given(a).y.astype(np.int64) for a in arguments[1:3])
     rest = [None if a is None else a.y.astype(np.int64) for a in arguments[3:]]
@@ -43,63 +44,47 @@ def _slice(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(x.y[tuple(index)], x.m[tuple(index)])
 
 
-def _concat(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+def concat(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     pairs, axis = [given(a) for a in arguments], attribute(node, "axis", 0)
     y, m = ([getattr(pair, part) for pair in pairs] for part in ("y", "m"))
     return Pair(np.concatenate(y, axis), np.concatenate(m, axis))
 
 
-def _gather(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, index, axis = (
-        given(arguments[0]),
-        given(arguments[1]).y.astype(np.int64),
-        attribute(node, "axis", 0),
-    )
+def gather(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axis = given(arguments[0]), attribute(node, "axis", 0)
+    index = given(arguments[1]).y.astype(np.int64)
     return Pair(np.take(x.y, index, axis), np.take(x.m, index, axis))
 
 
-def _reshape(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+def reshape(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, target = given(arguments[0]), given(arguments[1]).y.tolist()
-    kept = not attribute(node, "allowzero", 0)
-    shape = [x.y.shape[i] if n == 0 and kept else n for i, n in enumerate(target)]
+    copies = not attribute(node, "allowzero", 0)  # 0 stands for the size of the input
+    shape = [x.y.shape[i] if n == 0 and copies else n for i, n in enumerate(target)]
     return Pair(x.y.reshape(shape), x.m.reshape(shape))
 
 
-def _transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+def transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x = given(arguments[0])
     order = attribute(node, "perm", tuple(reversed(range(x.y.ndim))))
     return Pair(x.y.transpose(order), x.m.transpose(order))
 
 
-def _flatten(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+def flatten(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, axis = given(arguments[0]), attribute(node, "axis", 1)
     shape = (int(np.prod(x.y.shape[:axis])), -1)
     return Pair(x.y.reshape(shape), x.m.reshape(shape))
 
 
-def _listed(node: ir.Node, arguments: list[Pair | None]) -> list[int]:
+def _axes_of(node: ir.Node, arguments: list[Pair | None]) -> list[int]:
     axes = attribute(node, "axes", None)
     return list(axes) if axes is not None else given(arguments[1]).y.astype(np.int64).tolist()
 
 
-def _squeeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, axes = given(arguments[0]), tuple(_listed(node, arguments))
+def squeeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axes = given(arguments[0]), tuple(_axes_of(node, arguments))
     return Pair(x.y.squeeze(axes), x.m.squeeze(axes))
 
 
-def _unsqueeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, axes = given(arguments[0]), tuple(_listed(node, arguments))
+def unsqueeze(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, axes = given(arguments[0]), tuple(_axes_of(node, arguments))
     return Pair(np.expand_dims(x.y, axes), np.expand_dims(x.m, axes))
-
-
-MOVING: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
-    "Concat": _concat,
-    "Flatten": _flatten,
-    "Gather": _gather,
-    "Pad": _pad,
-    "Reshape": _reshape,
-    "Slice": _slice,
-    "Squeeze": _squeeze,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-}

@@ -1,19 +1,65 @@
-"""What each operator of a linear region computes, and the magnitude companion of the result."""
+"""ONNX operators, one row each: the rule that evaluates one, and the traits that checks rely on.
+
+`OPERATORS`, at the end, is the table; a rule returns the output of a node for its operands, with
+its magnitude companion. Rules for layers and activations are here, those that only move numbers in
+`movement`, those that read between pixels in `sampling`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.proof.interpreter.convolution import Array, convolve, cut, same_pads, scatter
-from flatfold.proof.interpreter.movement import MOVING
+from flatfold.proof.interpreter import movement, sampling
+from flatfold.proof.interpreter.convolution import Array, convolve, crop, same_pads, scatter
 from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute, given
-from flatfold.proof.interpreter.sampling import SAMPLING
 
 Rule = Callable[[ir.Node, list[Pair | None]], Pair]
+Curve = Callable[[Array], Array]
+
+SAME_RANGE: Curve = np.asarray
+
+
+class Linear(Enum):
+    """In which operands an operator is linear."""
+
+    NONE = "none"
+    JOINTLY = "all together: a sum, or data movement"
+    EACH = "each, where the others are constant: a product"
+    FIRST = "the first, where the others are constant: a convolution"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One row: `rule` evaluates a node, None where the interpreter does not know the operator.
+
+    any_size: computes the same at every batch and map size.
+    elementwise: combines several operands element by element.
+    piecewise: linear on part of its range only.
+    counts_pixels: its constants may depend on the size of the map.
+    output_range: maps any numbers to numbers that the output may have; SAME_RANGE where those are
+        the numbers that the input may have. None where nothing is known.
+    random: two nodes that are the same differ in their outputs.
+    """
+
+    rule: Rule | None = None
+    linear: Linear = Linear.NONE
+    any_size: bool = False
+    elementwise: bool = False
+    piecewise: bool = False
+    counts_pixels: bool = False
+    output_range: Curve | None = None
+    random: bool = False
+
+
+def traits_of(node: ir.Node) -> Operator:
+    """The row of the node's operator; the default one, of which nothing is known, without a row."""
+    return OPERATORS.get(node.op_type, UNKNOWN)
 
 
 def _leaky(slope: Array | float, x: Pair) -> Pair:
@@ -40,8 +86,8 @@ def _clip(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(np.clip(x.y, low, high), x.m)
 
 
-def _smooth(function: Callable[[Array], Array], slope: float) -> Rule:
-    """A function that nowhere rises or falls faster than `slope`."""
+def _smooth(function: Curve, slope: float) -> Rule:
+    """The rule of a function whose derivative is at most `slope` everywhere."""
 
     def rule(_: ir.Node, arguments: list[Pair | None]) -> Pair:
         x = given(arguments[0])
@@ -57,19 +103,16 @@ def _hard_sigmoid(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(y, np.abs(y) + alpha * x.m)
 
 
-BENDING: dict[str, Rule] = {
-    "Clip": _clip,
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _smooth(
-        lambda x: x * np.clip(np.float64(np.float32(1 / 6)) * x + 0.5, 0.0, 1.0), 1.5
-    ),
-    "LeakyRelu": _leaky_relu,
-    "PRelu": _prelu,
-    "Relu": _relu,
-    "Sigmoid": _smooth(lambda x: 1 / (1 + np.exp(-x)), 0.25),
-    "Softplus": _smooth(lambda x: np.log1p(np.exp(x)), 1.0),
-    "Tanh": _smooth(np.tanh, 1.0),
-}
+def _hard_swish(x: Array) -> Array:
+    return x * np.clip(np.float64(np.float32(1 / 6)) * x + 0.5, 0.0, 1.0)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def _softplus(x: Array) -> Array:
+    return np.log1p(np.exp(x))
 
 
 def _axes(parameter: Array, like: Array) -> Array:
@@ -97,17 +140,17 @@ def _conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 
 def _conv_transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    """Every pixel adds its kernel to the output: the definition, tap by tap."""
+    """Every pixel adds its kernel to the output."""
     x, w = given(arguments[0]), given(arguments[1])
     axes = w.y.ndim - 2
     none, one = [0] * axes, [1] * axes
     if "output_shape" in node.attributes or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
-        raise Unsupported("ConvTranspose with a wanted output size")
+        raise Unsupported("ConvTranspose with a given output size")
     strides, dilations = (attribute(node, name, one) for name in ("strides", "dilations"))
     pads, extra = attribute(node, "pads", none * 2), attribute(node, "output_padding", none)
     groups = attribute(node, "group", 1)
     full = [scatter(a, b, strides, dilations, groups) for a, b in ((x.y, w.y), (x.m, w.m))]
-    y, m = (cut(array, pads, extra) for array in full)
+    y, m = (crop(array, pads, extra) for array in full)
     bias = arguments[2] if len(arguments) > 2 else None
     return Pair(y, m) if bias is None else Pair(y + _axes(bias.y, y), m + _axes(bias.m, m))
 
@@ -215,12 +258,12 @@ def _neg(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(-x.y, x.m)
 
 
-def _same(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+def _identity(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     return given(arguments[0])
 
 
 def _max_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    """The largest of each window; what lies outside is below everything."""
+    """The largest of each window; pixels outside the map are smaller than any other."""
     x, kernel = given(arguments[0]), tuple(attribute(node, "kernel_shape", ()))
     strides, dilations, pads = _window(node, x.y, kernel)
     if attribute(node, "ceil_mode", 0):
@@ -230,34 +273,71 @@ def _max_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     window = tuple(slice(None, None, d) for d in dilations)
     index = (slice(None), slice(None), *(slice(None, None, s) for s in strides), *window)
-    over, found = tuple(range(-axes, 0)), []
+    over, results = tuple(range(-axes, 0)), []
     for array, outside in ((x.y, -np.inf), (x.m, 0.0)):
         whole = np.pad(array, width, constant_values=outside)
         views = np.lib.stride_tricks.sliding_window_view(whole, spans, tuple(range(2, axes + 2)))
-        found.append(views[index].max(over))
-    return Pair(*found)
+        results.append(views[index].max(over))
+    return Pair(*results)
 
 
-RULES: dict[str, Callable[[ir.Node, list[Pair | None]], Pair]] = {
-    "Add": _sum,
-    "AveragePool": _average_pool,
-    "BatchNormalization": _batch_norm,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Div": _div,
-    "Dropout": _same,
-    "Gemm": _gemm,
-    "GlobalAveragePool": _global_mean,
-    "Identity": _same,
-    "LayerNormalization": _layer_norm,
-    "MatMul": _matmul,
-    "MaxPool": _max_pool,
-    "Mul": _mul,
-    "Neg": _neg,
-    "ReduceMean": _mean,
-    "Sub": _sub,
-    "Sum": _sum,
-    **BENDING,
-    **MOVING,
-    **SAMPLING,
+UNKNOWN = Operator()
+
+OPERATORS: dict[str, Operator] = {
+    "Abs": Operator(output_range=np.abs),
+    "Add": Operator(_sum, Linear.JOINTLY, any_size=True, elementwise=True),
+    "AveragePool": Operator(_average_pool, Linear.JOINTLY, any_size=True, output_range=SAME_RANGE),
+    "BatchNormalization": Operator(_batch_norm, Linear.FIRST, any_size=True),
+    "Bernoulli": Operator(random=True),
+    "Clip": Operator(_clip, any_size=True, piecewise=True, output_range=SAME_RANGE),
+    "Concat": Operator(movement.concat, Linear.JOINTLY, counts_pixels=True),
+    "Conv": Operator(_conv, Linear.FIRST, any_size=True),
+    "ConvTranspose": Operator(_conv_transpose, Linear.FIRST),
+    "DeformConv": Operator(sampling.evaluate_deform_conv, counts_pixels=True),
+    "Div": Operator(_div, Linear.FIRST, any_size=True, elementwise=True),
+    "Dropout": Operator(_identity),
+    "Exp": Operator(output_range=np.exp),
+    "Flatten": Operator(movement.flatten, Linear.JOINTLY, output_range=SAME_RANGE),
+    "Gather": Operator(movement.gather, Linear.JOINTLY, output_range=SAME_RANGE),
+    "Gemm": Operator(_gemm, Linear.EACH),
+    "GlobalAveragePool": Operator(
+        _global_mean, Linear.JOINTLY, any_size=True, output_range=SAME_RANGE
+    ),
+    "GlobalMaxPool": Operator(output_range=SAME_RANGE),
+    "GridSample": Operator(sampling.evaluate_grid_sample, counts_pixels=True),
+    "HardSigmoid": Operator(
+        _hard_sigmoid, any_size=True, output_range=lambda x: np.clip(0.2 * x + 0.5, 0, 1)
+    ),
+    "HardSwish": Operator(_smooth(_hard_swish, 1.5), any_size=True),
+    "Identity": Operator(_identity, Linear.JOINTLY, any_size=True, output_range=SAME_RANGE),
+    "LayerNormalization": Operator(_layer_norm),
+    "LeakyRelu": Operator(_leaky_relu, any_size=True, piecewise=True),
+    "MatMul": Operator(_matmul, Linear.EACH),
+    "MaxPool": Operator(_max_pool, any_size=True, output_range=SAME_RANGE),
+    "Mul": Operator(_mul, Linear.EACH, any_size=True, elementwise=True),
+    "Multinomial": Operator(random=True),
+    "Neg": Operator(_neg, Linear.JOINTLY, any_size=True),
+    "PRelu": Operator(_prelu, any_size=True, elementwise=True, piecewise=True),
+    "Pad": Operator(movement.pad, Linear.JOINTLY),
+    "RandomNormal": Operator(random=True),
+    "RandomNormalLike": Operator(random=True),
+    "RandomUniform": Operator(random=True),
+    "RandomUniformLike": Operator(random=True),
+    "ReduceMean": Operator(_mean, Linear.JOINTLY, output_range=SAME_RANGE),
+    "Relu": Operator(_relu, any_size=True, piecewise=True, output_range=lambda x: np.maximum(x, 0)),
+    "Reshape": Operator(
+        movement.reshape, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
+    ),
+    "Sigmoid": Operator(_smooth(_sigmoid, 0.25), any_size=True, output_range=_sigmoid),
+    "Slice": Operator(movement.slice_, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE),
+    "Softmax": Operator(output_range=_sigmoid),
+    "Softplus": Operator(_smooth(_softplus, 1.0), any_size=True, output_range=_softplus),
+    "Split": Operator(linear=Linear.JOINTLY, output_range=SAME_RANGE),
+    "Sqrt": Operator(output_range=np.abs),
+    "Squeeze": Operator(movement.squeeze, Linear.JOINTLY, output_range=SAME_RANGE),
+    "Sub": Operator(_sub, Linear.JOINTLY, any_size=True, elementwise=True),
+    "Sum": Operator(_sum, Linear.JOINTLY, any_size=True, elementwise=True),
+    "Tanh": Operator(_smooth(np.tanh, 1.0), any_size=True, output_range=np.tanh),
+    "Transpose": Operator(movement.transpose, Linear.JOINTLY, output_range=SAME_RANGE),
+    "Unsqueeze": Operator(movement.unsqueeze, Linear.JOINTLY, output_range=SAME_RANGE),
 }

@@ -1,4 +1,4 @@
-"""A value and its magnitude companion, and reading operands and attributes."""
+"""A value with its magnitude companion; operands and attributes of a node."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flatfold.proof.interpreter.convolution import Array
 
 @dataclass(frozen=True)
 class Pair:
-    """A value and its magnitude companion."""
+    """A value y and its magnitude companion M: the same computation on absolute values."""
 
     y: Array
     m: Array
 
     @property
-    def places(self) -> Array:
-        """The plain numbers, for where they say which pixels are looked at."""
+    def coordinates(self) -> Array:
+        """The values as plain numbers, for an operand that says which pixels are read."""
         return getattr(self.y, "value", self.y)
 
 
@@ -29,15 +29,15 @@ class Unsupported(Exception):
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """An attribute of a node, or its default, which has single precision as every attribute has."""
-    found = node.attributes.get(name)
-    if found is not None:
-        return found.value
+    """An attribute of a node, or its default, rounded to single precision like every attribute."""
+    present = node.attributes.get(name)
+    if present is not None:
+        return present.value
     return float(np.float32(default)) if isinstance(default, float) else default
 
 
 def given(argument: Pair | None) -> Pair:
-    """An operand that must be there."""
+    """An operand that must be present. Raises Unsupported where it is missing."""
     if argument is None:
         raise Unsupported("a missing operand")
     return argument

@@ -7,7 +7,7 @@ is NaN or Inf: a merged kernel has zeros over pixels that one of its branches di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,50 +16,23 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.proof.interpreter.convolution import Array
-
-MAKING: dict[str, Callable[[Array], Array]] = {
-    "Abs": np.abs,
-    "Clip": np.asarray,
-    "Exp": np.exp,
-    "HardSigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
-    "Relu": lambda x: np.maximum(x, 0),
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "Softmax": lambda x: 1 / (1 + np.exp(-x)),
-    "Softplus": lambda x: np.log1p(np.exp(x)),
-    "Sqrt": np.abs,
-    "Tanh": np.tanh,
-}
-CARRYING = (
-    "AveragePool",
-    "Flatten",
-    "Gather",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "Identity",
-    "MaxPool",
-    "ReduceMean",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
+from flatfold.proof.interpreter.operators import traits_of
 
 
 def within_range(source: ir.Value, x: Array) -> Array:
-    """Values that `source` may have: what the activations that make it make of `x`."""
+    """`x` mapped to numbers that `source` may have, by the activations that compute it."""
     chain: list[ir.Node] = []
     node = source.producer()
-    while node is not None and (node.op_type in CARRYING or node.op_type in MAKING):
+    while node is not None and traits_of(node).output_range is not None:
         chain.append(node)
         first = node.inputs[0]
         node = first.producer() if first is not None else None
     for node in reversed(chain):
+        output_range = traits_of(node).output_range
         if node.op_type == "Clip":
             x = np.minimum(np.maximum(x, limits_of(node)[0]), limits_of(node)[1])
-        elif node.op_type in MAKING:
-            x = MAKING[node.op_type](x)
+        elif output_range is not None:
+            x = output_range(x)
     return x
 
 

@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.proof.interpreter.convolution import convolve, cut, pools, same_pads, scatter
+from flatfold.proof.interpreter.convolution import (
+    convolve,
+    crop,
+    pool_operators,
+    same_pads,
+    scatter,
+)
 from flatfold.proof.interpreter.pair import Unsupported
 from flatfold.proof.interpreter.sampling import deform_conv, grid_sample
 
@@ -112,10 +118,10 @@ def _convolutions() -> list[Any]:
             one = [1] * (w.ndim - 2)
             strides, dilations = how.get("strides") or one, how.get("dilations") or one
             y = scatter(x, w, strides, dilations, how.get("group") or 1)
-            y = cut(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
+            y = crop(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
-    return [Conv, ConvTranspose, *_samplers(), *pools(NoReference)]
+    return [Conv, ConvTranspose, *_samplers(), *pool_operators(NoReference)]
 
 
 def _samplers() -> list[Any]:

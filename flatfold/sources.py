@@ -69,12 +69,12 @@ def is_same(a: ir.Model, b: ir.Model) -> bool:
 def reference_of(source: Source) -> Reference | None:
     """A function that runs the module behind the graph in float64; None without a module."""
     from flatfold.frontend.pytorch.module import float64_reference
+    from flatfold.proof.network.inputs import input_specs
     from flatfold.proof.network.reference import NoReference
-    from flatfold.proof.network.run import specs_of
 
     if source.module is None:
         return None
-    run = float64_reference(source.module, [spec.name for spec in specs_of(source.model)])
+    run = float64_reference(source.module, [spec.name for spec in input_specs(source.model)])
 
     def reference(feeds: Mapping[str, Any]) -> list[Any]:
         try:

@@ -8,9 +8,9 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.proof.network.inputs import KINDS, draw, settings
+from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs, shape_settings
 from flatfold.proof.network.reference import NoReference, onnx_reference
-from flatfold.proof.network.run import compare, specs_of
+from flatfold.proof.network.run import compare
 from tests.nets import Net, rewrite, run
 
 
@@ -155,9 +155,9 @@ def test_a_graph_without_a_double_form_is_judged_by_the_original():
 
 
 def test_inputs_are_seeded_and_cover_rim_and_centre():
-    specs = specs_of(ir.from_proto(small().model("relu2")))
-    (shapes,) = settings(specs)
-    first, second = (dict(draw(specs, shapes, 0)) for _ in range(2))
+    specs = input_specs(ir.from_proto(small().model("relu2")))
+    (shapes,) = shape_settings(specs)
+    first, second = (dict(draw_feeds(specs, shapes, 0)) for _ in range(2))
     for kind in KINDS:
         assert np.array_equal(first[kind]["x"], second[kind]["x"], equal_nan=True)
     assert not first["border"]["x"][..., 1:-1, 1:-1].any()

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.errors import BuildError
-from flatfold.proof.network.inputs import draw, settings
-from flatfold.proof.network.run import PlainSession, specs_of
+from flatfold.proof.network.inputs import draw_feeds, input_specs, shape_settings
+from flatfold.proof.network.run import PlainSession
 
 Array = npt.NDArray[Any]
 
@@ -109,13 +109,13 @@ def record_first_input(model: ir.Model, seed: int = 0) -> tuple[dict[str, Array]
 
     Raises InputError where a type or rank is unknown, BuildError where it runs on none.
     """
-    specs = specs_of(model)
-    *others, last = settings(specs)
+    specs = input_specs(model)
+    *others, last = shape_settings(specs)
     for shapes in others:
-        feeds = dict(next(draw(specs, shapes, seed))[1])
+        feeds = dict(next(draw_feeds(specs, shapes, seed))[1])
         with suppress(BuildError):
             return feeds, record_values(model, feeds)
-    feeds = dict(next(draw(specs, last, seed))[1])
+    feeds = dict(next(draw_feeds(specs, last, seed))[1])
     return feeds, record_values(model, feeds)
 
 
@@ -236,7 +236,6 @@ def _limit(sample: Array) -> float:
 
 def _is_identifying(sample: Array) -> bool:
     """Whether numbers can identify a value: finite floats that are not all 0."""
-
     if sample.dtype.kind != "f" or not np.all(np.isfinite(sample)):
         return False
     return sample.size > 0 and float(np.max(np.abs(sample))) > 0

@@ -211,7 +211,6 @@ def _gap(cone: Cone, before: Pair, after: Array, feeds: Feeds) -> Gap:
 
 def _products(node: ir.Node) -> int:
     """Products that are summed in one output of `node`, approximately."""
-
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 1
     weight = node.inputs[1]

@@ -140,7 +140,6 @@ def since_version(kind: str, opset: int, domain: str) -> int:
 
 def is_different_constant(x: ir.Value, y: ir.Value) -> bool:
     """Whether x is a constant and y is not the same constant."""
-
     return x.producer() is None and not x.is_graph_input() and not _same_constant(x, y)
 
 

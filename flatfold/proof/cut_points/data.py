@@ -163,7 +163,6 @@ def impulse_inputs(
 
 def _grid(sizes: Sequence[int], reach: Reach) -> list[Shape]:
     """Positions of impulses in phase 0: far from the border where there is room."""
-
     axes = []
     for n, span, stride in zip(sizes, reach.span, reach.stride, strict=True):
         places = list(range(span, n - span - stride + 1, _spacing(span, stride)))

@@ -104,7 +104,8 @@ def _hard_sigmoid(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 
 def _hard_swish(x: Array) -> Array:
-    return x * np.clip(np.float64(np.float32(1 / 6)) * x + 0.5, 0.0, 1.0)
+    y: Array = x * np.clip(np.float64(np.float32(1 / 6)) * x + 0.5, 0.0, 1.0)
+    return y
 
 
 def _sigmoid(x: Array) -> Array:

@@ -1,0 +1,8 @@
+"""Whole graphs and engines, run on the same inputs and compared with a float64 reference.
+
+inputs.py      the inputs, and the numbers that values inside a graph may have
+reference.py   the original graph in float64, by ONNX's reference evaluator
+judge.py       outputs on one input: how large an error may be
+run.py         two graphs compared in ONNX Runtime, optimisation off
+engine.py      an engine compared with the original graph
+"""

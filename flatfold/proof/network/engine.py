@@ -1,8 +1,8 @@
-"""Whether an engine computes what the original graph does, in the precision it runs in.
+"""Whether an engine computes the same as the original graph, in the precision that it runs in.
 
-The graph is proved before an engine is built from it, so that what is off here is the target. The
-limits are those of `comparison`. An engine of a coarser precision may round by as much more as one
-rounding of it is larger: how badly a network magnifies roundings shows in the original's own error.
+The graph is proved before an engine is built from it, so an error here is the target's. The limits
+are those of `judge`, times the ratio of the roundoff of the engine's precision to that of the
+graph's: how much a network amplifies roundings shows in the original's own error.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ import onnx_ir as ir
 from flatfold.backends import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import Feeds, draw, settings
+from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs, shape_settings
 from flatfold.proof.network.judge import NOT_FLOATS, ROUNDOFF, Comparison, rounding_growth
 from flatfold.proof.network.reference import Outputs, Reference
 from flatfold.proof.network.run import (
-    judge_of,
     outputs_of,
     plain_session,
+    reference_for,
     require_runnable,
-    specs_of,
 )
 from flatfold.system.progress import Progress, silent
 
-INPUTS = 3  # of each size: two random ones, and one that is zero but for its border
+INPUTS = 3  # of each size: two random ones, and one that is zero except for its border
 
-MOST = 0.25  # of the output's range: what is further off is wrong in any precision
+MOST = 0.25  # of the output's range: a larger error is wrong in any precision
 
 LESS_ACCURATE = "the target is less accurate than its precision"
 
-# One rounding in what an engine says it runs in. TF32 keeps as many digits as float16, and int8
-# is off by at most half a step of 1 / 127.
+# One rounding in the precision that an engine reports. TF32 keeps as many digits as float16, and
+# int8 has an error of at most half a step of 1 / 127.
 ENGINE_ROUNDOFF = {
     "fp64": ROUNDOFF["DOUBLE"],
     "fp32": ROUNDOFF["FLOAT"],
@@ -60,12 +59,12 @@ def check_engine(
     before: Reference | None = None,
     progress: Progress = silent,
 ) -> Equivalence:
-    """Verdict `sampled`, `refuted`, or `unknown` where the engine cannot be run or compared.
+    """The verdict `sampled`, `refuted`, or `unknown` where the engine cannot be run or compared.
 
-    `run` gives the outputs of the engine built from `rewritten` by name, and `precision` is in the
-    words of `Engine.precision`. What is off by no more than rounding may be is `sampled`, and its
-    reason says that the target is less accurate. `before` runs the original, where somebody has it
-    at hand; without it `original_session` makes it.
+    `run` returns the outputs of the engine built from `rewritten`, by name; `precision` is
+    `Engine.precision`. An error beyond the limits that rounding can still explain is `sampled`, and
+    the reason says that the target is less accurate. `before` runs the original; without it
+    `original_session` does.
     """
     try:
         before = before or original_session(original)
@@ -77,18 +76,18 @@ def check_engine(
         return Equivalence("unknown", reason="not enough memory to run the original graph")
     if comparison.worst is None:
         return Equivalence("unknown", reason="the engine takes none of the sizes tried")
-    found = replace(comparison.worst, inputs=tuple(comparison.tried), reference=comparison.name)
-    if found.reason == NOT_FLOATS:
-        return found
-    if found.error > MOST:
-        return replace(found, verdict="refuted", bound=min(found.bound, MOST))
-    if found.is_less_exact:
-        return replace(found, verdict="sampled", reason=LESS_ACCURATE)
-    return found
+    worst = replace(comparison.worst, inputs=tuple(comparison.tried), reference=comparison.name)
+    if worst.reason == NOT_FLOATS:
+        return worst
+    if worst.error > MOST:
+        return replace(worst, verdict="refuted", bound=min(worst.bound, MOST))
+    if worst.is_less_exact:
+        return replace(worst, verdict="sampled", reason=LESS_ACCURATE)
+    return worst
 
 
 def original_session(original: ir.Model) -> Reference:
-    """The original as it is, with no optimisation. Raises InputError where it cannot be run."""
+    """Runs the original with optimisation off. Raises InputError where it cannot be run."""
     require_runnable(original)
     return plain_session(original, "the graph")
 
@@ -110,36 +109,36 @@ def _comparison(
     graph = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
     coarser = max(roundoff_of(precision) / (roundoff_of(precision_of(original)) or graph), 1.0)
 
-    def judged_by(reference: Reference | None) -> tuple[Reference, str]:
-        judge, name = judge_of(original, before, reference)
-        # A graph that judges itself is allowed roundings which nothing tells. A coarser engine's
-        # are so much larger that an allowance for them, too, would let anything pass.
-        unsure = judge is before and coarser > 1
-        return (lambda feeds: before(feeds)) if unsure else judge, name
+    def named_reference(reference: Reference | None) -> tuple[Reference, str]:
+        exact, name = reference_for(original, before, reference)
+        # Without a reference, `Comparison` allows UNREFERENCED roundings. Those of a coarser engine
+        # are so large that anything would pass, so that it is kept from recognising `before`.
+        unsure = exact is before and coarser > 1
+        return (lambda feeds: before(feeds)) if unsure else exact, name
 
     names = [value.name or "" for value in original.graph.outputs]
 
     def after(feeds: Feeds) -> Outputs:
         try:
-            found = run(feeds)
+            outputs = run(feeds)
         except TargetUnavailable:
             raise
         except TargetError as error:
             raise BuildError(error.cause) from error
-        return [found[name] for name in names]
+        return [outputs[name] for name in names]
 
     growth = rounding_growth(original, rewritten) * coarser
-    comparison = Comparison(before, after, *judged_by(reference), graph, growth)
+    comparison = Comparison(before, after, *named_reference(reference), graph, growth)
     if reference is not None:
-        comparison.other = lambda: judged_by(None)
+        comparison.fallback = lambda: named_reference(None)
     return comparison
 
 
 def _try_inputs(comparison: Comparison, original: ir.Model, progress: Progress) -> None:
-    """Compares on a few inputs of each size that both the original and the engine take."""
-    specs = specs_of(original)
-    for number, shapes in enumerate(settings(specs)):
-        for count, (kind, feeds) in enumerate(draw(specs, shapes, seed=number)):
+    """Compare on a few inputs of each size that both the original and the engine accept."""
+    specs = input_specs(original)
+    for number, shapes in enumerate(shape_settings(specs)):
+        for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed=number)):
             if count >= INPUTS:
                 break
             label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()), ())))}"
@@ -149,5 +148,5 @@ def _try_inputs(comparison: Comparison, original: ir.Model, progress: Progress) 
                 break
             try:
                 comparison.try_input(label, feeds, outputs)
-            except InputError:  # an engine may be made for some sizes only
+            except InputError:  # an engine may accept some sizes only
                 break

@@ -1,4 +1,4 @@
-"""A float64 reference for a graph: the ONNX reference evaluator on the graph promoted to double."""
+"""A float64 reference for a graph: ONNX's reference evaluator on the graph promoted to double."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from flatfold.proof.interpreter.sampling import deform_conv, grid_sample
 if TYPE_CHECKING:
     import onnx
 
-
 Outputs = list[npt.NDArray[Any]]
 Reference = Callable[[Mapping[str, npt.NDArray[Any]]], Outputs]
 
@@ -40,7 +39,7 @@ FIXED = (
 
 
 class NoReference(Exception):
-    """No float64 reference can be had for this graph; the text says why."""
+    """This graph has no float64 reference; the text says why."""
 
 
 def promoted(model: ir.Model) -> onnx.ModelProto:
@@ -82,65 +81,67 @@ def onnx_reference(model: ir.Model) -> Reference:
 
     proto = promoted(model)
     try:
-        evaluator = ReferenceEvaluator(proto, new_ops=_convolutions())
+        evaluator = ReferenceEvaluator(proto, new_ops=_operators())
     except Exception as why:
         raise NoReference(f"the ONNX reference evaluator refused the graph: {why}") from None
 
     def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Outputs:
-        given = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}
+        double = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}
         try:
-            with np.errstate(all="ignore"):  # some inputs are not finite
-                return [np.asarray(y) for y in evaluator.run(None, given)]
+            with np.errstate(all="ignore"):  # some values are not finite
+                return [np.asarray(y) for y in evaluator.run(None, double)]
         except Exception as why:
             raise NoReference(f"the ONNX reference evaluator failed: {why}") from None
 
     return run
 
 
-def _convolutions() -> list[Any]:
-    """The evaluator's own Conv is a Python loop, and its ConvTranspose knows no groups."""
+def _operators() -> list[Any]:
+    """Operators in place of the evaluator's: its Conv is slow, its ConvTranspose has no groups."""
     from onnx.reference.op_run import OpRun
 
     class Conv(OpRun):
-        def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
+        def _run(self, x: Any, w: Any, b: Any = None, **options: Any) -> tuple[Any]:
             one = [1] * (w.ndim - 2)
-            strides, dilations = how.get("strides") or one, how.get("dilations") or one
-            pads, mode = how.get("pads") or [0] * 2 * len(one), how.get("auto_pad") or "NOTSET"
+            strides, dilations = options.get("strides") or one, options.get("dilations") or one
+            mode = options.get("auto_pad") or "NOTSET"
+            pads = options.get("pads") or [0] * 2 * len(one)
             if mode.startswith("SAME"):
                 pads = same_pads(x.shape[2:], w.shape[2:], strides, dilations, mode)
-            y = convolve(x, w, strides, dilations, pads, how.get("group") or 1)
+            y = convolve(x, w, strides, dilations, pads, options.get("group") or 1)
             return (y if b is None else y + b.reshape(-1, *one),)
 
     class ConvTranspose(OpRun):
-        def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
-            if how.get("output_shape") or (how.get("auto_pad") or "NOTSET") != "NOTSET":
-                raise NoReference("ConvTranspose with a wanted output size")
+        def _run(self, x: Any, w: Any, b: Any = None, **options: Any) -> tuple[Any]:
+            if options.get("output_shape") or (options.get("auto_pad") or "NOTSET") != "NOTSET":
+                raise NoReference("ConvTranspose with a given output size")
             one = [1] * (w.ndim - 2)
-            strides, dilations = how.get("strides") or one, how.get("dilations") or one
-            y = scatter(x, w, strides, dilations, how.get("group") or 1)
-            y = crop(y, how.get("pads") or 2 * [0] * len(one), how.get("output_padding"))
+            strides, dilations = options.get("strides") or one, options.get("dilations") or one
+            y = scatter(x, w, strides, dilations, options.get("group") or 1)
+            y = crop(y, options.get("pads") or 2 * [0] * len(one), options.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
     return [Conv, ConvTranspose, *_samplers(), *pool_operators(NoReference)]
 
 
 def _samplers() -> list[Any]:
-    """The evaluator goes from pixel to pixel; ours looks at all of them at once."""
+    """GridSample and DeformConv: the evaluator's own loop over pixels in Python."""
     from onnx.reference.op_run import OpRun
 
     class GridSample(OpRun):
-        def _run(self, x: Any, grid: Any, **how: Any) -> tuple[Any]:
+        def _run(self, x: Any, grid: Any, **options: Any) -> tuple[Any]:
+            present = {k: v for k, v in options.items() if v is not None}
             try:
-                return (grid_sample(x, grid, **{k: v for k, v in how.items() if v is not None}),)
+                return (grid_sample(x, grid, **present),)
             except Unsupported as why:
                 raise NoReference(str(why)) from None
 
     class DeformConv(OpRun):
         def _run(
-            self, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None, **how: Any
+            self, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None, **options: Any
         ) -> Any:
-            given = {k: v for k, v in how.items() if v is not None}
-            y = deform_conv(x, w, offset, mask, **given)
+            present = {k: v for k, v in options.items() if v is not None}
+            y = deform_conv(x, w, offset, mask, **present)
             return (y if b is None else y + b.reshape(-1, *(1,) * (w.ndim - 2)),)
 
     return [GridSample, DeformConv]

@@ -1,7 +1,7 @@
-"""Run two graphs with ONNX Runtime, optimisation off, and have the outputs compared.
+"""Run two graphs with ONNX Runtime and compare their outputs with a float64 reference.
 
-With optimisation on, ONNX Runtime would fold the original for us and the comparison would prove
-nothing.
+Optimisation is off: with it, ONNX Runtime would itself fold the original, and the comparison would
+prove nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,109 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import Feeds, InputSpec, draw, settings
+from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs, shape_settings
 from flatfold.proof.network.judge import ROUNDOFF, Comparison, rounding_growth
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.system.progress import Progress, silent
 
 PROTOBUF_LIMIT = 1 << 31
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
+
+# Above this many values the reference, which keeps all of them, is not run: 2 GiB in float64.
+MOST_REFERENCED = 1 << 28
+
+# Above this many multiply-accumulates for one input, or values, only the first inputs are run.
+HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
+
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc")
-FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
+FATAL = 4  # log level: an error is raised as an exception and would otherwise also be printed
+
+
+def compare(
+    original: ir.Model,
+    rewritten: ir.Model,
+    *,
+    reference: Reference | None = None,
+    macs: int = 0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Equivalence:
+    """The verdict on two graphs that run on the same inputs: `sampled`, `refuted` or `unknown`.
+
+    `reference` computes the original in float64, such as a PyTorch module; without one the ONNX
+    reference evaluator does. `macs`: multiply-accumulates for one input; above HEAVY_MACS fewer
+    inputs are run. A difference is a verdict, not an exception. Raises InputError for a graph that
+    cannot be run at all.
+    """
+    specs = input_specs(original)
+    size = max(require_runnable(model) for model in (original, rewritten))
+    heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
+    before, after = (
+        plain_session(original, "the graph"),
+        plain_session(rewritten, "the other graph"),
+    )
+    if reference is None and size > MOST_REFERENCED:
+        reference = before
+    exact, name = reference_for(original, before, reference)
+    dtype = original.graph.outputs[0].dtype
+    roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
+    growth = rounding_growth(original, rewritten)
+    comparison = Comparison(before, after, exact, name, roundoff, growth)
+    if reference is not None:
+        comparison.fallback = lambda: reference_for(original, before, None)
+    for number, shapes in enumerate(shape_settings(specs)):
+        for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed + number)):
+            if heavy and count >= HEAVY_INPUTS:
+                break
+            label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
+            progress(label)
+            try:
+                outputs = outputs_of(before, feeds)
+                if outputs is None:
+                    break  # the original does not accept this size
+                comparison.try_input(label, feeds, outputs)
+            except MemoryError as error:
+                raise InputError(
+                    f"not enough memory to run the graph on {label}",
+                    hint='export it for a smaller input, or leave the proof out with verify="off"',
+                ) from error
+    if comparison.worst is None:
+        raise InputError(
+            "the original graph could not be run on any input tried",
+            hint="check that ONNX Runtime runs the model, or fix its open sizes",
+        )
+    tried = tuple(comparison.tried)
+    return replace(comparison.worst, inputs=tried, reference=comparison.name)
+
+
+def outputs_of(session: Reference, feeds: Feeds) -> Outputs | None:
+    """The outputs for `feeds`; None where the graph does not accept them."""
+    try:
+        return session(feeds)
+    except BuildError:
+        return None
+
+
+def reference_for(
+    original: ir.Model, before: Reference, reference: Reference | None
+) -> tuple[Reference, str]:
+    """What the outputs are compared with, and its name.
+
+    That is `reference` if there is one, else the ONNX reference evaluator, else the original itself
+    (`before`).
+    """
+    if reference is before:
+        return before, "the original in its own precision"
+    if reference is not None:
+        return reference, "the module in float64"
+    try:
+        return onnx_reference(original), "the ONNX reference in float64"
+    except NoReference:
+        return before, "the original in its own precision"
 
 
 class PlainSession:
-    """One graph, ready to run. Raises BuildError where ONNX Runtime refuses it."""
+    """One graph in ONNX Runtime, not optimised. Raises BuildError where ONNX Runtime refuses it."""
 
     def __init__(self, model: ir.Model) -> None:
         import onnxruntime as ort
@@ -47,7 +137,7 @@ class PlainSession:
             raise BuildError(f"ONNX Runtime refused the graph: {_last_line(why)}") from None
 
     def __call__(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Outputs in order. Raises BuildError if the run fails, MemoryError if that is why."""
+        """Outputs in order. Raises BuildError if the run fails, MemoryError if memory is short."""
         try:
             return [np.asarray(y) for y in self._session.run(None, dict(feeds))]
         except Exception as why:
@@ -57,24 +147,24 @@ class PlainSession:
 
 
 def plain_session(model: ir.Model, which: str) -> PlainSession:
-    """A session of `model`; InputError, which says `which` it is, where there can be none."""
+    """A session of `model`. Raises InputError, which calls it `which`, where none can be built."""
     try:
         return PlainSession(model)
     except BuildError as error:
         raise InputError(
             f"{which} cannot be run to be compared: {error.cause}",
-            hint='make a model that ONNX Runtime runs, or leave the proof out with verify="off"',
+            hint='give a model that ONNX Runtime runs, or leave the proof out with verify="off"',
         ) from error
 
 
 def require_runnable(model: ir.Model) -> int:
-    """The elements of all values, as far as sizes are known.
+    """The number of elements of all values together; an open dimension counts as 1.
 
-    Raises InputError where one of them does not fit into memory.
+    Raises InputError where one value is too large for memory.
     """
     total = 0
-    made = (value for node in model.graph.all_nodes() for value in node.outputs)
-    for value in (*model.graph.inputs, *made):
+    outputs = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *outputs):
         dims = [dim if isinstance(dim, int) else 1 for dim in value.shape or ()]
         count = math.prod(dims)
         total += count
@@ -101,102 +191,3 @@ def _open(ort: Any, model: ir.Model, options: Any) -> Any:
 def _last_line(why: Exception) -> str:
     lines = [line for line in str(why).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(why).__name__
-
-
-# Above this many values the reference, which keeps them all, is not asked: 2 GiB in float64.
-MOST_REFERENCED = 1 << 28
-
-# Above this many multiply-accumulates an input, or values, only the first inputs are run.
-HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
-
-
-def specs_of(model: ir.Model) -> list[InputSpec]:
-    """The inputs a caller feeds. Raises InputError where type or rank is unknown."""
-    specs = []
-    for value in model.graph.inputs:
-        if value.is_initializer():
-            continue
-        if value.shape is None or value.dtype is None:
-            raise InputError(f"input {value.name} has no type or rank", hint="give its shape")
-        dims = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-        specs.append(InputSpec(value.name or "", value.dtype.numpy().name, dims))
-    return specs
-
-
-def compare(
-    original: ir.Model,
-    rewritten: ir.Model,
-    *,
-    reference: Reference | None = None,
-    macs: int = 0,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Equivalence:
-    """Verdict `sampled` or `refuted`; a difference is never an exception.
-
-    Raises InputError for a graph that cannot be run at all.
-
-    `reference` computes the original in float64 (a PyTorch module, say); without one the ONNX
-    reference evaluator does. `macs`, for one input, limits how many inputs are run.
-    """
-    specs = specs_of(original)
-    size = max(require_runnable(model) for model in (original, rewritten))
-    heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
-    before, after = (
-        plain_session(original, "the graph"),
-        plain_session(rewritten, "the other graph"),
-    )
-    if reference is None and size > MOST_REFERENCED:
-        reference = before
-    judge, name = judge_of(original, before, reference)
-    dtype = original.graph.outputs[0].dtype
-    roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
-    growth = rounding_growth(original, rewritten)
-    comparison = Comparison(before, after, judge, name, roundoff, growth)
-    if reference is not None:
-        comparison.other = lambda: judge_of(original, before, None)
-    for number, shapes in enumerate(settings(specs)):
-        for count, (kind, feeds) in enumerate(draw(specs, shapes, seed + number)):
-            if heavy and count >= HEAVY_INPUTS:
-                break
-            label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
-            progress(label)
-            try:
-                outputs = outputs_of(before, feeds)
-                if outputs is None:
-                    break  # the original does not accept this size
-                comparison.try_input(label, feeds, outputs)
-            except MemoryError as error:
-                raise InputError(
-                    f"not enough memory to run the graph on {label}",
-                    hint='export it for a smaller input, or leave the proof out with verify="off"',
-                ) from error
-    if comparison.worst is None:
-        raise InputError(
-            "the original graph could not be run on any input tried",
-            hint="check that ONNX Runtime runs the model, or fix its open sizes",
-        )
-    tried = tuple(comparison.tried)
-    return replace(comparison.worst, inputs=tried, reference=comparison.name)
-
-
-def outputs_of(session: Reference, feeds: Feeds) -> Outputs | None:
-    """What the graph makes of `feeds`; None where it does not take them."""
-    try:
-        return session(feeds)
-    except BuildError:
-        return None
-
-
-def judge_of(
-    original: ir.Model, before: Reference, reference: Reference | None
-) -> tuple[Reference, str]:
-    """What the outputs are measured against, and its name: `reference` if there is one."""
-    if reference is before:
-        return before, "the original in its own precision"
-    if reference is not None:
-        return reference, "the module in float64"
-    try:
-        return onnx_reference(original), "the ONNX reference in float64"
-    except NoReference:
-        return before, "the original in its own precision"

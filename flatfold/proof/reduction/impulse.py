@@ -250,7 +250,6 @@ def _compare_from(
 
 def _window(cone: Cone, reach: Reach) -> Window:
     """Taps are those of the second side's kernel, where it is one convolution."""
-
     kernels = [node for node in cone.after if node.op_type == "Conv"]
     others = [
         n for n in cone.after if n.op_type in ("AveragePool", "ConvTranspose", "Pad", "Slice")

@@ -138,7 +138,6 @@ def _keep_term(model: ir.Model, index: int, term: int) -> None:
 
 def _trimmed(pair: ModelPair) -> ModelPair:
     """The pair without nodes and inputs that nothing reads any more; changed in place."""
-
     from onnx_ir.passes import common
 
     for model in (pair.a, pair.b):

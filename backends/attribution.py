@@ -1,7 +1,10 @@
-"""What an engine's own profiler tells: how long each of its layers takes.
+"""The time of each layer of an engine, and the nodes of the graph that each layer computes.
 
-found = engine.profile({"image": image}, runs=50)
-slowest = max(found.layers, key=lambda layer: layer.seconds)
+    profile = engine.profile({"image": image}, runs=50)
+    slowest = max(profile.layers, key=lambda layer: layer.seconds)
+
+An engine fuses, reorders and renames what it is given. Its profiler names layers; `attribute_nodes`
+finds the nodes of each layer from those that the SDK names and from which layer reads which.
 """
 
 from __future__ import annotations
@@ -14,16 +17,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-WARMUP = 5  # runs before those that count; the first ones make kernels and fill caches
+WARMUP = 5  # runs that do not count: the first ones create kernels and fill caches
+INPUTS = -1  # in `EngineStep.reads`: the inputs of the graph
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # a step computes at most one of these
+_PRODUCT_KINDS = ("conv", "gemm", "matmul", "fullyconnected")  # parts of the names of such steps
 
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What an engine runs as one: its name and kind in the engine's words, seconds of one run.
+    """A layer that the engine runs: name and kind as the engine calls them, seconds of one run.
 
-    `nodes` are the names of those of the engine's model that it computes, as far as the engine
-    tells. A node that the engine runs in several steps is in each of them; a layer that only lays
-    data out anew has none.
+    `nodes` are the names of the graph's nodes that the layer computes, as far as the engine reports
+    them. A node that the engine runs in several layers is in each of them; a layer that only copies
+    data or changes its layout has none.
     """
 
     name: str
@@ -34,12 +40,12 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class RunProfile:
-    """The layers in the order in which they run, and the seconds of a whole run.
+    """The seconds of a whole run, and its layers in the order in which they run.
 
-    Both were taken while the profiler was on, with which a run takes longer. Medians, but means
-    where the SDK adds up what it measures. `device_s`: the seconds of a run without the profiler,
-    copies to and from the device included, by the events of the device's own stream; None for the
-    processor, where the clock of the host is all there is.
+    Both are measured with the profiler on, which makes a run slower. They are medians over the
+    runs, or means where the SDK only reports sums. `device_s` is the time of a run without the
+    profiler, copies to and from the device included, between two events in the stream of the
+    device; None on the processor.
     """
 
     seconds: float
@@ -47,28 +53,23 @@ class RunProfile:
     device_s: float | None = None
 
 
-def timed(run: Callable[[], object], runs: int) -> list[float]:
+def run_seconds(run: Callable[[], object], runs: int) -> list[float]:
     """The seconds of each of `runs` runs."""
-    found = []
+    seconds = []
     for _ in range(runs):
         begin = time.perf_counter()
         run()
-        found.append(time.perf_counter() - begin)
-    return found
-
-
-INPUTS = -1  # stands among `EngineStep.reads` for the inputs of the graph
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # of which a step computes one, if any
-_SIGNS = ("conv", "gemm", "matmul", "fullyconnected")
+        seconds.append(time.perf_counter() - begin)
+    return seconds
 
 
 @dataclass(frozen=True)
 class EngineStep:
-    """What an engine runs as one: its kind, in the engine's words.
+    """A step of an engine; `kind` is the engine's name for what it does.
 
-    `known` are nodes that it computes; `reads` the positions of the steps whose results it reads.
-    One that `moves` only lays data out anew, or copies it; one that is a `part` does some of what
-    the steps that read it are known by.
+    `known`: nodes that it computes for certain. `reads`: the positions of the steps whose results
+    it reads. `moves`: it only copies data or changes its layout. `part`: it computes a part of the
+    nodes of the steps that read it.
     """
 
     kind: str
@@ -79,46 +80,52 @@ class EngineStep:
 
 
 def attribute_nodes(graph: ir.Graph, steps: Sequence[EngineStep]) -> list[tuple[ir.Node, ...]]:
-    """The nodes of each step, in the order of the graph; `steps` come in the order they run in.
+    """The nodes of each step, in the order of the graph; `steps` are in the order they run in.
 
-    A node is in one step, but those that an engine takes apart are in each of their steps.
+    Each node is in one step, except that a node which the engine splits is in each of its steps.
     """
-    cover = _Attribution(graph, steps)
+    attribution = _Attribution(graph, steps)
     for index in range(len(steps)):
-        cover.take(index)
-    cover.place_the_rest()
-    cover.share()
-    return [tuple(sorted(nodes, key=cover.order.__getitem__)) for nodes in cover.nodes]
+        attribution.assign(index)
+    attribution.assign_remaining()
+    attribution.copy_to_parts()
+    return [tuple(sorted(nodes, key=attribution.order.__getitem__)) for nodes in attribution.nodes]
 
 
 class _Attribution:
+    """Which step owns each node, while the steps are visited in order.
+
+    `claims`: the first step that is known to compute a node. `available`: for each step, and last
+    for the inputs of the graph, the values that a step which reads it can use.
+    """
+
     def __init__(self, graph: ir.Graph, steps: Sequence[EngineStep]) -> None:
         self.graph, self.steps = graph, steps
         self.order = {node: index for index, node in enumerate(graph)}
         self.outputs = set(graph.outputs)
-        self.fixed = _fixed(graph)
+        self.constant = _constant_values(graph)
         self.claims: dict[ir.Node, int] = {}
         for index, step in enumerate(steps):
             for node in step.known:
                 self.claims.setdefault(node, index)
         self.owner: dict[ir.Node, int] = {}
         self.nodes: list[list[ir.Node]] = [[] for _ in steps]
-        self.given: list[set[ir.Value]] = [set() for _ in steps]
-        self.given.append({value for value in graph.inputs if not value.is_initializer()})
+        self.available: list[set[ir.Value]] = [set() for _ in steps]
+        self.available.append({value for value in graph.inputs if not value.is_initializer()})
 
-    def take(self, index: int) -> None:
-        """Gives a step its nodes, and says what those that read it can build on."""
+    def assign(self, index: int) -> None:
+        """Assigns nodes to a step, and records the values that its readers can use."""
         step = self.steps[index]
-        read = set().union(*(self.given[place] for place in step.reads))
-        made: set[ir.Value] = set()
+        read = set().union(*(self.available[place] for place in step.reads))
+        computed: set[ir.Value] = set()
         if not step.moves and not step.part:
-            made = self._backward(index) or self._forward(index, read)
-            if made:
-                self._extend(index, read, made)
-        self.given[index] = made or read
+            computed = self._backward(index) or self._forward(index, read)
+            if computed:
+                self._extend(index, read, computed)
+        self.available[index] = computed or read
 
-    def place_the_rest(self) -> None:
-        """What no step is known by belongs to the last step that it builds on."""
+    def assign_remaining(self) -> None:
+        """Assigns each node that has no step yet to the last step that it reads from."""
         for node in self.graph:
             if node not in self.owner:
                 before = (v.producer() for v in node.inputs if v is not None)
@@ -126,64 +133,68 @@ class _Attribution:
                 if owners:
                     self._own(node, max(owners))
 
-    def share(self) -> None:
-        """A part has the nodes of the steps that read it."""
+    def copy_to_parts(self) -> None:
+        """Assigns to a step that is a part the nodes of the steps that read it."""
         for index in reversed(range(len(self.steps))):
             if self.steps[index].part:
                 readers = (i for i, step in enumerate(self.steps) if index in step.reads)
                 self.nodes[index] = list({n: None for i in readers for n in self.nodes[i]})
 
     def _backward(self, index: int) -> set[ir.Value]:
-        """From the nodes a step is known by back to what other steps have computed."""
+        """Assigns the known nodes of a step, and backwards those that no other step computes."""
         stack = [n for n in self.steps[index].known if self.claims[n] == index]
-        made: set[ir.Value] = set()
+        computed: set[ir.Value] = set()
         while stack:
             node = stack.pop()
             if self._is_free(node, index):
-                made |= self._own(node, index)
-                before = (v.producer() for v in node.inputs if v and v not in self.fixed)
+                computed |= self._own(node, index)
+                before = (v.producer() for v in node.inputs if v and v not in self.constant)
                 stack += [n for n in before if n in self.order]
-        return made
+        return computed
 
     def _forward(self, index: int, read: set[ir.Value]) -> set[ir.Value]:
-        """What can be computed from what a step reads, for one that is known by no node."""
+        """For a step without known nodes: assigns nodes that can be computed from what it reads."""
         if self.steps[index].known:
             return set()
-        product = any(sign in self.steps[index].kind.lower() for sign in _SIGNS)
-        made: set[ir.Value] = set()
+        product = any(name in self.steps[index].kind.lower() for name in _PRODUCT_KINDS)
+        computed: set[ir.Value] = set()
         stack = sorted(self._readers(read), key=self.order.__getitem__, reverse=True)
         while stack:
             node = stack.pop()
             fits = (node.op_type in PRODUCTS) == product
-            if fits and self._is_free(node, index) and self._can_run(node, read | made):
+            if fits and self._is_free(node, index) and self._can_run(node, read | computed):
                 new = self._own(node, index)
-                made |= new
-                stack += [] if product else self._readers(new)
+                computed |= new
                 if product:
                     break
-        return made
+                stack += self._readers(new)
+        return computed
 
-    def _extend(self, index: int, read: set[ir.Value], made: set[ir.Value]) -> None:
-        """With what only the step itself reads: an engine can fuse it, and nobody else has it.
+    def _extend(self, index: int, read: set[ir.Value], computed: set[ir.Value]) -> None:
+        """Assigns the nodes behind a step that only this step can have fused.
 
-        But not with what a later step may have, as it reads the same, or is known by nothing.
+        Each is the only reader of a value of this step. Nothing is assigned where a later step has
+        no known nodes, nor where a node needs a value that a later step reads, too: the node may
+        belong to that step.
         """
         later = self._later(index)
         if not all(step.known for step in later):
             return
-        elsewhere = {value for step in later for place in step.reads for value in self.given[place]}
-        known, stack = (read - elsewhere) | made, list(made)
+        elsewhere = {
+            value for step in later for place in step.reads for value in self.available[place]
+        }
+        known, stack = (read - elsewhere) | computed, list(computed)
         while stack:
             value = stack.pop()
             readers = {node for node, _ in value.uses()}
             if value in self.outputs or len(readers) != 1:
                 continue
             (node,) = readers
-            able = node in self.order and node.op_type not in PRODUCTS
-            if able and self._is_free(node, index) and self._can_run(node, known):
+            fusible = node in self.order and node.op_type not in PRODUCTS
+            if fusible and self._is_free(node, index) and self._can_run(node, known):
                 new = self._own(node, index)
                 stack += new
-                made |= new
+                computed |= new
                 known |= new
 
     def _own(self, node: ir.Node, index: int) -> set[ir.Value]:
@@ -195,30 +206,30 @@ class _Attribution:
         return node not in self.owner and self.claims.get(node, index) == index
 
     def _can_run(self, node: ir.Node, known: set[ir.Value]) -> bool:
-        return all(value in known or value in self.fixed for value in node.inputs)
+        return all(value in known or value in self.constant for value in node.inputs)
 
     def _readers(self, values: Iterable[ir.Value]) -> set[ir.Node]:
         return {node for v in values for node, _ in v.uses() if node in self.order}
 
     def _later(self, index: int) -> list[EngineStep]:
-        """The steps that read what this one computes."""
-        sources, found = {index}, []
+        """The steps that read what this one computes, directly or through copies."""
+        sources, readers = {index}, []
         for place in range(index + 1, len(self.steps)):
             step = self.steps[place]
             if sources.intersection(step.reads):
                 if step.moves or step.part:
                     sources.add(place)
                 else:
-                    found.append(step)
-        return found
+                    readers.append(step)
+        return readers
 
 
-def _fixed(graph: ir.Graph) -> set[ir.Value | None]:
-    """Values that are the same in every run: an engine has computed them already."""
+def _constant_values(graph: ir.Graph) -> set[ir.Value | None]:
+    """Values that are the same in every run, which an engine computes when it is built."""
     inputs = {value for value in graph.inputs if not value.is_initializer()}
-    found: set[ir.Value | None] = {None}
+    constant: set[ir.Value | None] = {None}
     for node in graph:
-        found |= {v for v in node.inputs if v and v.producer() is None and v not in inputs}
-        if all(value in found for value in node.inputs):
-            found |= set(node.outputs)
-    return found
+        constant |= {v for v in node.inputs if v and v.producer() is None and v not in inputs}
+        if all(value in constant for value in node.inputs):
+            constant |= set(node.outputs)
+    return constant

@@ -1,7 +1,6 @@
-"""What every backend and every engine promises.
+"""`Backend` builds an engine for an `onnx_ir.Model`, `Engine` runs it: the classes to implement.
 
-A `Backend` turns an `onnx_ir.Model` into an `Engine`; an `Engine` runs it on arrays. Nothing here
-knows an SDK, and torch is touched only when the caller already passes torch tensors.
+Nothing here imports an SDK. Torch is used only where the caller passes torch tensors.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can be used on this machine; if not, why, and what would change that.
+    """Whether a backend can be used on this machine; `reason` says why, `hint` what to change.
 
-    One that is available but does not run here builds engines for other machines.
+    A backend that is `available` but not `runs` builds engines for other machines.
     """
 
     available: bool
@@ -58,40 +57,39 @@ class Backend(ABC):
     """Whether building takes so long that an engine needed again should be saved."""
 
     def device(self) -> str:
-        """What an engine is built for besides the target, such as the processor; "" for any."""
+        """The hardware that an engine is built for, such as the processor; "" for any."""
         return ""
 
     def require(self) -> None:
-        """Raises TargetUnavailable, with what is missing, where it cannot be used."""
+        """Raises TargetUnavailable, with what is missing, if the target cannot be used here."""
         state = self.availability()
         if not state.available:
             raise TargetUnavailable(state.reason, where=f"target {self.name}", hint=state.hint)
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Looks for the package and the device without importing the SDK."""
+        """Whether the package and the device are there, without importing the SDK."""
 
     @abstractmethod
     def build(
         self, model: ir.Model, options: Mapping[str, object], progress: Progress = silent
     ) -> Engine:
-        """An engine for `model`, which is left as it was; `progress` hears what takes long.
+        """An engine for `model`, which is not changed; long steps are reported to `progress`.
 
-        Raises TargetUnavailable, InputError for an option that does not exist or has a wrong
-        value, and BuildError when the SDK refuses the model.
+        Raises TargetUnavailable, InputError for an unknown option or a wrong value of one, and
+        BuildError where the SDK refuses the model.
         """
 
     @abstractmethod
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Engine:
-        """The engine saved in `folder`, whose files `bundle.load` has checked already."""
+        """The engine saved in `folder`, whose files `bundle.load` has checked."""
 
 
 class Engine(ABC):
-    """A model ready to run.
+    """A model ready to run. `run` may be called from several threads at once.
 
-    `manifest` is free for the caller (model name, proof, remarks, ...): JSON values only, saved
-    and loaded with the engine; so is `certificate`, what was proved. `run` may be called from
-    several threads at once.
+    `manifest` holds whatever the caller puts there (model name, proof, remarks, ...) and
+    `certificate` what was proved: JSON values, which are saved and loaded with the engine.
     """
 
     packages: tuple[str, ...] = ()
@@ -119,7 +117,7 @@ class Engine(ABC):
 
     @property
     def layers(self) -> int | None:
-        """How many kernels or fused groups the SDK runs, where it tells."""
+        """The number of kernels or fused groups that the SDK runs; None if it does not say."""
         return None
 
     @property
@@ -130,33 +128,34 @@ class Engine(ABC):
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name, for inputs by name.
 
-        Raises InputError when a name, dtype, rank or fixed size differs from `inputs`; nothing is
-        converted silently.
+        Raises InputError where a name, dtype, rank or fixed size differs from `inputs`; inputs are
+        never converted.
         """
         return self.execute(self.checked(feeds))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Inputs in order, or by name; a single output comes back bare, several as a tuple.
+        """The output, or a tuple of several outputs, for inputs in order or by name.
 
-        NumPy in, NumPy out. If any input is a torch tensor, the outputs are torch tensors on the
-        device of the first one, outside autograd.
+        The outputs are arrays. If any input is a torch tensor, they are torch tensors on the device
+        of the first one, outside autograd.
         """
         values = named_feeds(args, kwargs, self.inputs)
         torch = sys.modules.get("torch")
         tensors = [v for v in values.values() if torch and isinstance(v, torch.Tensor)]
         if torch is None or not tensors:
-            return _bare(tuple(self.run(values).values()))
+            return _one_or_tuple(self.run(values).values())
         feeds = {
             name: numpy_of(name, value) if isinstance(value, torch.Tensor) else value
             for name, value in values.items()
         }
         device = tensors[0].device
-        return _bare(tuple(torch.from_numpy(y).to(device) for y in self.run(feeds).values()))
+        return _one_or_tuple(torch.from_numpy(y).to(device) for y in self.run(feeds).values())
 
     def hold(self) -> None:
-        """Reads the graph now, so that the folder it was loaded from may go.
+        """Reads the graph into memory, so that the folder of the engine can be removed.
 
-        But weights above 1 GiB stay where they are. Raises InputError when it cannot be read.
+        Weights of more than 1 GiB are not read and need the folder. Raises InputError where the
+        graph cannot be read.
         """
         from flatfold.backends.store.model_file import detached
 
@@ -164,32 +163,33 @@ class Engine(ABC):
         self._model = lambda: model
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        """A call that runs on the memory of `feeds` each time, checked once, here.
+        """A function that runs the engine on the arrays of `feeds`, which are checked once, now.
 
-        For timing. An engine may let it overwrite the same outputs each time. Write into the fed
-        arrays to change the input. Use one bound call from one thread at a time.
+        For timing. Write into the arrays to change the inputs. A call may overwrite the outputs of
+        the call before. Call it from one thread at a time, and not after `close`.
         """
         checked = self.checked(feeds)
         return lambda: self.execute(checked)
 
     def profile(self, feeds: Mapping[str, Array], runs: int = 20) -> RunProfile | None:
-        """How long each layer takes in `runs` runs, by the SDK's own profiler; None if it has none.
+        """The time of each layer in `runs` runs, by the profiler of the SDK; None if it has none.
 
-        A second engine is brought up for it in this process. Raises InputError as `run` does.
+        Another instance of the engine is created for it in this process. Raises InputError as `run`
+        does.
         """
         if runs < 1:
             raise InputError(f"expected at least one run to profile, found {runs}")
         return self.profiled(self.checked(feeds), runs)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the engine to `folder`, all or nothing; see `bundle.save`."""
+        """Writes the engine to `folder`, completely or not at all; see `bundle.save`."""
         from flatfold.backends.store import bundle
 
         self._check_open()
         bundle.save(self, folder)
 
     def close(self) -> None:
-        """Frees what the engine holds. A second call does nothing; outputs stay valid."""
+        """Frees memory and devices. Outputs stay valid; a second call does nothing."""
         self._closed = True
         self.release()
 
@@ -209,7 +209,7 @@ class Engine(ABC):
         raise TypeError("an engine cannot be pickled; use save(folder) and flatfold.load(folder)")
 
     def checked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """`feeds` after every check, contiguous; copied only where they were not."""
+        """`feeds`, checked, as contiguous arrays; copied only where they were not contiguous."""
         self._check_open()
         return checked_feeds(feeds, self.inputs, self.optional_inputs)
 
@@ -217,34 +217,35 @@ class Engine(ABC):
         if self._closed:
             raise TargetError(
                 f"this {self.target} engine is closed",
-                hint="keep the `with` block open for as long as the engine is used",
+                hint="use the engine inside its `with` block, or before close()",
             )
 
     def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
-        """`profile` on feeds that `checked` let through."""
+        """As `profile`, on inputs that are checked already."""
         return None
 
     @abstractmethod
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        """Runs on feeds that `checked` let through; outputs in the order of `outputs`."""
+        """The outputs, in the order of `outputs`, for inputs that are checked already."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """JSON values that `Backend.load` needs to bring the engine back: options, device."""
+        """JSON values that `Backend.load` needs to load the engine, such as options and device."""
 
     @abstractmethod
     def write_files(self, folder: Path) -> None:
-        """Writes the engine's own files into `folder`, the same bytes each time."""
+        """Writes the files of the engine itself into `folder`, the same bytes each time."""
 
     @abstractmethod
     def release(self) -> None:
-        """Frees what the SDK holds; may be called twice."""
+        """Frees what the SDK has allocated; may be called twice."""
 
 
 def precision_of(model: ir.Model) -> str:
-    """The number format of the weights: "fp32", "fp16", ... or "fp16+fp32" when mixed.
+    """The number formats of the weights: "fp32", "fp16", ... or "fp16+fp32" if mixed.
 
-    With no floating-point weight, that of the inputs. A graph that quantises adds "int8".
+    Those of the inputs if no weight is floating-point. "+int8" is added for a graph that quantises,
+    and "integer" stands for one without floating-point numbers.
     """
     weights = {value.dtype for graph in model.graphs() for value in graph.initializers.values()}
     inputs = {value.dtype for value in model.graph.inputs}
@@ -256,5 +257,6 @@ def precision_of(model: ir.Model) -> str:
     return "+".join(sorted(names | ({"int8"} if quantised else set()))) or "integer"
 
 
-def _bare(outputs: tuple[Any, ...]) -> Any:
-    return outputs[0] if len(outputs) == 1 else outputs
+def _one_or_tuple(outputs: Iterable[Any]) -> Any:
+    values = tuple(outputs)
+    return values[0] if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""Options given by name, or written as name=value, become one frozen dataclass per backend."""
+"""Options of a target, from a dictionary or from "name=value", checked against its dataclass."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from flatfold.errors import InputError, UnknownName
 
 Options = TypeVar("Options")
 
+_SWITCH = {"true": True, "false": False}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
 
 def parse_options(kind: type[Options], options: Mapping[str, object], target: str) -> Options:
-    """A `kind` (a dataclass whose fields all have a default) from options given by name.
+    """An instance of `kind`, a dataclass with a default for each field, from options by name.
 
-    Raises UnknownName, with near names, for an option that does not exist, and InputError for a
-    value that is not of the type of the default; an int will do for a float.
+    Raises UnknownName, with similar names, for an unknown option, and InputError for a value whose
+    type is not that of the default; an int is accepted for a float.
     """
     defaults = _defaults(kind)
     for name, value in options.items():
         if name not in defaults:
             raise UnknownName(f"{target} option", name, defaults)
         expected = type(defaults[name])
-        fitting = (int, float) if expected is float else (expected,)
-        if type(value) not in fitting:  # a bool is an int, but no number of threads
+        accepted = (int, float) if expected is float else (expected,)
+        if type(value) not in accepted:  # not isinstance: a bool is an int, but not a number
             raise InputError(
                 f"option {name!r}: expected {expected.__name__}, found {value!r}",
                 where=f"target {target}",
@@ -33,11 +36,12 @@ def parse_options(kind: type[Options], options: Mapping[str, object], target: st
 
 
 def read_options(kind: type[Any], written: Iterable[str], target: str) -> dict[str, object]:
-    """Options written as "name=value", each as the type of its default.
+    """The options in texts "name=value", each converted to the type of its default.
 
-    Raises UnknownName, with near names, and InputError for a value of another type.
+    Raises UnknownName, with similar names, for an unknown option, and InputError for a value that
+    cannot be converted.
     """
-    defaults, found = _defaults(kind), dict[str, object]()
+    defaults, options = _defaults(kind), dict[str, object]()
     for text in written:
         name, equals, value = text.partition("=")
         if not equals:
@@ -46,18 +50,14 @@ def read_options(kind: type[Any], written: Iterable[str], target: str) -> dict[s
             raise UnknownName(f"{target} option", name, defaults)
         expected = type(defaults[name])
         try:
-            found[name] = _SWITCH[value.lower()] if expected is bool else expected(value)
+            options[name] = _SWITCH[value.lower()] if expected is bool else expected(value)
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"option {name!r}: expected {_WORDS[expected]}, found {value!r}",
                 where=f"target {target}",
                 hint=f"the default is {defaults[name]!r}",
             ) from error
-    return found
-
-
-_SWITCH = {"true": True, "false": False}
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return options
 
 
 def _defaults(kind: type[Any]) -> dict[str, Any]:

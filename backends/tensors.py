@@ -1,4 +1,4 @@
-"""The interface of an engine, and the check of what a caller feeds into it."""
+"""Inputs and outputs of an engine: their description, random values for them, and checks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. In `shape`, an int is fixed, a str names a free size, None is free.
-
-    `dtype` is NumPy's name of it, such as "float32".
+    """One input or output. In `shape`, an int is a fixed size, a str names an open one, None is
+    an open one without a name. `dtype` is NumPy's name, such as "float32".
     """
 
     name: str
@@ -37,8 +36,8 @@ class TensorSpec:
 
 
 def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
-    """What a graph says of its inputs or outputs. Raises BuildError where it says too little."""
-    found = []
+    """The descriptions of values of a graph. Raises BuildError where type or rank is missing."""
+    specs = []
     for value in values:
         if value.shape is None or value.dtype is None:
             raise BuildError(f"{value.name!r} has no type or rank", hint="infer shapes first")
@@ -48,22 +47,94 @@ def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
                 hint="cut the model there",
             )
         sizes = (size if isinstance(size, int) else size.value for size in value.shape)
-        found.append(TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes)))
-    return tuple(found)
+        specs.append(TensorSpec(value.name or "", value.dtype.numpy().name, tuple(sizes)))
+    return tuple(specs)
+
+
+def shapes_of(
+    inputs: Sequence[TensorSpec], batch: int | None, image: Sequence[int] | None
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each input, its open sizes set to `batch` and `image` (the last axes).
+
+    An open batch is 1 if `batch` is None. Raises InputError where a size stays open.
+    """
+    shapes = {}
+    for spec in inputs:
+        sizes = [
+            size if isinstance(size, int) else wanted
+            for size, wanted in _open_sizes(spec, batch, image)
+        ]
+        if sizes and sizes[0] is None:
+            sizes[0] = 1
+        if None in sizes:
+            cause = f"input {spec.name!r} leaves axis {sizes.index(None)} open"
+            raise InputError(cause, hint="give the size of the image (--size)")
+        shapes[spec.name] = tuple(size for size in sizes if size is not None)
+    return shapes
+
+
+def check_sizes(
+    inputs: Sequence[TensorSpec], batch: int | None, image: Sequence[int] | None
+) -> None:
+    """Raises InputError where `batch` or `image` differs from a fixed size of the model."""
+    for spec in inputs:
+        for axis, (size, wanted) in enumerate(_open_sizes(spec, batch, image)):
+            if isinstance(size, int) and wanted not in (None, size):
+                raise InputError(
+                    f"input {spec.name!r} has a fixed size of {size} on axis {axis}, not {wanted}",
+                    hint="leave batch and size out, or export the model again",
+                )
+
+
+def _open_sizes(
+    spec: TensorSpec, batch: int | None, image: Sequence[int] | None
+) -> list[tuple[int | str | None, int | None]]:
+    """For each axis of `spec` its size, and the size requested for it if there is one."""
+    requested: list[int | None] = [None] * len(spec.shape)
+    if spec.shape:
+        requested[0] = batch
+    if image and len(spec.shape) > len(image):
+        requested[-len(image) :] = image
+    return list(zip(spec.shape, requested, strict=True))
+
+
+def random_feeds(
+    inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Array]:
+    """Standard normal numbers, or zeros and ones where the type is not floating-point.
+
+    The seed is fixed, so that equal shapes give equal arrays.
+    """
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for spec in inputs:
+        normal = rng.standard_normal(tuple(shapes[spec.name]))
+        floating = np.dtype(spec.dtype).kind == "f"
+        feeds[spec.name] = (normal if floating else normal > 0).astype(spec.dtype)
+    return feeds
 
 
 def named_feeds(
     args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[TensorSpec]
 ) -> dict[str, Any]:
-    """Positional and keyword arguments as one mapping by input name."""
+    """Positional and keyword arguments as one dictionary by input name."""
     if len(args) > len(inputs):
         raise InputError(
             f"the engine takes {len(inputs)} inputs, found {len(args)}", hint=_signature(inputs)
         )
     feeds = {spec.name: value for spec, value in zip(inputs, args, strict=False)}
     if twice := sorted(feeds.keys() & kwargs.keys()):
-        raise InputError(f"input {twice[0]!r} was given twice: by position and by name")
+        raise InputError(f"input {twice[0]!r} is given twice: by position and by name")
     return {**feeds, **kwargs}
+
+
+def numpy_of(name: str, tensor: Any) -> Array:
+    """A torch tensor as an array, without a copy if it is on the CPU."""
+    try:
+        array: Array = tensor.detach().cpu().numpy()
+    except TypeError as error:  # a dtype that NumPy does not have, such as bfloat16
+        raise InputError(f"input {name!r}: {error}", hint="convert the tensor first") from error
+    return array
 
 
 def checked_feeds(
@@ -73,8 +144,8 @@ def checked_feeds(
 ) -> dict[str, Array]:
     """`feeds` as C-contiguous arrays, copied only where they were not.
 
-    Raises InputError, saying what was expected and what was found, for an unknown or missing
-    name, a wrong dtype, rank or fixed size, and for two sizes of one named dimension.
+    Raises InputError for an unknown or missing name, a wrong dtype, rank or fixed size, and where
+    two axes of the same name differ in size.
     """
     known = {spec.name: spec for spec in (*inputs, *optional)}
     for name in feeds:
@@ -88,15 +159,6 @@ def checked_feeds(
         _check(array, known[name])
         _check_named_sizes(array, known[name], sizes)
     return {name: np.require(array, requirements=["C", "A"]) for name, array in feeds.items()}
-
-
-def numpy_of(name: str, tensor: Any) -> Array:
-    """A torch tensor as an array, without a copy when it is on the CPU."""
-    try:
-        array: Array = tensor.detach().cpu().numpy()
-    except TypeError as error:  # a dtype that NumPy does not have
-        raise InputError(f"input {name!r}: {error}", hint="convert the tensor first") from error
-    return array
 
 
 def _check(array: object, spec: TensorSpec) -> None:
@@ -127,69 +189,9 @@ def _mismatch(array: Array, spec: TensorSpec, hint: str) -> InputError:
     return InputError(f"input {spec.name!r}: expected {spec}, found {found}", hint=hint)
 
 
-def _sizes(shape: Sequence[int | str | None]) -> str:
-    return ", ".join("?" if size is None else str(size) for size in shape)
-
-
 def _signature(inputs: Sequence[TensorSpec]) -> str:
     return "the inputs are " + (", ".join(f"{s.name}: {s}" for s in inputs) or "none")
 
 
-def check_sizes(
-    inputs: Sequence[TensorSpec], batch: int | None, image: Sequence[int] | None
-) -> None:
-    """Raises InputError where a size asked for is not the one that the model has."""
-    for spec in inputs:
-        for axis, (size, wanted) in enumerate(_open_sizes(spec, batch, image)):
-            if isinstance(size, int) and wanted not in (None, size):
-                raise InputError(
-                    f"input {spec.name!r} has a fixed size of {size} on axis {axis}, not {wanted}",
-                    hint="leave batch and size out, or export the model again",
-                )
-
-
-def shapes_of(
-    inputs: Sequence[TensorSpec], batch: int | None, image: Sequence[int] | None
-) -> dict[str, tuple[int, ...]]:
-    """What is asked for where the model leaves a size open, and a batch of 1 at least.
-
-    Raises InputError where a size stays open.
-    """
-    shapes = {}
-    for spec in inputs:
-        sizes = [
-            size if isinstance(size, int) else wanted
-            for size, wanted in _open_sizes(spec, batch, image)
-        ]
-        if sizes and sizes[0] is None:
-            sizes[0] = 1
-        if None in sizes:
-            cause = f"input {spec.name!r} leaves axis {sizes.index(None)} open"
-            raise InputError(cause, hint="say the size of the image (--size)")
-        shapes[spec.name] = tuple(size for size in sizes if size is not None)
-    return shapes
-
-
-def _open_sizes(
-    spec: TensorSpec, batch: int | None, image: Sequence[int] | None
-) -> list[tuple[int | str | None, int | None]]:
-    """Each axis of `spec`, with what is asked for there if anything is."""
-    asked: list[int | None] = [None] * len(spec.shape)
-    if spec.shape:
-        asked[0] = batch
-    if image and len(spec.shape) > len(image):
-        asked[-len(image) :] = image
-    return list(zip(spec.shape, asked, strict=True))
-
-
-def random_feeds(
-    inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]
-) -> dict[str, Array]:
-    """The same arrays each time: standard normal, or zeros and ones where a type has no more."""
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for spec in inputs:
-        drawn = rng.standard_normal(tuple(shapes[spec.name]))
-        floating = np.dtype(spec.dtype).kind == "f"
-        feeds[spec.name] = (drawn if floating else drawn > 0).astype(spec.dtype)
-    return feeds
+def _sizes(shape: Sequence[int | str | None]) -> str:
+    return ", ".join("?" if size is None else str(size) for size in shape)

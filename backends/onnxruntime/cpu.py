@@ -15,7 +15,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from flatfold.backends.attribution import WARMUP, RunProfile, timed
+from flatfold.backends.attribution import WARMUP, RunProfile, run_seconds
 from flatfold.backends.base import Availability, Backend, Engine, precision_of
 from flatfold.backends.onnxruntime.session import (
     OrtOptions,
@@ -157,7 +157,7 @@ class OrtEngine(Engine):
                 model, self.options, save_to=str(folder / OPTIMIZED), adjust=recording(folder)
             )
             run = bound_run(session, self._names, feeds)
-            seconds = timed(run, WARMUP + runs)[WARMUP:]
+            seconds = run_seconds(run, WARMUP + runs)[WARMUP:]
             events = Path(session.end_profiling())
             return RunProfile(median(seconds), tuple(layer_times(model, folder, events, runs)))
 

@@ -14,7 +14,7 @@ from flatfold.backends.attribution import (
     LayerTime,
     RunProfile,
     attribute_nodes,
-    timed,
+    run_seconds,
 )
 
 _MOVES = "Reorder"
@@ -28,9 +28,9 @@ def profiled(
 
     Means, because OpenVINO tells the mean of all runs so far, those of the warm-up among them.
     """
-    timed(run, WARMUP)
+    run_seconds(run, WARMUP)
     cold = _sums(request, WARMUP)
-    seconds = sum(timed(run, runs)) / runs
+    seconds = sum(run_seconds(run, runs)) / runs
     warm = _sums(request, WARMUP + runs)
     computed = _nodes(model.graph, compiled.get_runtime_model().get_ordered_ops())
     layers = []

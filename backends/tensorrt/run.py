@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from flatfold.backends.attribution import WARMUP, timed
+from flatfold.backends.attribution import WARMUP, run_seconds
 from flatfold.backends.tensorrt.cuda import Buffer, Device, Recording
 from flatfold.backends.tensorrt.options import Edition, TrtOptions
 from flatfold.backends.tensors import Array, TensorSpec
@@ -80,7 +80,7 @@ class Runner:
         try:
             # A context of its own, because one that has a profiler cannot be without it again.
             self._context.profiler = profiler = _profiler(self._trt)
-            seconds = timed(lambda: self.run(feeds), WARMUP + runs)[WARMUP:]
+            seconds = run_seconds(lambda: self.run(feeds), WARMUP + runs)[WARMUP:]
         finally:
             with self.device.current():
                 self._context = kept

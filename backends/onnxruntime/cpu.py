@@ -1,7 +1,7 @@
-"""ONNX Runtime on the CPU.
+"""Target ort-cpu: ONNX Runtime on the processor.
 
-Two sessions whose thread pools spin take cores from each other even while one is idle: to time
-several in one process, build them with `spinning=False`, or the numbers describe the competition.
+By default idle threads of a session wait actively and so take cores from other sessions of the same
+process. To time several sessions in one process, build them with `spinning=False`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 
 ENGINE_FILE = "engine.onnx"
-PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # of these, one is installed: they share a module
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # only one is installed: they have the same module
 IN_MEMORY_LIMIT = 2**31 - 2**27
-"""Bytes of weights up to which a model is handed over in memory: protobuf ends at 2 GiB."""
+"""Bytes of weights up to which a model is passed in memory: protobuf allows 2 GiB at most."""
 
 
 class OrtCpu(Backend):
-    """The backend of target "ort-cpu". Others of ONNX Runtime say what differs."""
+    """The backend of target "ort-cpu", and the base class of other targets of ONNX Runtime."""
 
     name = "ort-cpu"
     options: type[OrtOptions] = OrtOptions
@@ -59,7 +59,7 @@ class OrtCpu(Backend):
     threads = "intra_threads"
     timing_options = MappingProxyType(
         {"spinning": False}
-    )  # idle threads would take cores from the others
+    )  # else idle threads take cores from others
 
     def device(self) -> str:
         return processor()
@@ -78,40 +78,41 @@ class OrtCpu(Backend):
         settings = parse_options(self.options, options, self.name)
         self.require()
         kept = detached(model)
-        session = session_of(kept, settings)
+        session = open_model(kept, settings)
         precision = settings.runs_in(precision_of(kept))
-        return self.engine(session, settings, precision, lambda: kept)
+        return self.new_engine(session, settings, precision, lambda: kept)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
-        """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the optimised graph was
-        made by another version of ONNX Runtime or for another device."""
+        """See `Backend.load`. Where the optimised graph was saved by another version of ONNX
+        Runtime or for another device, builds from model.onnx again and logs why."""
         self.require()
         settings = parse_options(self.options, manifest["engine"].get("options", {}), self.name)
-        session = self.reopened(folder, manifest, settings)
+        session = self.open_saved(folder, manifest, settings)
 
         def model() -> ir.Model:
             return bundle.load_model(folder, manifest)
 
-        return self.engine(session, settings, manifest["precision"], model)
+        return self.new_engine(session, settings, manifest["precision"], model)
 
-    def engine(self, *parts: Any) -> OrtEngine:
+    def new_engine(self, *parts: Any) -> OrtEngine:
+        """An engine from the arguments of `OrtEngine`."""
         return OrtEngine(*parts)
 
-    def reopened(
+    def open_saved(
         self, folder: Path, manifest: Mapping[str, Any], options: OrtOptions
     ) -> onnxruntime.InferenceSession:
         """The session of a saved engine."""
         reason = rebuild_reason(manifest, ENGINE_FILE, PACKAGES, "processor", processor())
         if reason:
             log_rebuild(folder, reason)
-            return session_of(bundle.load_model(folder, manifest), options)
-        # Optimised when it was saved; a second round could only change what was proved.
+            return open_model(bundle.load_model(folder, manifest), options)
+        # It was optimised when it was saved; optimising again could change what was checked.
         content = bundle.read_engine(folder, ENGINE_FILE, manifest)
         return open_session(content, options, level="disable")
 
 
 class OrtEngine(Engine):
-    """A session of ONNX Runtime. On the CPU inputs and outputs are shared with it, not copied."""
+    """A session of ONNX Runtime, which shares the memory of inputs and outputs on the CPU."""
 
     packages = PACKAGES
 
@@ -135,16 +136,12 @@ class OrtEngine(Engine):
         self._session: onnxruntime.InferenceSession | None = session
 
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        # session.run wraps contiguous arrays and lends its outputs, both without a copy, at a tenth
-        # of the overhead of OrtValues (measured with 1.23 and 1.31).
+        # session.run copies neither contiguous inputs nor outputs, and has a tenth of the overhead
+        # of OrtValues (measured with 1.23 and 1.31).
         return dict(zip(self._names, run_session(self._live(), self._names, feeds), strict=True))
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        """A call that runs on the memory of `feeds` and overwrites the same outputs each time.
-
-        For timing: nothing is checked or allocated any more. Write into the fed arrays to change
-        the input. Use one bound call from one thread at a time, and not after `close`.
-        """
+        """See `Engine.bind`; each call overwrites the outputs of the call before."""
         return bound_run(self._live(), self._names, self.checked(feeds))
 
     def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
@@ -153,7 +150,7 @@ class OrtEngine(Engine):
         model = self.model
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
-            session = session_of(
+            session = open_model(
                 model, self.options, save_to=str(folder / OPTIMIZED), adjust=recording(folder)
             )
             run = bound_run(session, self._names, feeds)
@@ -167,7 +164,7 @@ class OrtEngine(Engine):
     def write_files(self, folder: Path) -> None:
         model = self.model
         if weight_bytes(model) > EXTERNAL_ABOVE:
-            return  # a second copy of the weights would save less time than it costs to write
+            return  # writing a second copy of the weights takes longer than it saves in loading
         (folder / ENGINE_FILE).write_bytes(
             optimized_bytes(serialized(model), self.options, scratch=folder)
         )
@@ -179,12 +176,12 @@ class OrtEngine(Engine):
         session = self._session
         if session is None:
             self._check_open()
-        assert session is not None  # close() marks the engine before it lets the session go
+        assert session is not None  # close() sets `_closed` before it drops the session
         return session
 
 
-def session_of(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:
-    """A session of `model`; `more` is for `open_session`."""
+def open_model(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:
+    """A session of `model`; `more` are further arguments of `open_session`."""
     if weight_bytes(model) <= IN_MEMORY_LIMIT:
         return open_session(serialized(model), options, **more)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

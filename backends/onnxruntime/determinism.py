@@ -1,7 +1,7 @@
-"""One spelling for graphs that differ only in made-up names and in the order of their tables.
+"""Names and an order of nodes that depend on the structure of a graph alone.
 
-ONNX Runtime names and orders what its layout pass inserts by walking a hash table, whose order
-changes from run to run. The structure does not, so order and names are taken from that.
+ONNX Runtime orders and names the nodes that its layout pass inserts by the order of a hash table,
+which changes from run to run. With stable names the same model is always saved as the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 
 def stable_names(model: ir.Model) -> None:
-    """Orders the nodes depth first from the outputs, and numbers nodes, values and weights so.
+    """Orders the nodes of `model` depth first from the outputs, and numbers nodes and values.
 
     In place. The inputs and outputs of every graph keep their names.
     """
@@ -38,33 +38,33 @@ def _number(model: ir.Model, graphs: list[ir.Graph]) -> None:
     nodes = list(RecursiveGraphIterator(model.graph))
     taken = {value.name for node in nodes for value in (*node.inputs, *node.outputs) if value}
     taken |= {value.name for graph in graphs for value in (*graph.inputs, *graph.outputs)}
-    fresh = (name for n in itertools.count() if (name := f"_{n:06d}") not in taken)
-    done = interface
+    free = (name for n in itertools.count() if (name := f"_{n:06d}") not in taken)
+    numbered = interface
     for number, node in enumerate(nodes):
         node.name = f"node_{number:06d}"
         for value in (*node.inputs, *node.outputs):
-            if value is not None and value.name and id(value) not in done:
-                done.add(id(value))
-                value.name = next(fresh)
+            if value is not None and value.name and id(value) not in numbered:
+                numbered.add(id(value))
+                value.name = next(free)
 
 
 def _depth_first(graph: ir.Graph) -> list[ir.Node]:
-    """Each node after the nodes it reads; those that no output needs come last."""
+    """The nodes, each after those that it reads; nodes that no output needs come last."""
     order: dict[ir.Node, None] = {}
     roots = [value.producer() for value in graph.outputs]
     for root in (*roots, *graph):
         stack = [root] if root is not None else []
         while stack:
-            needed = [n for n in _read(stack[-1], graph) if n not in order]
-            if needed:
-                stack.append(needed[0])
+            unordered = [n for n in _producers(stack[-1], graph) if n not in order]
+            if unordered:
+                stack.append(unordered[0])
             else:
                 order.setdefault(stack.pop())
     return list(order)
 
 
-def _read(node: ir.Node, graph: ir.Graph) -> Iterator[ir.Node]:
-    """The nodes of `graph` that `node` or a graph inside it reads."""
+def _producers(node: ir.Node, graph: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of `graph` whose outputs are read by `node` or a graph inside it."""
     inner = (
         inside
         for attribute in node.attributes.values()

@@ -1,4 +1,4 @@
-"""How long ONNX Runtime takes for each node of its optimised graph, and which of ours those are."""
+"""The time of each node of ONNX Runtime's optimised graph, and the nodes that it was made from."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 OPTIMIZED, WEIGHTS, EVENTS = "optimized.onnx", "optimized.weights", "events"
 _TIME = "_kernel_time"
 _RUN = "model_run"  # the event that ends a run
-_MOVES = ("ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost")
-_INLINED = "_inlfunc_"  # begins the names of values inside a function that has no kernel
-_BLOCKED = re.compile(r"_nchwc(_token_\d+)?$")
+_COPIES = ("ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost")
+_INLINED = "_inlfunc_"  # prefix of the names of values inside a function without a kernel
+_BLOCKED = re.compile(r"_nchwc(_token_\d+)?$")  # suffix of nodes in the blocked layout
 
 
 def recording(folder: Path) -> Callable[[onnxruntime.SessionOptions], None]:
-    """What has a session write its events, and the weights of its optimised graph, to `folder`."""
+    """Changes session options so that events and the optimised graph's weights go to `folder`."""
 
     def adjust(settings: onnxruntime.SessionOptions) -> None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(folder / EVENTS)
-        # In a file of their own: with them, the graph may be too large to be written.
+        # In a separate file: together with them the graph may be too large to be written.
         entry = "session.optimized_model_external_initializers"
         settings.add_session_config_entry(f"{entry}_file_name", WEIGHTS)
         settings.add_session_config_entry(f"{entry}_min_size_in_bytes", "1024")
@@ -44,24 +44,24 @@ def layer_times(model: ir.Model, folder: Path, events: Path, runs: int) -> list[
 
     `folder` has the optimised graph of the session, as OPTIMIZED.
     """
-    ran = _runs(json.loads(events.read_text(encoding="utf-8")))[-runs:]
+    recorded = _runs(json.loads(events.read_text(encoding="utf-8")))[-runs:]
     optimized = ir.load(folder / OPTIMIZED)
-    nodes, ours = list(optimized.graph), _Ours(model.graph)
+    nodes, originals = list(optimized.graph), _Originals(model.graph)
     places = {node: index for index, node in enumerate(nodes)}
     fed = {value for value in optimized.graph.inputs if not value.is_initializer()}
-    steps = [_step(node, places, fed, ours) for node in nodes]
-    found = dict(zip(nodes, attribute_nodes(model.graph, steps), strict=True))
+    steps = [_step(node, places, fed, originals) for node in nodes]
+    attributed = dict(zip(nodes, attribute_nodes(model.graph, steps), strict=True))
     layers = []
-    for name, node in _named(nodes, ran[-1]):
-        seconds = median(run.get(name, 0.0) for run in ran)
-        computed = tuple(n.name for n in found[node] if n.name)
+    for name, node in _named(nodes, recorded[-1]):
+        seconds = median(run.get(name, 0.0) for run in recorded)
+        computed = tuple(n.name for n in attributed[node] if n.name)
         layers.append(LayerTime(node.name or name, node.op_type, seconds, computed))
     return layers
 
 
 def _runs(events: list[dict[str, object]]) -> list[dict[str, float]]:
-    """For each run the seconds of each node, by its name, in the order in which they ran."""
-    found: list[dict[str, float]] = []
+    """For each run the seconds of each node by name, in the order in which they ran."""
+    runs: list[dict[str, float]] = []
     times: dict[str, float] = {}
     for event in events:
         name = str(event["name"])
@@ -69,13 +69,13 @@ def _runs(events: list[dict[str, object]]) -> list[dict[str, float]]:
             node = name.removesuffix(_TIME)
             times[node] = times.get(node, 0.0) + float(str(event["dur"])) * 1e-6
         elif name == _RUN:
-            found.append(times)
+            runs.append(times)
             times = {}
-    return found
+    return runs
 
 
 def _named(nodes: list[ir.Node], names: Mapping[str, float]) -> Iterator[tuple[str, ir.Node]]:
-    """The node of each name. Those without one are called Operator_17, in their order."""
+    """The node of each name in a profile, where a node without a name is Operator_17 or so."""
     named = {node.name: node for node in reversed(nodes) if node.name}
     unnamed = [node for node in nodes if not node.name]
     for name in names:
@@ -84,43 +84,45 @@ def _named(nodes: list[ir.Node], names: Mapping[str, float]) -> Iterator[tuple[s
             continue
         kind = name.rpartition("_")[0]
         same = next((node for node in unnamed if node.op_type == kind), None)
-        if same is not None:  # else it is in the body of another node
+        if same is not None:  # else it is in a graph inside another node
             unnamed.remove(same)
             yield name, same
 
 
-class _Ours:
-    """The nodes of our graph, by what ONNX Runtime may call what it makes of them."""
+class _Originals:
+    """The nodes of the original graph, found by the names of nodes of the optimised graph."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        self.named = {node.name: node for node in graph if node.name}
-        self.made = {value.name: node for node in graph for value in node.outputs if value.name}
+        self.by_name = {node.name: node for node in graph if node.name}
+        self.by_output = {
+            value.name: node for node in graph for value in node.outputs if value.name
+        }
 
     def known(self, node: ir.Node) -> tuple[ir.Node, ...]:
-        """A fused node ends with the outputs it has, or else it is named after what it ends with.
+        """The original node that computes the output of `node`; () if there is none.
 
-        y_nchwc, y_bn_nchwc or y_mul_nchwc made the value y, in another layout and under another
-        name; n/Fusion was the node n.
+        A fused node has the output of the last node in it, or its name. In the blocked layout,
+        nodes y_nchwc, y_bn_nchwc and y_mul_nchwc compute the value y; n/Fusion was node n.
         """
         blocked = _BLOCKED.sub("", node.name or "")
         ends = [value.name for value in node.outputs]
         if blocked != node.name:
             ends += [blocked, blocked.removesuffix("_bn"), blocked.removesuffix("_mul")]
-        found = [self.made[name] for name in ends if name in self.made]
-        if not found:
+        matches = [self.by_output[name] for name in ends if name in self.by_output]
+        if not matches:
             parts = (node.name or "").split("/")
             names = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
-            found = [self.named[name] for name in names if name in self.named]
-        return tuple(found[:1])
+            matches = [self.by_name[name] for name in names if name in self.by_name]
+        return tuple(matches[:1])
 
 
 def _step(
-    node: ir.Node, places: Mapping[ir.Node, int], fed: set[ir.Value], ours: _Ours
+    node: ir.Node, places: Mapping[ir.Node, int], fed: set[ir.Value], originals: _Originals
 ) -> EngineStep:
     reads = {places[p] for v in node.inputs if v and (p := v.producer()) and p in places}
     if fed.intersection(node.inputs):
         reads.add(INPUTS)
-    known = () if node.op_type in _MOVES else ours.known(node)
+    known = () if node.op_type in _COPIES else originals.known(node)
     inlined = any((value.name or "").startswith(_INLINED) for value in node.outputs)
-    moves = node.op_type in _MOVES or (node.op_type == "Transpose" and not known)
+    moves = node.op_type in _COPIES or (node.op_type == "Transpose" and not known)
     return EngineStep(node.op_type, known, tuple(sorted(reads)), moves=moves, part=inlined)

@@ -1,4 +1,4 @@
-"""The options of ONNX Runtime and the calls into it, each with its errors turned into ours."""
+"""Sessions of ONNX Runtime: options, opening, running. Its errors are raised as flatfold's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_PROVIDER = (
     "and uninstall onnxruntime, which shares its module with onnxruntime-gpu"
 )
 LEVELS = ("disable", "basic", "extended", "all")
-_FATAL = 4  # every error arrives as an exception too; printed on stderr it would come twice
+_FATAL = 4  # log level: errors are raised as exceptions, too, and should not appear twice
 _DTYPES = {
     "float": "float32",
     "double": "float64",
@@ -37,13 +37,13 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class OrtOptions:
-    """How ONNX Runtime runs a model.
+    """The options of ONNX Runtime.
 
-    `intra_threads`: threads inside one operator; 0 lets ONNX Runtime take one per physical core.
-    `inter_threads`: operators run at once; above 1 ONNX Runtime runs independent nodes in parallel.
-    `graph_optimization`: "disable", "basic", "extended" or "all" (includes layouts that fit only
-    this processor). `spinning`: idle threads wait actively: faster, at the price of a busy core.
-    `arena`: keep freed memory for the next run.
+    `intra_threads`: threads inside one operator; 0 for one per physical core. `inter_threads`:
+    operators that run at the same time; with more than 1, independent nodes run in parallel.
+    `graph_optimization`: "disable", "basic", "extended" or "all" (with layouts for this processor
+    only). `spinning`: idle threads wait actively, which is faster but keeps cores busy. `arena`:
+    keep freed memory for the next run.
     """
 
     intra_threads: int = 0
@@ -69,11 +69,11 @@ class OrtOptions:
                 )
 
     def providers(self) -> list[tuple[str, dict[str, str]]]:
-        """What runs the operators, best first, with its own options. The first must be there."""
+        """The execution providers with their options, in order; the first must be available."""
         return [("CPUExecutionProvider", {})]
 
     def runs_in(self, precision: str) -> str:
-        """The precision in which a graph of this one runs."""
+        """The precision in which a graph of precision `precision` runs."""
         return precision
 
 
@@ -85,51 +85,51 @@ def open_session(
     save_to: str = "",
     adjust: Callable[[onnxruntime.SessionOptions], None] = lambda _: None,
 ) -> onnxruntime.InferenceSession:
-    """A session of the model in `source` (content or path); optimises as `options` says.
+    """A session of the model in `source`, its content or its path.
 
-    `level` overrides that, and `adjust` may change the rest. With `save_to`, the optimised graph is
-    written there. Raises BuildError with the end of ONNX Runtime's message, and where another
-    provider would run the model.
+    `level` overrides `options.graph_optimization`, and `adjust` may change any setting. The
+    optimised graph is written to `save_to`, if given. Raises BuildError, with the end of ONNX
+    Runtime's message, where it refuses the model or falls back to another provider.
     """
     import onnxruntime
 
     providers = options.providers()
-    wanted = providers[0][0]
-    if wanted not in onnxruntime.get_available_providers():
-        raise _no_provider(wanted, options)
+    provider = providers[0][0]
+    if provider not in onnxruntime.get_available_providers():
+        raise _no_provider(provider, options)
     settings = _settings(options, level or options.graph_optimization)
     if save_to:
         settings.optimized_model_filepath = save_to
     adjust(settings)
     try:
         session = onnxruntime.InferenceSession(source, settings, providers=providers)
-    except Exception as error:  # its exception types share no base of their own
+    except Exception as error:  # its exception types have no common base class
         raise BuildError(
             f"onnxruntime {onnxruntime.__version__} refused the model: {tail(error)}",
             where=f"target {options.target}",
-            hint="onnx.checker.check_model tells whether the model itself is valid",
+            hint="onnx.checker.check_model says whether the model itself is valid",
         ) from error
-    if session.get_providers()[0] != wanted:  # it falls back without an exception
-        raise _no_provider(wanted, options)
+    if session.get_providers()[0] != provider:  # it falls back without an exception
+        raise _no_provider(provider, options)
     return session
 
 
-def _no_provider(wanted: str, options: OrtOptions) -> BuildError:
+def _no_provider(provider: str, options: OrtOptions) -> BuildError:
     import onnxruntime
 
     known = ", ".join(onnxruntime.get_available_providers())
     return BuildError(
-        f"onnxruntime {onnxruntime.__version__} did not start {wanted}; it was made with {known}",
+        f"onnxruntime {onnxruntime.__version__} did not start {provider}; it was built with {known}",
         where=f"target {options.target}",
         hint=NO_PROVIDER,
     )
 
 
 def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> bytes:
-    """The graph as ONNX Runtime optimises it, as ONNX, the same bytes each time.
+    """The graph that ONNX Runtime optimises `model` to, in ONNX format, the same bytes each time.
 
-    ONNX and not ORT format: that one is written in the order of a randomised hash table, and loads
-    no faster. `scratch` is a folder for a file that is gone afterwards.
+    The ORT format is written in the order of a randomised hash table, and loads no faster.
+    `scratch` is a folder for a temporary file. Raises OutputError where nothing can be written.
     """
     import onnx
     import onnx_ir as ir
@@ -142,12 +142,12 @@ def optimized_bytes(model: bytes, options: OrtOptions, *, scratch: Path) -> byte
         optimized = ir.from_proto(onnx.load_model_from_string(path.read_bytes()))
         stable_names(optimized)
         content = serialized(optimized)
-        # A full disk may truncate what ONNX Runtime writes without a word, so prove that it loads.
+        # ONNX Runtime does not report a file cut short by a full disk, so check that it loads.
         open_session(content, options, level="disable")
         return content
     except OSError:
         raise
-    except Exception as error:  # this model built before, so only writing it can have failed
+    except Exception as error:  # the model was built before, so only writing can have failed
         cause = f"cannot write the optimised graph: {tail(error)}"
         raise OutputError(cause, where=str(scratch.parent)) from error
     finally:
@@ -158,24 +158,27 @@ def run_session(
     session: onnxruntime.InferenceSession,
     names: list[str],
     feeds: dict[str, Array],
-    how: onnxruntime.RunOptions | None = None,
+    options: onnxruntime.RunOptions | None = None,
 ) -> list[Array]:
-    """The outputs `names` in that order."""
+    """The outputs of the given names, in that order."""
     with run_errors(session):
-        outputs: list[Array] = session.run(names, feeds, how)
+        outputs: list[Array] = session.run(names, feeds, options)
     return outputs
 
 
 def bound_run(
     session: onnxruntime.InferenceSession, names: list[str], feeds: dict[str, Array]
 ) -> Callable[[], dict[str, Array]]:
-    """A call with inputs and outputs bound; the first run, here, tells the sizes of the outputs."""
+    """A function that runs on the arrays of `feeds` and always writes into the same outputs.
+
+    The session is run once at first, to learn the sizes of the outputs.
+    """
     import onnxruntime
 
     from_numpy = onnxruntime.OrtValue.ortvalue_from_numpy
     first = run_session(session, names, feeds)
     outputs = {name: np.empty_like(array) for name, array in zip(names, first, strict=True)}
-    # A binding keeps neither arrays nor values alive in every version: the closure does.
+    # Not every version of a binding keeps arrays and values alive, so the function does.
     inputs = {name: from_numpy(array) for name, array in feeds.items()}
     buffers = {name: from_numpy(array) for name, array in outputs.items()}
     binding = session.io_binding()
@@ -193,7 +196,7 @@ def bound_run(
 
 
 def specs(arguments: Iterable[Any], target: str) -> tuple[TensorSpec, ...]:
-    """What ONNX Runtime says of its inputs or outputs. BuildError where NumPy cannot hold them."""
+    """The descriptions of inputs or outputs. Raises BuildError for types that NumPy lacks."""
     return tuple(TensorSpec(a.name, _dtype(a, target), tuple(a.shape)) for a in arguments)
 
 
@@ -235,7 +238,7 @@ def _settings(options: OrtOptions, level: str) -> onnxruntime.SessionOptions:
 
 @contextmanager
 def run_errors(session: onnxruntime.InferenceSession) -> Iterator[None]:
-    """Whatever ONNX Runtime raises in here becomes a TargetError."""
+    """Raises any exception of ONNX Runtime as a TargetError."""
     try:
         yield
     except Exception as error:

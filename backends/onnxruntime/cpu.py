@@ -77,10 +77,10 @@ class OrtCpu(Backend):
         """See `Backend.build`; the options are the fields of `OrtOptions`."""
         settings = parse_options(self.options, options, self.name)
         self.require()
-        kept = detached(model)
-        session = open_model(kept, settings)
-        precision = settings.runs_in(precision_of(kept))
-        return self.new_engine(session, settings, precision, lambda: kept)
+        copy = detached(model)
+        session = open_model(copy, settings)
+        precision = settings.runs_in(precision_of(copy))
+        return self.new_engine(session, settings, precision, lambda: copy)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
         """See `Backend.load`. Where the optimised graph was saved by another version of ONNX

@@ -117,9 +117,10 @@ def open_session(
 def _no_provider(provider: str, options: OrtOptions) -> BuildError:
     import onnxruntime
 
-    known = ", ".join(onnxruntime.get_available_providers())
+    built_with = ", ".join(onnxruntime.get_available_providers())
+    name = f"onnxruntime {onnxruntime.__version__}"
     return BuildError(
-        f"onnxruntime {onnxruntime.__version__} did not start {provider}; it was built with {known}",
+        f"{name} did not start {provider}; it was built with {built_with}",
         where=f"target {options.target}",
         hint=NO_PROVIDER,
     )

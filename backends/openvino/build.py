@@ -1,4 +1,4 @@
-"""The part of target "openvino" that runs in a process of its own, and what both sides share."""
+"""Building for target openvino in a child process, and the options and the import of an engine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flatfold.system.progress import Progress
 
 TARGET = "openvino"
 ENGINE_FILE = "engine.blob"
-PRECISIONS = ("f32", "bf16")  # asked for f16, a CPU runs bf16
+PRECISIONS = ("f32", "bf16")  # with f16, OpenVINO uses bf16 on a processor
 PERFORMANCE = ("latency", "throughput")
 
 
 @dataclass(frozen=True)
 class OpenvinoOptions:
-    """How OpenVINO runs a model.
+    """The options of OpenVINO.
 
-    `threads`: 0 lets OpenVINO take one per physical core. `streams`: requests that run at once, 0
-    for what suits `performance`, "latency" or "throughput". `inference_precision`: "f32", or
-    "bf16", which is faster where the processor has it and keeps 8 bits. `time_limit`: seconds
-    after which a build is stopped.
+    `threads`: 0 for one per physical core. `streams`: requests that run at the same time; 0 lets
+    OpenVINO choose for `performance`, "latency" or "throughput". `inference_precision`: "f32", or
+    "bf16", which has 8 bits of mantissa and is faster on processors that support it. `time_limit`:
+    seconds after which a build is stopped.
     """
 
     threads: int = 0
@@ -47,24 +47,25 @@ class OpenvinoOptions:
             raise _wrong("time_limit", "more than 0", self.time_limit)
 
     def settings(self) -> dict[str, Any]:
-        """The same in OpenVINO's words."""
-        found: dict[str, Any] = {
+        """These options as properties of OpenVINO."""
+        properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.inference_precision,
             "PERFORMANCE_HINT": self.performance.upper(),
-            # Else layers with 8-bit weights have their inputs rounded to 8 bits as well.
+            # Otherwise layers with 8-bit weights round their inputs to 8 bits, too.
             "EXECUTION_MODE_HINT": "ACCURACY",
         }
         if self.threads:
-            found["INFERENCE_NUM_THREADS"] = self.threads
+            properties["INFERENCE_NUM_THREADS"] = self.threads
         if self.streams:
-            found["NUM_STREAMS"] = self.streams
-        return found
+            properties["NUM_STREAMS"] = self.streams
+        return properties
 
 
-def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
-    """Compiles the ONNX file `model`, and writes what OpenVINO exports of it into `folder`.
+def build(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
+    """Compiles the ONNX file `model` and writes the exported engine into `folder`.
 
-    Imports and runs that once, too, so that whoever imports it here can rely on it.
+    The engine is imported and run once, to show that the parent can do so safely. Raises BuildError
+    where OpenVINO refuses the model.
     """
     import openvino
 
@@ -72,7 +73,7 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -
     core = openvino.Core()
     try:
         read = core.read_model(model)
-        say("compiling with openvino")
+        progress("compiling with openvino")
         content = core.compile_model(read, "CPU", settings.settings()).export_model().getvalue()
     except RuntimeError as error:
         raise BuildError(
@@ -80,13 +81,13 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -
             where=f"target {TARGET}",
             hint="target ort-cpu runs more operators",
         ) from error
-    say("trying the engine")
-    _run_once(imported(content, settings))
+    progress("trying the engine")
+    _run_once(import_engine(content, settings))
     (folder / ENGINE_FILE).write_bytes(content)
 
 
-def imported(content: bytes, options: OpenvinoOptions, **more: object) -> Any:
-    """The compiled model in `content`, with the settings it was made with, and `more`."""
+def import_engine(content: bytes, options: OpenvinoOptions, **more: object) -> Any:
+    """The compiled model in `content`, with the properties of `options`, and `more` of them."""
     import openvino
 
     try:
@@ -95,12 +96,15 @@ def imported(content: bytes, options: OpenvinoOptions, **more: object) -> Any:
         raise BuildError(
             f"openvino {openvino.__version__} cannot read its own engine: {tail(error)}",
             where=f"target {TARGET}",
-            hint="build it again",
+            hint="build the engine again",
         ) from error
 
 
 def _run_once(compiled: Any) -> None:
-    """With an open batch, kernels are only made at the first run. Other open sizes are unknown."""
+    """Runs an engine on zeros: with an open batch, kernels are compiled at the first run.
+
+    Does nothing where a size other than the batch is open.
+    """
     feeds = {}
     for index, port in enumerate(compiled.inputs):
         sizes = list(port.get_partial_shape())
@@ -108,10 +112,10 @@ def _run_once(compiled: Any) -> None:
             return
         shape = [1 if size.is_dynamic else size.get_length() for size in sizes]
         feeds[index] = np.zeros(shape, port.get_element_type().to_dtype())
-    with suppress(RuntimeError):  # what zeros do to the graph is no fault of the engine
+    with suppress(RuntimeError):  # a graph may fail on zeros, which is not the engine's fault
         compiled.create_infer_request().infer(feeds)
 
 
-def _wrong(name: str, expected: str, found: object) -> InputError:
-    cause = f"option {name!r}: expected {expected}, found {found!r}"
+def _wrong(name: str, expected: str, value: object) -> InputError:
+    cause = f"option {name!r}: expected {expected}, found {value!r}"
     return InputError(cause, where=f"target {TARGET}")

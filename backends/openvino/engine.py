@@ -1,13 +1,13 @@
-"""OpenVINO on the CPU.
+"""Target openvino: OpenVINO on the processor.
 
-Compiling may crash or never end, on some wide depthwise convolutions and malformed graphs, so
-`openvino_maker` does it in a process of its own. What comes back is what OpenVINO exports: the
-graph after its transformations, without the kernels, so that importing it compiles once more. That
-is safe without a second process, because the maker has imported and run those very bytes, with
-the same settings on the same processor; what was saved elsewhere is made anew.
+Compiling can crash or hang, for some wide depthwise convolutions and malformed graphs, so it is
+done in a child process (`build.py`). The result is what OpenVINO exports: the transformed graph
+without kernels, which is compiled again when it is imported. Importing is safe in this process,
+because the child has imported and run the same bytes with the same settings on this processor; an
+engine that was saved elsewhere is built again.
 
-Importing forgets the settings: without them a processor with bfloat16 would run a strict engine in
-bfloat16. They are given every time, and `precision` is what the imported engine says of itself.
+OpenVINO does not export its settings, and a processor with bfloat16 would use that by default. So
+the settings are given on each import, and `precision` is what the imported engine reports.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from flatfold.backends.attribution import RunProfile
 from flatfold.backends.base import Availability, Backend, Engine, precision_of
-from flatfold.backends.openvino.build import ENGINE_FILE, TARGET, OpenvinoOptions, imported
+from flatfold.backends.openvino.build import ENGINE_FILE, TARGET, OpenvinoOptions, import_engine
 from flatfold.backends.options import parse_options
 from flatfold.backends.store import bundle
 from flatfold.backends.store.bundle import log_rebuild, rebuild_reason
@@ -40,37 +40,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-_NO_STEPS = ("Input", "Const", "Output")
+BUILDER = "flatfold.backends.openvino.build:build"
+_NOT_STEPS = ("Input", "Const", "Output")
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
-
-
-def step_count(compiled: Any) -> int:
-    """The steps that OpenVINO runs: layers with what was fused into them, and reorders."""
-    operators = compiled.get_runtime_model().get_ops()
-    kinds = (operator.get_rt_info()["layerType"].astype(str) for operator in operators)
-    return sum(kind not in _NO_STEPS for kind in kinds)
-
-
-def precision_said(compiled: Any, model: ir.Model) -> str:
-    """What the compiled model says it runs in, which may not be what was asked for."""
-    said = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-    found = _PRECISIONS.get(said, said)
-    return f"{found}+int8" if "int8" in precision_of(model) else found
-
-
-def output_places(compiled: Any, names: list[str]) -> dict[str, int]:
-    """The position of each output of the graph among those of the compiled model."""
-    ports = {name: i for i, port in enumerate(compiled.outputs) for name in port.get_names()}
-    if lost := [name for name in names if name not in ports]:
-        raise BuildError(
-            f"openvino lost the output {lost[0]!r}",
-            where=f"target {TARGET}",
-            hint="please report it with the model to the makers of openvino; ort-cpu may do",
-        )
-    return {name: ports[name] for name in names}
-
-
-MAKER = "flatfold.backends.openvino.build:make"
 _NARROWED = ("int64", "uint64")
 
 
@@ -101,13 +73,13 @@ class Openvino(Backend):
         """See `Backend.build`; the options are the fields of `OpenvinoOptions`."""
         settings = parse_options(OpenvinoOptions, options, TARGET)
         self.require()
-        kept = detached(model)
-        _interface_of(kept)  # what cannot be fed need not be built
-        return OpenvinoEngine(_made(kept, settings, progress), settings, lambda: kept)
+        copy = detached(model)
+        _interface_of(copy)  # raises for inputs that NumPy cannot hold, before the long build
+        return OpenvinoEngine(_built(copy, settings, progress), settings, lambda: copy)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OpenvinoEngine:
-        """See `Backend.load`. Rebuilds from model.onnx, and logs why, where the engine was made by
-        another version of OpenVINO or for another processor."""
+        """See `Backend.load`. Where the engine was built by another version of OpenVINO or for
+        another processor, builds it from model.onnx again and logs why."""
         self.require()
         settings = parse_options(OpenvinoOptions, manifest["engine"].get("options", {}), TARGET)
 
@@ -117,30 +89,16 @@ class Openvino(Backend):
         reason = rebuild_reason(manifest, ENGINE_FILE, ("openvino",), "processor", processor())
         if reason:
             log_rebuild(folder, reason)
-            return OpenvinoEngine(_made(model(), settings, silent), settings, model)
+            return OpenvinoEngine(_built(model(), settings, silent), settings, model)
         return OpenvinoEngine(read_verified(folder, ENGINE_FILE, manifest), settings, model)
 
 
-def _made(model: ir.Model, options: OpenvinoOptions, progress: Progress) -> bytes:
-    """What OpenVINO exports of `model` after compiling it in a process of its own."""
-    made = build_in_subprocess(
-        MAKER,
-        partial(write_model, model),
-        asdict(options),
-        target=TARGET,
-        time_limit=options.time_limit,
-        progress=progress,
-    )
-    with made as folder:
-        return (folder / ENGINE_FILE).read_bytes()
-
-
 class OpenvinoEngine(Engine):
-    """A compiled model of OpenVINO on the CPU. It has a request, with memory of its own, for each
-    thread that runs it at the same time.
+    """A compiled model of OpenVINO on the processor.
 
-    OpenVINO computes 64-bit integers in 32 bits and clips silently: inputs beyond are refused.
-    Initializers that are inputs, too, are constants here.
+    Each thread that runs it at the same time gets its own infer request with its own memory.
+    OpenVINO computes 64-bit integers in 32 bits and clips them silently, so inputs that do not fit
+    are refused. Initializers that are also inputs are constants here.
     """
 
     packages = Openvino.packages
@@ -150,65 +108,63 @@ class OpenvinoEngine(Engine):
     ) -> None:
         graph = model()
         inputs, outputs = _interface_of(graph)
-        compiled = imported(content, options)
+        compiled = import_engine(content, options)
         super().__init__(
             target=TARGET,
-            precision=precision_said(compiled, graph),
+            precision=_reported_precision(compiled, graph),
             inputs=inputs,
             outputs=outputs,
             model=model,
         )
         self.options = options
-        # OpenVINO drops inputs that nothing reads, and may give a port more names than one.
-        self._fed = {name for port in compiled.inputs for name in port.get_names()}
-        self._places = output_places(compiled, [spec.name for spec in self.outputs])
+        # OpenVINO drops inputs that nothing reads, and a port may have several names.
+        self._inputs_read = {name for port in compiled.inputs for name in port.get_names()}
+        self._output_index = _output_index(compiled, [spec.name for spec in self.outputs])
         self._content = content
         self._compiled: Any = compiled
-        self._idle: list[Any] = []
+        self._idle_requests: list[Any] = []
 
     @property
     def layers(self) -> int | None:
-        """The steps that OpenVINO runs: layers with what was fused into them, and reorders."""
-        return step_count(self._live())
+        """The number of layers, with what is fused into each, and of reorders between them."""
+        operators = self._live().get_runtime_model().get_ops()
+        kinds = (operator.get_rt_info()["layerType"].astype(str) for operator in operators)
+        return sum(kind not in _NOT_STEPS for kind in kinds)
 
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        idle, compiled = self._idle, self._live()
+        idle, compiled = self._idle_requests, self._live()
         try:
-            request = idle.pop()  # atomic, as is append: no lock is needed
+            request = idle.pop()  # atomic, as is append, so that no lock is needed
         except IndexError:
             request = compiled.create_infer_request()
         try:
-            return self._outputs(request, self._taken(feeds))
+            return self._outputs(request, self._read_feeds(feeds))
         finally:
             idle.append(request)
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        """A call that runs on the memory of `feeds` each time; its outputs are new each time.
-
-        For timing. Write into the fed arrays to change the input. Use one bound call from one
-        thread at a time, and not after `close`.
-        """
+        """See `Engine.bind`; each call returns new outputs."""
         return self._bound(self._live().create_infer_request(), self.checked(feeds))
 
     def profiled(self, feeds: dict[str, Array], runs: int) -> RunProfile | None:
         from flatfold.backends.openvino.profile import profiled
 
-        compiled = imported(self._content, self.options, PERF_COUNT=True)
+        compiled = import_engine(self._content, self.options, PERF_COUNT=True)
         request = compiled.create_infer_request()
         return profiled(self.model, compiled, request, self._bound(request, feeds), runs)
 
     def _bound(self, request: Any, feeds: dict[str, Array]) -> Callable[[], dict[str, Array]]:
         import openvino
 
-        # A read-only array cannot be shared, nor changed by the caller: a copy does.
-        taken = {
+        # A read-only array cannot be shared. The caller cannot change it, so a copy will do.
+        arrays = {
             name: np.require(array, requirements=["C", "A", "W"])
-            for name, array in self._taken(feeds).items()
+            for name, array in self._read_feeds(feeds).items()
         }
-        for name, array in taken.items():
+        for name, array in arrays.items():
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
-        def run(_alive: object = taken) -> dict[str, Array]:
+        def run(_alive: object = arrays) -> dict[str, Array]:
             return self._outputs(request, None)
 
         return run
@@ -217,16 +173,15 @@ class OpenvinoEngine(Engine):
         return {"options": asdict(self.options), "processor": processor()}
 
     def write_files(self, folder: Path) -> None:
-        if len(self._content) <= EXTERNAL_ABOVE:  # else reading it would save less than it costs
+        if len(self._content) <= EXTERNAL_ABOVE:  # else reading takes longer than it saves
             (folder / ENGINE_FILE).write_bytes(self._content)
 
     def release(self) -> None:
-        self._compiled, self._idle, self._content = None, [], b""
+        self._compiled, self._idle_requests, self._content = None, [], b""
 
     def _outputs(self, request: Any, feeds: dict[str, Array] | None) -> dict[str, Array]:
         try:
-            # Not request.infer: with one thread it keeps errors to itself, and the outputs are
-            # those of the run before.
+            # request.infer with one thread does not report errors, and returns old outputs.
             request.start_async(feeds, share_inputs=True)
             request.wait()
         except RuntimeError as error:
@@ -235,14 +190,14 @@ class OpenvinoEngine(Engine):
                 where=f"target {TARGET}",
                 hint="compile with dynamic_batch=True if only the batch size differs",
             ) from error
-        # Copies: the request's own memory belongs to its next run.
+        # Copies, because the next run of the request overwrites its memory.
         return {
-            name: np.array(request.get_output_tensor(place).data)
-            for name, place in self._places.items()
+            name: np.array(request.get_output_tensor(index).data)
+            for name, index in self._output_index.items()
         }
 
-    def _taken(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        """The feeds that the compiled model reads. InputError for what it would clip."""
+    def _read_feeds(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """The inputs that the compiled model reads. Raises InputError for values it would clip."""
         for name, array in feeds.items():
             if array.dtype.name in _NARROWED and array.size:
                 low, high = int(array.min()), int(array.max())
@@ -252,16 +207,50 @@ class OpenvinoEngine(Engine):
                         where=f"target {TARGET}",
                         hint="openvino computes 64-bit integers in 32 bits; ort-cpu does not",
                     )
-        return {name: array for name, array in feeds.items() if name in self._fed}
+        return {name: array for name, array in feeds.items() if name in self._inputs_read}
 
     def _live(self) -> Any:
         compiled = self._compiled
         if compiled is None:
             self._check_open()
-        assert compiled is not None  # close() marks the engine before it lets the model go
+        assert compiled is not None  # close() sets `_closed` before it drops the model
         return compiled
 
 
+def _built(model: ir.Model, options: OpenvinoOptions, progress: Progress) -> bytes:
+    """The compiled model that OpenVINO exports, built in a child process."""
+    results = build_in_subprocess(
+        BUILDER,
+        partial(write_model, model),
+        asdict(options),
+        target=TARGET,
+        time_limit=options.time_limit,
+        progress=progress,
+    )
+    with results as folder:
+        return (folder / ENGINE_FILE).read_bytes()
+
+
 def _interface_of(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    fed = (value for value in model.graph.inputs if not value.is_initializer())
-    return specs_of(fed), specs_of(model.graph.outputs)
+    """The descriptions of inputs and outputs. Raises BuildError for types that NumPy lacks."""
+    inputs = (value for value in model.graph.inputs if not value.is_initializer())
+    return specs_of(inputs), specs_of(model.graph.outputs)
+
+
+def _reported_precision(compiled: Any, model: ir.Model) -> str:
+    """The precision that the compiled model reports, which may not be the requested one."""
+    reported = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    precision = _PRECISIONS.get(reported, reported)
+    return f"{precision}+int8" if "int8" in precision_of(model) else precision
+
+
+def _output_index(compiled: Any, names: list[str]) -> dict[str, int]:
+    """The index of each output of the graph among those of the compiled model."""
+    ports = {name: i for i, port in enumerate(compiled.outputs) for name in port.get_names()}
+    if lost := [name for name in names if name not in ports]:
+        raise BuildError(
+            f"openvino lost the output {lost[0]!r}",
+            where=f"target {TARGET}",
+            hint="please report it with the model to the makers of openvino; ort-cpu may do",
+        )
+    return {name: ports[name] for name in names}

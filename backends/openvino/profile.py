@@ -1,4 +1,4 @@
-"""How long OpenVINO takes for each layer of a compiled model, and which nodes of ours those are."""
+"""The time of each layer of an OpenVINO engine, and the nodes of the graph that it computes."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from flatfold.backends.attribution import (
     run_seconds,
 )
 
-_MOVES = "Reorder"
-_PRODUCT = "/WithoutBiases"  # of the node of that name, which also adds a bias
+_COPY = "Reorder"
+_WITHOUT_BIAS = "/WithoutBiases"  # suffix of the product in a node that also adds a bias
 
 
 def profiled(
     model: ir.Model, compiled: Any, request: Any, run: Callable[[], object], runs: int
 ) -> RunProfile:
-    """The layers of `runs` runs of `request`, which `run` does; `compiled` has PERF_COUNT on.
+    """The profile of `runs` runs of `request` by `run`; `compiled` has PERF_COUNT on.
 
-    Means, because OpenVINO tells the mean of all runs so far, those of the warm-up among them.
+    Times of layers are means: OpenVINO reports the mean over all runs so far, warm-up included.
     """
     run_seconds(run, WARMUP)
-    cold = _sums(request, WARMUP)
+    before = _total_seconds(request, WARMUP)
     seconds = sum(run_seconds(run, runs)) / runs
-    warm = _sums(request, WARMUP + runs)
+    after = _total_seconds(request, WARMUP + runs)
     computed = _nodes(model.graph, compiled.get_runtime_model().get_ordered_ops())
     layers = []
     for layer in request.profiling_info:
         name = layer.node_name
-        if name in cold or name in warm:
-            spent = max(0.0, warm.get(name, 0.0) - cold.get(name, 0.0)) / runs
-            layers.append(LayerTime(name, layer.node_type, spent, computed.get(name, ())))
+        if name in before or name in after:
+            mean = max(0.0, after.get(name, 0.0) - before.get(name, 0.0)) / runs
+            layers.append(LayerTime(name, layer.node_type, mean, computed.get(name, ())))
     return RunProfile(seconds, tuple(layers))
 
 
-def _sums(request: Any, runs: int) -> dict[str, float]:
-    """The seconds that each layer took in all runs so far; nothing of those that take no time.
+def _total_seconds(request: Any, runs: int) -> dict[str, float]:
+    """The seconds that each layer took in all runs so far, for the layers that are executed.
 
-    It is told in whole microseconds for one run, rounded down: half of one is what that loses.
+    The mean is rounded down to whole microseconds, which loses half of one on average.
     """
     return {
         layer.node_name: (layer.real_time.total_seconds() + 0.5e-6) * runs
@@ -57,7 +57,7 @@ def _sums(request: Any, runs: int) -> dict[str, float]:
 def _nodes(graph: ir.Graph, operators: list[Any]) -> dict[str, tuple[str, ...]]:
     """The names of the nodes of each layer."""
     ends = {node.name: node for node in graph if node.name}
-    # The last operator is called after the output, not after its node.
+    # The last operator has the name of the output, not that of its node.
     ends |= {value.name: node for node in graph for value in node.outputs if value.name}
     names: list[str] = []
     places: dict[str, int] = {}
@@ -67,15 +67,15 @@ def _nodes(graph: ir.Graph, operators: list[Any]) -> dict[str, tuple[str, ...]]:
         reads = _reads(operator, places)
         if facts["layerType"].astype(str) == "Input":
             places[name] = INPUTS
-        elif reads:  # else it is computed once, before any run
+        elif reads:  # otherwise it is computed once, when the engine is built
             known = facts["originalLayersNames"].astype(str).split(",")
             places[name] = len(steps)
             names.append(name)
             steps.append(_step(facts["layerType"].astype(str), known, ends, reads))
-    found = attribute_nodes(graph, steps)
+    attributed = attribute_nodes(graph, steps)
     return {
         name: tuple(node.name for node in nodes if node.name)
-        for name, nodes in zip(names, found, strict=True)
+        for name, nodes in zip(names, attributed, strict=True)
     }
 
 
@@ -87,6 +87,6 @@ def _reads(operator: Any, places: dict[str, int]) -> tuple[int, ...]:
 def _step(
     kind: str, known: list[str], ends: dict[str, ir.Node], reads: tuple[int, ...]
 ) -> EngineStep:
-    found = (ends.get(name.removesuffix(_PRODUCT)) for name in known)
-    nodes = tuple(dict.fromkeys(node for node in found if node is not None))
-    return EngineStep(kind, nodes, reads, moves=kind == _MOVES)
+    candidates = (ends.get(name.removesuffix(_WITHOUT_BIAS)) for name in known)
+    nodes = tuple(dict.fromkeys(node for node in candidates if node is not None))
+    return EngineStep(kind, nodes, reads, moves=kind == _COPY)

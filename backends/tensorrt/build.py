@@ -1,4 +1,4 @@
-"""TensorRT's builder, run in a process of its own: ONNX in, an engine and facts about it out."""
+"""Building for targets trt and trt-rtx in a child process: from ONNX to an engine and its facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flatfold.backends.tensorrt.options import (
-    AHEAD,
+    DEFAULT_CAPABILITIES,
     EDITIONS,
     FACTS_FILE,
     PLAN_FILE,
@@ -29,27 +29,27 @@ _NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 _METADATA = "flatfold."
 
 
-def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
-    """Build `model` for options["target"]; see `build_in_subprocess`.
+def build(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
+    """Builds the ONNX file `model` for options["target"], and writes engine and facts to `folder`.
 
-    Raises BuildError with the node that was refused and what is known of where it comes from.
+    Raises BuildError, with the node that was refused and the nodes that it was made from.
     """
     edition = EDITIONS[options["target"]]
     _show_only(options["device"])
     trt = importlib.import_module(edition.module)
     log = _log(trt)
     builder = trt.Builder(log)
-    # From version 11 on every network is strongly typed, and the flag does nothing.
+    # From version 11 on every network is strongly typed, and the flag has no effect.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    say(f"{edition.name}: reading the graph")
+    progress(f"{edition.name}: reading the graph")
     if not parser.parse_from_file(str(model)):
         raise _refused(edition, model, parser, log)
     config = builder.create_builder_config()
     _configure(trt, config, options)
     _add_profile(builder, network, config, options)
-    capabilities = _aim(trt, config, edition, options)
-    config.progress_monitor = _monitor(trt, say)
+    capabilities = _set_capabilities(trt, config, edition, options)
+    config.progress_monitor = _monitor(trt, progress)
     _read_timing_cache(config, options)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -60,21 +60,21 @@ def make(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -
         )
     _write_timing_cache(config, options)
     (folder / PLAN_FILE).write_bytes(plan)
-    layers = log.layers() if edition.ahead else _inspected(trt, log, plan)
+    layers = log.layers() if edition.builds_without_gpu else _inspected(trt, log, plan)
     facts = {"version": trt.__version__, "compute_capabilities": capabilities, "layers": layers}
     (folder / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _show_only(device: int) -> None:
-    """Hides all GPUs but this one, of those that are not hidden already, from the builder."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = shown.split(",") if shown else [str(index) for index in range(device + 1)]
-    if device < len(names):  # else there is no such GPU, as the builder will say
+    """Hides all GPUs but number `device` from the builder, counted without those hidden already."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(device + 1)]
+    if device < len(names):  # otherwise the builder reports that there is no such GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = names[device]
 
 
 def _log(trt: Any) -> Any:
-    """A logger that keeps what is read from it later and prints what is wrong."""
+    """A logger that prints errors, and keeps them and the list of layers."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -93,14 +93,14 @@ def _log(trt: Any) -> Any:
             return " ".join(self.errors[-1].split()) if self.errors else ""
 
         def layers(self) -> list[dict[str, Any]]:
-            """What the build log says the engine consists of."""
+            """The layers of the engine, from the build log."""
             return [_layer(*match.groups()) for match in _LAYER.finditer(self.fused)]
 
     return Log()
 
 
-def _monitor(trt: Any, say: Progress) -> Any:
-    """Says how far the outermost phase of the build has come."""
+def _monitor(trt: Any, progress: Progress) -> Any:
+    """A progress monitor that reports the steps of the outermost phases of the build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -113,7 +113,7 @@ def _monitor(trt: Any, say: Progress) -> Any:
 
         def step_complete(self, name: str, step: int) -> bool:
             if name in self.outer:
-                say(f"{name}: {step + 1} of {self.outer[name]}")
+                progress(f"{name}: {step + 1} of {self.outer[name]}")
             return True
 
         def phase_finish(self, name: str) -> None:
@@ -136,36 +136,40 @@ def _configure(trt: Any, config: Any, options: Mapping[str, Any]) -> None:
 
 
 def _add_profile(builder: Any, network: Any, config: Any, options: Mapping[str, Any]) -> None:
-    """The range of every open size: what was asked for, or batches up to LARGEST_BATCH."""
-    asked = profiles(options["shapes"])
+    """Sets the range of each open size: as requested, or batches from 1 to LARGEST_BATCH."""
+    requested = profiles(options["shapes"])
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
-    if unknown := sorted(asked.keys() - inputs.keys()):
+    if unknown := sorted(requested.keys() - inputs.keys()):
         raise InputError(f"option 'shapes': the model has no input {unknown[0]!r}")
     profile = builder.create_optimization_profile()
     for name, tensor in inputs.items():
         shape = tuple(tensor.shape)
         if -1 not in shape:
             continue
-        if name not in asked and -1 in shape[1:]:
+        if name not in requested and -1 in shape[1:]:
             raise InputError(
                 f"input {name!r} leaves more than its batch open: {list(shape)}",
                 hint="give its range with the option shapes, input=min:best:max",
             )
         one, most = (1, *shape[1:]), (LARGEST_BATCH, *shape[1:])
         try:
-            profile.set_shape(name, *map(tuple, asked.get(name, (one, one, most))))
+            profile.set_shape(name, *map(tuple, requested.get(name, (one, one, most))))
         except ValueError as error:
             raise InputError(f"option 'shapes': {name}: {error}") from error
     config.add_optimization_profile(profile)
 
 
-def _aim(trt: Any, config: Any, edition: Edition, options: Mapping[str, Any]) -> list[int]:
-    """Sets the compute capabilities to build for; which they are, none for those of the GPU."""
-    wanted = options.get("compute_capabilities") or ("" if nvidia_gpu() else AHEAD)
-    if not edition.ahead or not wanted:
+def _set_capabilities(
+    trt: Any, config: Any, edition: Edition, options: Mapping[str, Any]
+) -> list[int]:
+    """Sets the compute capabilities to build for. Returns them; none for that of the GPU here."""
+    requested = options.get("compute_capabilities") or (
+        "" if nvidia_gpu() else DEFAULT_CAPABILITIES
+    )
+    if not edition.builds_without_gpu or not requested:
         return []
     known = {f"SM{n}" for n in range(1000)} & set(dir(trt.ComputeCapability))
-    names = [f"SM{part.strip()}" for part in wanted.split(",")]
+    names = [f"SM{part.strip()}" for part in requested.split(",")]
     for name in names:
         if name not in known:
             supported = ", ".join(sorted((k[2:] for k in known), key=int))
@@ -183,7 +187,7 @@ def _read_timing_cache(config: Any, options: Mapping[str, Any]) -> None:
     path = options.get("timing_cache")
     if path:
         content = Path(path).read_bytes() if os.path.isfile(path) else b""
-        # One of another GPU or version is not used; that is no reason to fail.
+        # TensorRT ignores a cache of another GPU or version.
         config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False)
 
 
@@ -196,22 +200,22 @@ def _write_timing_cache(config: Any, options: Mapping[str, Any]) -> None:
 
 
 def _inspected(trt: Any, log: Any, plan: Any) -> list[dict[str, Any]]:
-    """What the engine says it consists of: this needs a GPU."""
+    """The layers of the engine, from its inspector, which needs a GPU."""
     engine = trt.Runtime(log).deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildError(f"the engine cannot be read back: {log.last_error()}")
     inspector = engine.create_engine_inspector()
-    found = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    information = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     return [
-        _layer(one.get("Name", ""), one.get("LayerType", ""), one.get("Metadata", ""))
-        if isinstance(one, dict)
-        else _layer(str(one), "", "")
-        for one in found.get("Layers", [])
+        _layer(layer.get("Name", ""), layer.get("LayerType", ""), layer.get("Metadata", ""))
+        if isinstance(layer, dict)
+        else _layer(str(layer), "", "")
+        for layer in information.get("Layers", [])
     ]
 
 
 def _layer(name: str, kind: str, metadata: str) -> dict[str, Any]:
-    """A layer, and the nodes of the graph that its metadata names, each once."""
+    """A layer with the nodes of the graph that its metadata names."""
     return {"name": name, "type": kind, "nodes": list(dict.fromkeys(_NODE.findall(metadata)))}
 
 
@@ -223,12 +227,15 @@ def _refused(edition: Edition, model: Path, parser: Any, log: Any) -> BuildError
     return BuildError(
         f"{edition.name} cannot build node {name or error.node()} ({operator}): {error.desc()}",
         where=_origin(model, f"'{name}'") or f"target {edition.target}",
-        hint="target ort-cpu runs every graph; `flatfold explain` tells which rewrite made a node",
+        hint="target ort-cpu runs every graph; `flatfold explain` says which rewrite made a node",
     )
 
 
 def _origin(model: Path, message: str) -> str:
-    """The node that `message` names in quotes, and what its metadata says of where it is from."""
+    """The node that `message` names in quotes, and the nodes and the rewrite that it comes from.
+
+    "" if the message names no node.
+    """
     import onnx
 
     quoted = set(re.findall(r"'([^']+)'", message))

@@ -1,7 +1,7 @@
-"""Memory, streams and graphs of a CUDA device, through PyCUDA. Nothing but TensorRT imports it.
+"""Memory, streams and graphs of a CUDA device, through PyCUDA.
 
-The device's primary context is used, the one that PyTorch and the CUDA runtime use, and is current
-only inside `with device.current()`: whoever else uses the device in this process is not disturbed.
+The primary context of the device is used, which PyTorch and the CUDA runtime use, too. It is only
+current inside `with device.current()`, so that other users of the device are not disturbed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from flatfold.backends.tensors import Array
 from flatfold.errors import TargetError
 
-_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: other threads may allocate meanwhile
+_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: other threads may allocate during a capture
 
 
 class Device:
-    """One GPU; `capability` is such as 89."""
+    """One GPU; `capability` is its compute capability, such as 89."""
 
     def __init__(self, index: int) -> None:
         import pycuda.driver as cuda
@@ -26,7 +26,9 @@ class Device:
         self.cuda = cuda
         cuda.init()
         if index >= cuda.Device.count():
-            raise TargetError(f"there is no GPU {index}: {cuda.Device.count()} were found")
+            raise TargetError(
+                f"expected GPU {index}, found {cuda.Device.count()} GPUs (numbered from 0)"
+            )
         device = cuda.Device(index)
         self.name = str(device.name())
         major, minor = device.compute_capability()
@@ -35,7 +37,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The context of this device is that of the thread."""
+        """Makes the context of this device current in this thread."""
         self.context.push()
         try:
             yield
@@ -46,12 +48,12 @@ class Device:
         return self.cuda.Stream()
 
     def event(self) -> Any:
-        """A moment in a stream, told by the device's own clock."""
+        """An event, which records a time in a stream by the clock of the device."""
         return self.cuda.Event()
 
 
 class Buffer:
-    """An array in page-locked memory and as many bytes on the device; both go with it."""
+    """An array in page-locked memory, and memory of its size on the device."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: str) -> None:
         self._cuda = device.cuda
@@ -72,9 +74,9 @@ class Buffer:
 
 
 class Recording:
-    """What a stream is given inside `with recording:`, to be launched again as one CUDA graph.
+    """A CUDA graph of the work that a stream is given inside `with recording:`.
 
-    PyCUDA has no graphs, so the driver that it has loaded is called.
+    PyCUDA has no graphs, so the functions of the CUDA driver are called.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -87,7 +89,7 @@ class Recording:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:  # the capture has to end all the same
+        if kind is not None:  # end the capture, whatever the error was
             self._driver.cuStreamEndCapture(self._handle(), ctypes.byref(self._graph))
             return
         self._call("cuStreamEndCapture", self._handle(), ctypes.byref(self._graph))

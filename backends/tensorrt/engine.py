@@ -1,8 +1,8 @@
-"""TensorRT, and TensorRT for RTX: one implementation, and a table of what differs between them.
+"""Targets trt and trt-rtx: TensorRT and TensorRT for RTX, whose differences are in `options.py`.
 
-Networks are strongly typed: the precision is that of the ONNX graph. TensorRT for RTX builds ahead
-of time, without a GPU; both need one, and PyCUDA, to run. An engine file is code for the GPU: load
-none from a place that others may write to.
+Networks are strongly typed: the precision is that of the ONNX graph. TensorRT for RTX can build
+without a GPU; running needs a GPU and PyCUDA for both. An engine file is code for the GPU, so load
+none from a folder that others can write to.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from flatfold.backends.tensorrt.run import Runner
 
 
-MAKER = "flatfold.backends.tensorrt.build:make"
+BUILDER = "flatfold.backends.tensorrt.build:build"
 
 
 class TensorRT(Backend):
-    """The backend of one edition."""
+    """The backend of one edition of TensorRT."""
 
     exact_options = MappingProxyType({"tf32": False})
     save_built_engine = True
@@ -61,11 +61,11 @@ class TensorRT(Backend):
         edition = self.edition
         if not edition.installed:
             return Availability(False, f"{edition.name} is not installed", edition.install)
-        running = _obstacle()
-        if running is None:
+        obstacle = _obstacle()
+        if obstacle is None:
             return Availability(True, f"{edition.name} is installed, {nvidia_gpu()} is there")
-        reason, hint = running
-        if edition.ahead:
+        reason, hint = obstacle
+        if edition.builds_without_gpu:
             return Availability(True, f"builds here, but does not run: {reason}", hint, runs=False)
         return Availability(False, reason, hint)
 
@@ -75,30 +75,30 @@ class TensorRT(Backend):
         """See `Backend.build`; the options are the fields of `ClassicOptions` or `RtxOptions`."""
         settings = parse_options(self.edition.options, options, self.name)
         self.require()
-        kept = detached(model)
+        copy = detached(model)
         job = {**asdict(settings), "target": self.name}
         with build_in_subprocess(
-            MAKER,
-            partial(write_model, kept),
+            BUILDER,
+            partial(write_model, copy),
             job,
             target=self.name,
             time_limit=settings.time_limit,
             progress=progress,
-        ) as made:
-            plan = (made / PLAN_FILE).read_bytes()
-            facts = json.loads((made / FACTS_FILE).read_text(encoding="utf-8"))
+        ) as results:
+            plan = (results / PLAN_FILE).read_bytes()
+            facts = json.loads((results / FACTS_FILE).read_text(encoding="utf-8"))
         facts["device"] = nvidia_gpu()
-        return TensorRTEngine(self.edition, plan, settings, facts, lambda: kept)
+        return TensorRTEngine(self.edition, plan, settings, facts, lambda: copy)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> TensorRTEngine:
-        """See `Backend.load`. Raises InputError for an engine of another version or device."""
+        """See `Backend.load`. Raises InputError for an engine of another version or GPU."""
         saved = manifest["engine"]
         settings = parse_options(self.edition.options, saved.get("options", {}), self.name)
         facts = saved.get("facts", {})
-        reason = self._foreign(manifest, facts, settings)
+        reason = self._mismatch(manifest, facts, settings)
         if reason:
             raise InputError(
-                f"this engine does not fit: {reason}",
+                f"this engine cannot be used here: {reason}",
                 where=str(folder),
                 hint="compile the model again here",
             )
@@ -107,24 +107,34 @@ class TensorRT(Backend):
             self.edition, plan, settings, facts, lambda: bundle.load_model(folder, manifest)
         )
 
-    def _foreign(
+    def _mismatch(
         self, manifest: Mapping[str, Any], facts: Mapping[str, Any], options: TrtOptions
     ) -> str:
-        """Why an engine cannot be used here; "" if nothing speaks against it."""
+        """Why an engine with this manifest cannot be used here; "" if it can."""
         for package, here in versions(self.edition.packages).items():
-            found = str(manifest["versions"].get(package))
-            if package != "python" and found != here and not _may_be_newer(options, here):
+            built_with = str(manifest["versions"].get(package))
+            if package != "python" and built_with != here and not _may_be_newer(options, here):
                 there = f"it is {here}" if here else "it is not installed"
-                return f"it was built with {package} {clean(found)}, here {there}"
+                return f"it was built with {package} {clean(built_with)}, here {there}"
         gpu, device = nvidia_gpu(), str(facts.get("device") or "")
-        portable = self.edition.ahead or getattr(options, "hardware_compatible", False)
+        portable = self.edition.builds_without_gpu or getattr(options, "hardware_compatible", False)
         if gpu and device != gpu and not portable:
             return f"it was built on {clean(device) or 'another GPU'}, this is {gpu}"
         return ""
 
 
+def trt() -> TensorRT:
+    """The backend of target "trt"."""
+    return TensorRT(EDITIONS["trt"])
+
+
+def trt_rtx() -> TensorRT:
+    """The backend of target "trt-rtx"."""
+    return TensorRT(EDITIONS["trt-rtx"])
+
+
 class TensorRTEngine(Engine):
-    """A built engine. It is brought to the GPU by the first run."""
+    """An engine of TensorRT, which is loaded on the GPU by the first run."""
 
     def __init__(
         self,
@@ -159,11 +169,11 @@ class TensorRTEngine(Engine):
 
     def execute(self, feeds: dict[str, Array]) -> dict[str, Array]:
         with self._lock:
-            found = self._live().run(feeds)
-        return dict(zip((spec.name for spec in self.outputs), found, strict=True))
+            outputs = self._live().run(feeds)
+        return dict(zip((spec.name for spec in self.outputs), outputs, strict=True))
 
     def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
-        """See `Engine.bind`; copies to and from the GPU are part of a call."""
+        """See `Engine.bind`; a call copies inputs to the GPU and outputs back."""
         checked = self.checked(feeds)
         with self._lock:
             run = self._live().bind(checked)
@@ -210,23 +220,13 @@ class TensorRTEngine(Engine):
         return self._runner
 
 
-def trt() -> TensorRT:
-    """The backend of target "trt"."""
-    return TensorRT(EDITIONS["trt"])
-
-
-def trt_rtx() -> TensorRT:
-    """The backend of target "trt-rtx"."""
-    return TensorRT(EDITIONS["trt-rtx"])
-
-
 def _layer_time(built: Mapping[str, Any], name: str, seconds: float) -> LayerTime:
-    # An engine that was saved before layers had nodes is without them.
+    # Engines saved by older versions do not have the nodes of a layer.
     return LayerTime(name, built.get("type", ""), seconds, tuple(built.get("nodes", ())))
 
 
 def _obstacle() -> tuple[str, str] | None:
-    """Why no engine can run here, and what would change that; None if one can."""
+    """Why no engine can run here, and a hint what to change; None if one can."""
     if not nvidia_gpu():
         return NO_GPU, GPU_HINT
     if importlib.util.find_spec("pycuda") is None:

@@ -1,4 +1,4 @@
-"""The two TensorRTs: what differs between them, and the options of each."""
+"""The two editions of TensorRT, and the options of each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from flatfold.errors import InputError
 
 PLAN_FILE, FACTS_FILE = "engine.plan", "facts.json"
 
-AHEAD = "80,86,89,120"
-"""Compute capabilities to build for where there is no GPU. Turing, 75, has to be asked for: not
+DEFAULT_CAPABILITIES = "80,86,89,120"
+"""Compute capabilities to build for without a GPU. 75 (Turing) has to be requested, because not
 every layer can be compiled for it ahead of time."""
 
 
 @dataclass(frozen=True)
 class TrtOptions:
-    """How TensorRT builds and runs an engine.
+    """The options of both editions of TensorRT.
 
-    `workspace_mib`: scratch memory in MiB, 0 for as much as there is. `optimization_level`: 0 to 5,
-    -1 for TensorRT's own. `tf32`: let float32 products keep 10 bits of mantissa. `shapes`: for open
-    sizes, "input=min:best:max" such as "x=1x3x224x224:8x3x224x224:32x3x224x224", several inputs
-    separated by commas; an open batch alone is 1 to 32, best for 1. `cuda_graph`: record a timed
-    run and replay it. `device`: number of the GPU. `time_limit`: seconds that a build may take.
+    `workspace_mib`: scratch memory in MiB, 0 for no limit. `optimization_level`: 0 to 5, -1 for
+    TensorRT's default. `tf32`: multiply float32 numbers with 10 bits of mantissa. `shapes`: the
+    range of open sizes as "input=min:best:max", such as
+    "x=1x3x224x224:8x3x224x224:32x3x224x224", several inputs separated by commas; an open batch
+    alone is 1 to 32, best for 1. `cuda_graph`: a bound call records a run and replays it. `device`:
+    the number of the GPU. `time_limit`: seconds that a build may take.
     """
 
     workspace_mib: int = 0
@@ -42,15 +43,17 @@ class TrtOptions:
         _require(self, "time_limit", self.time_limit > 0, "more than 0")
 
     def runs_in(self, precision: str) -> str:
-        """What a graph of this precision really runs in."""
+        """The precision in which a graph of precision `precision` runs."""
         return precision.replace("fp32", "tf32") if self.tf32 else precision
 
 
 @dataclass(frozen=True)
 class ClassicOptions(TrtOptions):
-    """`timing_cache`: a file with the times of kernels, read before and written after a build.
+    """The options of TensorRT.
 
-    `version_compatible`: runs in later versions too. `hardware_compatible`: on later GPUs too.
+    `timing_cache`: a file with the times of kernels, read before and written after a build.
+    `version_compatible`: the engine also runs in later versions. `hardware_compatible`: it also
+    runs on later GPUs.
     """
 
     timing_cache: str = ""
@@ -60,17 +63,22 @@ class ClassicOptions(TrtOptions):
 
 @dataclass(frozen=True)
 class RtxOptions(TrtOptions):
-    """`compute_capabilities`: what to build for, such as "86,89"; "" for the GPU here, if any."""
+    """The options of TensorRT for RTX.
+
+    `compute_capabilities`: those to build for, such as "86,89"; "" for that of the GPU here, or
+    for DEFAULT_CAPABILITIES without one.
+    """
 
     compute_capabilities: str = ""
 
 
 @dataclass(frozen=True)
 class Edition:
-    """One of the two.
+    """One edition of TensorRT.
 
-    `module` is imported and `packages` are the distributions that it comes in, the first of which
-    `install` brings. `ahead`: it builds without a GPU, for compute capabilities given.
+    `module` is the module to import, `packages` are the distributions that contain it, and
+    `install` is the command that installs them. `builds_without_gpu`: it can build for given
+    compute capabilities without a GPU.
     """
 
     target: str
@@ -79,7 +87,7 @@ class Edition:
     packages: tuple[str, ...]
     install: str
     options: type[TrtOptions]
-    ahead: bool
+    builds_without_gpu: bool
 
     @property
     def installed(self) -> bool:
@@ -94,7 +102,7 @@ EDITIONS: Mapping[str, Edition] = {
         ("tensorrt",),
         "pip install 'flatfold[trt]'",
         ClassicOptions,
-        ahead=False,
+        builds_without_gpu=False,
     ),
     "trt-rtx": Edition(
         "trt-rtx",
@@ -103,14 +111,14 @@ EDITIONS: Mapping[str, Edition] = {
         ("tensorrt_rtx_cu13",),
         "pip install 'flatfold[trt-rtx]'",
         RtxOptions,
-        ahead=True,
+        builds_without_gpu=True,
     ),
 }
 
 
 def profiles(text: str) -> dict[str, list[list[int]]]:
     """ "x=1x3:2x3:4x3" as {"x": [[1, 3], [2, 3], [4, 3]]}. Raises InputError."""
-    found = {}
+    ranges = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, sizes = part.rpartition("=")
         try:
@@ -118,21 +126,22 @@ def profiles(text: str) -> dict[str, list[list[int]]]:
         except ValueError:
             shapes = []
         ordered = len(shapes) == 3 and len({len(shape) for shape in shapes}) == 1
-        if not name or not ordered or any(a > b for a, b in _steps(shapes)):
+        if not name or not ordered or any(a > b for a, b in _size_pairs(shapes)):
             raise InputError(
                 f"option 'shapes': expected input=min:best:max, found {part!r}",
                 hint="such as x=1x3x224x224:8x3x224x224:32x3x224x224",
             )
-        found[name] = shapes
-    return found
+        ranges[name] = shapes
+    return ranges
 
 
-def _steps(shapes: list[list[int]]) -> list[tuple[int, int]]:
+def _size_pairs(shapes: list[list[int]]) -> list[tuple[int, int]]:
+    """Each size of a shape with the same size of the next shape."""
     pairs = itertools.pairwise(shapes)
     return [sizes for low, high in pairs for sizes in zip(low, high, strict=True)]
 
 
 def _require(options: TrtOptions, name: str, holds: bool, expected: str) -> None:
     if not holds:
-        found = getattr(options, name)
-        raise InputError(f"option {name!r}: expected {expected}, found {found}")
+        value = getattr(options, name)
+        raise InputError(f"option {name!r}: expected {expected}, found {value}")

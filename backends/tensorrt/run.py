@@ -1,4 +1,4 @@
-"""A TensorRT engine on a GPU: read back, given memory, and run."""
+"""Running a TensorRT engine on a GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Runner:
-    """One execution context on one device; use it from one thread at a time."""
+    """An engine with one execution context on one GPU; use it from one thread at a time."""
 
     def __init__(
         self, edition: Edition, plan: bytes, options: TrtOptions, outputs: Sequence[TensorSpec]
@@ -31,32 +31,32 @@ class Runner:
             self._runtime = trt.Runtime(self._logger)
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
-                found = f"{self.device.name}, compute capability {self.device.capability}"
+                gpu = f"{self.device.name}, compute capability {self.device.capability}"
                 raise TargetError(
-                    f"{self._name} {trt.__version__} cannot use this engine on {found}",
+                    f"{self._name} {trt.__version__} cannot use this engine on {gpu}",
                     hint="build it again on this machine",
                 )
             self._context = self._engine.create_execution_context()
             self._stream = self.device.stream()
         self._memory: dict[str, Buffer] = {}
-        self._shaped: Shapes = {}
+        self._memory_shapes: Shapes = {}
         self._recordings: list[Recording] = []
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
-        """The outputs in order, in memory of their own."""
+        """The outputs, in order, as new arrays."""
         with self.device.current():
             shapes = self._shapes(feeds)
-            if shapes != self._shaped:  # page-locked memory is dear to make, so the last is kept
-                self._memory, self._shaped = self._buffers(shapes), shapes
+            if shapes != self._memory_shapes:  # page-locked memory takes long to allocate
+                self._memory, self._memory_shapes = self._buffers(shapes), shapes
             self._enqueue(self._memory, feeds)
             self._stream.synchronize()
             return [self._memory[spec.name].host.copy() for spec in self._outputs]
 
     def bind(self, feeds: dict[str, Array]) -> Callable[[], dict[str, Array]]:
-        """A call that copies `feeds` in, runs, and copies out, always into the same memory."""
+        """A function that copies `feeds` in, runs, and copies the outputs to the same arrays."""
         with self.device.current():
             memory = self._buffers(self._shapes(feeds))
-            self._enqueue(memory, feeds)  # what is made at a first run is no part of a recording
+            self._enqueue(memory, feeds)  # the first run allocates, which cannot be recorded
             self._stream.synchronize()
             recording = self._recorded(memory, feeds) if self._record else None
         outputs = {spec.name: memory[spec.name].host for spec in self._outputs}
@@ -74,22 +74,22 @@ class Runner:
         return run
 
     def profile(self, feeds: dict[str, Array], runs: int) -> tuple[float, dict[str, float]]:
-        """The seconds of a run, and of each layer of it, by name, in the order they ran in."""
+        """The seconds of a run, and those of each layer by name, in the order of execution."""
         with self.device.current():
-            kept, self._context = self._context, self._engine.create_execution_context()
+            context, self._context = self._context, self._engine.create_execution_context()
         try:
-            # A context of its own, because one that has a profiler cannot be without it again.
+            # A new context, because a profiler cannot be removed from a context.
             self._context.profiler = profiler = _profiler(self._trt)
             seconds = run_seconds(lambda: self.run(feeds), WARMUP + runs)[WARMUP:]
         finally:
             with self.device.current():
-                self._context = kept
+                self._context = context
         layers = {name: median(times[-runs:]) for name, times in profiler.seconds.items()}
         return median(seconds), layers
 
     def device_seconds(self, feeds: dict[str, Array], runs: int) -> float:
-        """The seconds of a run, copies included, between two events of its stream; a median."""
-        found: list[float] = []
+        """The seconds of a run with its copies, between two events in the stream: a median."""
+        seconds: list[float] = []
         with self.device.current():
             memory = self._buffers(self._shapes(feeds))
             start, stop = self.device.event(), self.device.event()
@@ -98,14 +98,14 @@ class Runner:
                 self._enqueue(memory, feeds)
                 stop.record(self._stream)
                 self._stream.synchronize()
-                found.append(stop.time_since(start) * 1e-3)  # it tells milliseconds
-        return median(found[WARMUP:])
+                seconds.append(stop.time_since(start) * 1e-3)  # from milliseconds
+        return median(seconds[WARMUP:])
 
     def release(self) -> None:
         with self.device.current():
             for recording in self._recordings:
                 recording.free()
-            self._memory, self._shaped = {}, {}
+            self._memory, self._memory_shapes = {}, {}
             self._context = self._engine = self._runtime = self._stream = None
 
     def _recorded(self, memory: dict[str, Buffer], feeds: dict[str, Array]) -> Recording:
@@ -116,7 +116,7 @@ class Runner:
         return recording
 
     def _shapes(self, feeds: dict[str, Array]) -> Shapes:
-        """Sizes and types of all inputs and outputs; tells the context those of the inputs."""
+        """Sets the shapes of the inputs. Returns shapes and types of all inputs and outputs."""
         for name, array in feeds.items():
             if not self._context.set_input_shape(name, array.shape):
                 raise TargetError(
@@ -134,7 +134,10 @@ class Runner:
         return {name: Buffer(self.device, *facts) for name, facts in shapes.items()}
 
     def _enqueue(self, memory: dict[str, Buffer], feeds: dict[str, Array]) -> None:
-        """Copies in, run and copies out, in the stream; another call may have moved the context."""
+        """Enqueues the copies in, the run and the copies out.
+
+        Shapes and addresses are set again, because another call may have changed them.
+        """
         _fill(memory, feeds)
         for name, array in feeds.items():
             self._context.set_input_shape(name, array.shape)
@@ -153,7 +156,7 @@ def _fill(memory: dict[str, Buffer], feeds: dict[str, Array]) -> None:
 
 
 def _profiler(trt: Any) -> Any:
-    """Collects the seconds of each layer, run by run."""
+    """A profiler that collects the seconds of each layer in each run."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]
         def __init__(self) -> None:

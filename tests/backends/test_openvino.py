@@ -11,7 +11,7 @@ import pytest
 
 import flatfold
 from flatfold.backends.openvino import engine as openvino
-from flatfold.backends.openvino.build import ENGINE_FILE, OpenvinoOptions, imported
+from flatfold.backends.openvino.build import ENGINE_FILE, OpenvinoOptions, import_engine
 from flatfold.backends.openvino.engine import Openvino, OpenvinoEngine
 from flatfold.backends.store import bundle
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable, UnknownName
@@ -68,7 +68,7 @@ def test_imported_without_its_settings_an_engine_would_be_another() -> None:
     """Why they are given again: the day this fails, they need not be."""
     with build(make_model(), threads=1, performance="throughput") as engine:
         content = engine._content
-    other = imported(content, OpenvinoOptions())
+    other = import_engine(content, OpenvinoOptions())
     assert asked(other, "PERFORMANCE_HINT") == ["LATENCY"]
 
 
@@ -96,7 +96,7 @@ def test_a_build_that_never_ends_is_stopped() -> None:
 
 
 def test_a_crash_of_the_sdk_is_a_build_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "MAKER", "tests.backends.makers:crashes")
+    monkeypatch.setattr(openvino, "BUILDER", "tests.backends.makers:crashes")
     with pytest.raises(BuildError, match="SIG"):
         build(make_model())
 

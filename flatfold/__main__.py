@@ -36,8 +36,8 @@ for verb in (compile, compare, report, verify, reduce, explain, models, targets,
 app.add_typer(cache, name="cache")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"flatfold {__version__}")
         raise typer.Exit
 

@@ -66,11 +66,11 @@ class Options:
         from flatfold.passes import PIPELINE
 
         known = {rewrite.name: rewrite for rewrite in PIPELINE}
-        wanted = list(known) if self.passes is None else list(self.passes)
-        for name in wanted:
+        names = list(known) if self.passes is None else list(self.passes)
+        for name in names:
             if name not in known:
                 raise UnknownName("pass", name, known)
-        return [rewrite() for name, rewrite in known.items() if name in wanted]
+        return [rewrite() for name, rewrite in known.items() if name in names]
 
     def profile(self) -> Profile:
         """What operators cost on the target; the default costs where the target has none."""

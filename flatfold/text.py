@@ -1,4 +1,4 @@
-"""Text that cannot act on a terminal: names inside a model file are its author's."""
+"""Names and numbers as text; names from a model file cannot act on the terminal."""
 
 from __future__ import annotations
 

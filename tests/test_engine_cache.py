@@ -1,4 +1,4 @@
-"""A second compile of the same takes the engine from the cache; of anything else it does not."""
+"""A second compile of the same model and options takes the engine from the cache."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def no_locks(cache: Path) -> None:
 
 
 def full(cache: Path) -> None:
-    """Nothing can be put where a file is in the way of every folder."""
+    """A file stands where each folder would be made."""
     (cache / "engines").mkdir(parents=True, mode=0o700)
     for n in range(256):
         (cache / "engines" / f"{n:02x}").touch()

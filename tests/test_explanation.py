@@ -1,4 +1,4 @@
-"""Where remarks are about one thing in many blocks, they are told once."""
+"""Remarks on equal blocks are grouped, and their places written as one pattern."""
 
 from __future__ import annotations
 

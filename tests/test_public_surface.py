@@ -65,6 +65,7 @@ def listed_in(package: ModuleType) -> list[str]:
 def test_a_package_offers_the_settled_names(package: str) -> None:
     module = importlib.import_module(package)
     assert sorted(module.__all__) == sorted(PUBLIC[package].split())
+    assert len(module.__all__) == len(set(module.__all__))
     for name in module.__all__:
         assert getattr(module, name) is not None
 

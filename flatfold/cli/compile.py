@@ -44,7 +44,9 @@ Option = Annotated[
     ),
 ]
 NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Build, whatever was built before.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Build the engine even if it is in the cache.")
+]
 
 
 def compile(

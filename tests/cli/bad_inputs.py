@@ -1,4 +1,4 @@
-"""Files that are no model to work on, each for another reason."""
+"""Files that cannot be used as a model, each for a different reason."""
 
 from __future__ import annotations
 

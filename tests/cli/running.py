@@ -1,4 +1,4 @@
-"""The real command in a process of its own, and small models to give it."""
+"""The real command in its own process, and small models for it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def net():
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Ours, without what would make Rich believe in a terminal, and with flatfold importable."""
+    """This process's, without what makes Rich write for a terminal; flatfold is importable."""
     kept = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS")}
     return {**kept, "PYTHONPATH": str(ROOT), **extra}
 

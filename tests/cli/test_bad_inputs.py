@@ -1,4 +1,4 @@
-"""Whatever is given as a model: a short message, the right exit code, nothing left behind."""
+"""Files that cannot be used as a model: a short message, the right exit code, no files left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONLY_READING = ("inspect", "explain")
 
 
 def messages(err: str) -> list[str]:
-    """Without the stages of the work that was begun."""
+    """stderr without the stages of the work that was begun."""
     return [line for line in err.splitlines() if not re.match(STAGE, line)]
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_is_too_long(here: Path, capsys: pytest.CaptureFixture[str])
     "case", ["half a model", "a pipe", "an input of huge size", "a constant of huge size"]
 )
 def test_bad_input_in_a_process_of_its_own(case: str, here: Path) -> None:
-    """What native code prints is seen here."""
+    """In its own process, so that what native code prints is seen."""
     CASES[case](here / "m.onnx")
     present = below(here)
     process = flatfold("compile", "m.onnx", "-o", "out/engine", cwd=here)

@@ -1,4 +1,4 @@
-"""The certificate of a saved engine, checked by who has the engine and the original."""
+"""The certificate of a saved engine, checked by anyone with the engine and the original."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_zoo_model_by_its_name(capsys):
 
 
 def test_of_two_that_are_the_same_but_not_its_own(capsys):
-    """A graph is identical to itself, whatever is said of it."""
+    """A graph is identical to itself, whatever a certificate says."""
     code, _, error = checked(capsys, "e", "e")
     assert code == 3
     assert "about another original graph" in error

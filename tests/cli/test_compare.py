@@ -23,7 +23,7 @@ Read = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def canned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
-    """Nothing is measured: the report is made up, and what was asked for is kept."""
+    """Nothing is measured: the report is fixed, and the arguments are recorded."""
     asked: list[dict[str, Any]] = []
 
     def report_on(sources: Any, targets: Any, **options: Any) -> Report:

@@ -1,4 +1,4 @@
-"""Every way to fail: one clear message, the right exit code, no traceback, nothing left behind."""
+"""Every way to fail: one clear message, the right exit code, no traceback, no files left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failing(Protocol):
 def failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Failing:
-    """Runs a command, which must end with `code`, say all of `says` on stderr and write nothing."""
+    """A command must exit with `code`, print all of `says` on stderr, and write no file."""
     monkeypatch.chdir(tmp_path)
 
     def check(*args: str, code: int, says: tuple[str, ...]) -> str:
@@ -139,7 +139,7 @@ def test_ctrl_c_leaves_nothing(model: str, stage: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[], None]]:
-    """Presses Ctrl-C in this process, which need not have been started to listen to it."""
+    """Presses Ctrl-C in this process, even if it was started with the signal ignored."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield lambda: signal.raise_signal(signal.SIGINT)
     found = signal.signal(signal.SIGINT, usual)

@@ -1,4 +1,4 @@
-"""Names inside a model are its author's: whatever is shown, none acts on the terminal."""
+"""Names in a model cannot act on the terminal, whichever message or table shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs that answer at once, and what they must not load for it."""
+"""The verbs that answer at once, and the libraries that they must not load."""
 
 from __future__ import annotations
 

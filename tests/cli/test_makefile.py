@@ -1,4 +1,4 @@
-"""The Makefile: what it says, what it passes on, and what it leaves when something fails."""
+"""The Makefile: what it prints, what it passes on, and what it leaves when something fails."""
 
 from __future__ import annotations
 

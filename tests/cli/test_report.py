@@ -68,7 +68,7 @@ def test_what_cannot_be_is_told(
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, here: Path) -> list[Any]:
-    """Nothing is measured: the report is made up."""
+    """Nothing is measured: the report is fixed."""
     calls: list[Any] = []
 
     def report_on(*given: Any, **_: Any) -> Any:

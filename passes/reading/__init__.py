@@ -42,8 +42,9 @@ def meaning(node: ir.Node, readers: ReaderTable) -> Linear:
         raise Decline("NONLINEAR", f"{node.op_type} is not linear")
     dtype = node.outputs[0].dtype
     if dtype is not None and dtype not in FLOATS:
-        code = "DTYPE" if node.op_type in LAYERS else "NONLINEAR"  # indices and sizes are no loss
-        raise Decline(code, f"{dtype.name} is not a floating-point type")
+        if node.op_type not in LAYERS:  # indices and sizes are not worth a remark
+            raise Decline("NONLINEAR", f"{dtype.name} is not a floating-point type")
+        raise Decline("DTYPE", f"{dtype.name} is not a floating-point type")
     reasons: list[Decline] = []
     for reader in readers[node.op_type]:
         try:

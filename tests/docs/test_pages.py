@@ -12,7 +12,7 @@ import typer
 from flatfold import errors
 from flatfold.__main__ import app
 from flatfold.cli import exit_codes
-from flatfold.passes.pipeline import _ENDS
+from flatfold.passes.pipeline import SILENT
 from flatfold.passes.remark import HINTS
 from tests.docs.markdown import PAGES, ROOT, blocks, headings, prose, read
 
@@ -96,7 +96,7 @@ def test_reasons_for_declining_are_those_in_the_source() -> None:
     hinted = {code: cells for code, cells in rows.items() if len(cells) == 2}
     assert all(meaning for meaning, *_ in rows.values())
     assert {code: hint for code, (_, hint) in hinted.items()} == HINTS
-    assert set(rows) - set(hinted) == set(_ENDS)
+    assert set(rows) - set(hinted) == set(SILENT)
 
 
 def test_error_codes_are_those_of_the_classes() -> None:

@@ -1,8 +1,8 @@
-"""What was proved of a rewritten graph, for whoever wants to check it without us.
+"""The certificate of a rewritten graph: what was proved of each change, for others to check.
 
 A certificate names both graphs by fingerprint and lists every change: the rewrite, the nodes of the
-original that it replaced, the nodes that it made, what the field said and the rounding error.
-Checking it runs no rewrite and imports none, so it cannot share their faults.
+original that it replaced, the new nodes, the result of the identity test and the rounding error.
+Checking it neither runs nor imports a rewrite, so it cannot repeat an error of one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ KIND, SCHEMA = "flatfold-certificate", 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One change: `made` in place of `replaced`, which are nodes of the original.
+    """One change: the nodes `made` in place of `replaced`, which are nodes of the original.
 
-    `ratio`: |y' - y| / (u M). `certified`: both sides are equal in the field for each draw of
-    `seed`; else `doubt` says why not.
+    `ratio`: largest |y' - y| / (u M). `certified`: both sides are equal in the prime field for each
+    draw from `seed`; otherwise `doubt` is the reason.
     """
 
     rewrite: str
@@ -54,7 +54,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Certificate:
-        """Raises InputError for anything that `to_dict` does not write."""
+        """The certificate from what `to_dict` wrote. Raises InputError for anything else."""
         if content.get("kind") != KIND or content.get("schema") != SCHEMA:
             raise InputError("expected a certificate of flatfold, found something else")
         try:
@@ -73,13 +73,13 @@ def _entry(content: Mapping[str, Any]) -> Entry:
 def fingerprint(model: ir.Model) -> str:
     """SHA-256 of what a graph computes: operators, names, attributes, types and weights.
 
-    Comments, metadata and the names of values between nodes are left out, and it does not matter
-    where weights are kept.
+    Comments, metadata, the names of values between nodes, and whether weights are in the file or
+    next to it make no difference.
     """
     digest = hashlib.sha256()
-    bare = structural_copy(model)
-    graph = bare.graph
-    for domain, version in sorted(bare.opset_imports.items()):
+    copy = structural_copy(model)
+    graph = copy.graph
+    for domain, version in sorted(copy.opset_imports.items()):
         digest.update(f"{domain}:{version}\n".encode())
     for value in (*graph.inputs, *graph.outputs):
         digest.update(f"{value.name} {value.type} {value.shape}\n".encode())
@@ -94,27 +94,27 @@ def fingerprint(model: ir.Model) -> str:
 
 
 def require_about(certificate: Certificate, original: ir.Model, rewritten: ir.Model) -> None:
-    """Raise InputError unless it is about these graphs and accounts for every node that is new."""
-    for what, model in (("original", original), ("rewritten", rewritten)):
-        if fingerprint(model) != getattr(certificate, what):
+    """Raise InputError unless `certificate` is of these graphs and lists every new node."""
+    for role, model in (("original", original), ("rewritten", rewritten)):
+        if fingerprint(model) != getattr(certificate, role):
             raise InputError(
-                f"the certificate is about another {what} graph",
+                f"the certificate is about another {role} graph",
                 hint="give the model and the options that it was compiled from",
             )
     known = {node.name: _operator(node) for node in original.graph.all_nodes()}
-    made = _names(entry.made for entry in certificate.changes)
-    others = [node for node in rewritten.graph.all_nodes() if node.name not in made]
-    strange = sorted(n.name or "" for n in others if known.get(n.name) != _operator(n))
+    new = _names(entry.made for entry in certificate.changes)
+    others = [node for node in rewritten.graph.all_nodes() if node.name not in new]
+    unlisted = sorted(n.name or "" for n in others if known.get(n.name) != _operator(n))
     absent = sorted(_names(entry.replaced for entry in certificate.changes) - set(known))
-    if strange or absent:
-        what = f"node {strange[0]!r} is in no change" if strange else f"no node {absent[0]!r}"
+    if unlisted or absent:
+        what = f"node {unlisted[0]!r} is in no change" if unlisted else f"no node {absent[0]!r}"
         raise InputError(f"the certificate does not account for the rewritten graph: {what}")
 
 
 def _operator(node: ir.Node) -> tuple[Any, ...]:
-    """The operator and its attributes; graphs among these are looked into on their own."""
-    plain = [a for _, a in sorted(node.attributes.items()) if a.type not in GRAPHS]
-    return node.op_identifier(), *((a.name, ir.serde.serialize_attribute(a)) for a in plain)
+    """The operator and its attributes, except graphs: `all_nodes` yields their nodes, too."""
+    attributes = [a for _, a in sorted(node.attributes.items()) if a.type not in GRAPHS]
+    return node.op_identifier(), *((a.name, ir.serde.serialize_attribute(a)) for a in attributes)
 
 
 def _names(lists: Iterable[Iterable[str]]) -> set[str]:

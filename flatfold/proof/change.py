@@ -1,9 +1,10 @@
 """Check one change before it is made: both sides in float64 on the same random data.
 
 With weights rounded once from float64, |y' - y| <= u * M elementwise (u the unit roundoff of the
-graph's type, M the magnitude companion of the original region). Anything beyond 1.01 u M is a wrong
-rewrite, not rounding. The data is the smallest extent that holds every border class: the outputs
-that see the padding at the start, at the end, and some that see none, for every stride residue.
+graph's type, M the magnitude companion of the original region). An error beyond 1.01 u M is a wrong
+rewrite, not rounding. The maps have the smallest size with every kind of border: outputs that read
+the padding at the start, outputs that read it at the end, and outputs that read none, for every
+residue modulo the stride.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair, Unsupported
 from flatfold.proof.network.judge import MARGIN, ROUNDOFF, SPACING
 from flatfold.proof.reduction.impulse import find_wrong_weight
-from flatfold.proof.trial_data import Trial, extents, trial
+from flatfold.proof.trial_data import Trial, draw_trial, extents
 
-EVENED = 4.0  # a number that the graph has rounded several times stands for the exact one
+# Added to the limit of a region with `border_rounded`: the bias of its border was rounded several
+# times in the graph, and is taken to be that of the interior.
+ROUNDED_BORDER = 4.0
 
 
 @dataclass
 class RegionChecks:
-    """Checks changes and keeps what it found of each.
+    """Checks each change that it is called with, and keeps an entry for the certificate.
 
-    With `certifying`, also whether each is right by its algebra alone.
+    With `certifying`, it also tests whether each change is right by its algebra alone.
     """
 
     seed: int = 0
@@ -58,23 +61,25 @@ class RegionChecks:
 
     @property
     def doubts(self) -> list[str]:
-        asked = self.entries if self.certifying else []
-        return [f"{entry.output}: {entry.doubt}" for entry in asked if entry.doubt]
+        """Why changes are not certified, one text for each; none unless `certifying`."""
+        entries = self.entries if self.certifying else []
+        return [f"{entry.output}: {entry.doubt}" for entry in entries if entry.doubt]
 
     def __call__(self, change: Change) -> None:
         """Raise NotEquivalent if the change is not the same function within rounding."""
         name = change.region.output.name or ""
         rng = np.random.default_rng([self.seed, self.regions])
-        trials = [trial(change, extent, rng) for extent in extents(change)]
-        ratio = max(_ratio(change, given) for given in trials)
-        allowed = MARGIN + (EVENED if change.region.border_rounded else 0.0)
+        trials = [draw_trial(change, extent, rng) for extent in extents(change)]
+        ratio = max(_ratio(change, trial) for trial in trials)
+        allowed = MARGIN + (ROUNDED_BORDER if change.region.border_rounded else 0.0)
         if ratio > allowed and change.region.border_rounded and math.isfinite(ratio):
-            raise Decline("BORDER-BIAS", "what is written on the border is rounded too coarsely")
+            raise Decline("BORDER-BIAS", "the bias at the border is rounded too coarsely")
         if not ratio <= allowed:
-            found = _wrong_weight(change, trials[0])
+            weight = _wrong_weight_text(change, trials[0])
+            error = f"error {ratio:.3g} u*M, allowed {allowed}"
             raise NotEquivalent(
-                f"{change.rewrite} changed {name}: error {ratio:.3g} u*M, allowed {allowed}{found}",
-                where=_named(change),
+                f"{change.rewrite} changed {name}: {error}{weight}",
+                where=_node_names(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
         seed = self.seed + self.regions
@@ -85,13 +90,13 @@ class RegionChecks:
         self.entries.append(entry)
 
 
-def _wrong_weight(change: Change, given: Trial) -> str:
-    """Which weight it is, if impulses can tell: "; output channel 3, input channel 1, ..."."""
-    sources = tuple((value, value) for value in given.feeds)
+def _wrong_weight_text(change: Change, trial: Trial) -> str:
+    """The wrong weight, if impulses show one: "; output channel 3, input channel 1, ..."."""
+    sources = tuple((value, value) for value in trial.feeds)
     ends = change.region.output, change.replacement.output
-    cone = Cone(*ends, sources, given.nodes, tuple(change.replacement.nodes))
-    found = find_wrong_weight(cone, {value: pair.y.shape for value, pair in given.feeds.items()})
-    return f"; {found}" if found is not None else ""
+    cone = Cone(*ends, sources, trial.nodes, tuple(change.replacement.nodes))
+    weight = find_wrong_weight(cone, {value: pair.y.shape for value, pair in trial.feeds.items()})
+    return f"; {weight}" if weight is not None else ""
 
 
 def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:
@@ -103,38 +108,38 @@ def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:
     return ""
 
 
-def _ratio(change: Change, given: Trial) -> float:
+def _ratio(change: Change, trial: Trial) -> float:
     """Worst |y' - y| / (u M + float64 rounding) over all elements."""
-    region, lowered = change.region, change.replacement
+    region, replacement = change.region, change.replacement
     try:
-        before = evaluate(given.nodes, given.feeds)[region.output]
-        after = evaluate(lowered.nodes, given.feeds)[lowered.output]
+        before = evaluate(trial.nodes, trial.feeds)[region.output]
+        after = evaluate(replacement.nodes, trial.feeds)[replacement.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
-    except (ValueError, IndexError, MemoryError):  # it may fit only the sizes of the real model
+    except (ValueError, IndexError, MemoryError):  # some nodes run only at the model's own sizes
         raise Decline("UNPROVED", "the check cannot run it at a small size") from None
     if before.y.shape != after.y.shape:
         return math.inf
-    largest = max(float(np.max(pair.m, initial=0.0)) for pair in given.feeds.values())
-    lost = _lost(change, largest)
-    return worst_ratio(before, after.y, region.output.dtype, _operations(change), lost)
+    largest = max(float(np.max(pair.m, initial=0.0)) for pair in trial.feeds.values())
+    lost = _lost_below_normal(change, largest)
+    return worst_ratio(before, after.y, region.output.dtype, _rounding_count(change), lost)
 
 
-def _lost(change: Change, largest: float) -> float:
-    """What weights below the smallest normal number may lose to rounding, added up."""
+def _lost_below_normal(change: Change, largest: float) -> float:
+    """The most that rounding of weights below the smallest normal number changes an output."""
     dtype = change.region.output.dtype
     shapes = [term.stencil.geometry for term in change.region.form.terms]
     products = sum(g.weights // g.outputs for g in shapes) + 1
     return SPACING.get(dtype.name if dtype is not None else "", 0.0) / 2 * products * largest
 
 
-def _operations(change: Change) -> int:
-    """Roundings that a value may go through in float64: products summed, and nodes passed."""
+def _rounding_count(change: Change) -> int:
+    """Roundings of one output in float64: products that are summed, and four for each node."""
     shapes = [term.stencil.geometry for term in change.region.form.terms]
     return sum(g.weights // g.outputs for g in shapes) + 4 * len(change.region.nodes)
 
 
-def _named(change: Change, most: int = 5) -> str:
+def _node_names(change: Change, most: int = 5) -> str:
     names = [node.name or "?" for node in change.region.nodes]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -143,7 +148,7 @@ def _named(change: Change, most: int = 5) -> str:
 def worst_ratio(
     before: Pair, after: Array, dtype: ir.DataType | None, length: int, lost: float = 0.0
 ) -> float:
-    """max |after - y| / (u M), float64's own rounding over `length` products allowed for."""
+    """max |after - y| / (u M + rounding of `length` products in float64 + `lost`)."""
     u = ROUNDOFF[dtype.name if dtype is not None else "FLOAT"]
     error = np.abs(after - before.y)
     bound = (u + (length + 16) * 2.0**-53) * before.m + lost

@@ -1,4 +1,4 @@
-"""The verdict on two graphs, and the numbers behind it."""
+"""The result of a proof: a verdict on two graphs, and the numbers it rests on."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
-LESS_EXACT = 8.0  # times its bound: what rounding comes to where large sums cancel
+LESS_EXACT = 8.0  # times the bound: the most that rounding amounts to where large sums cancel
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A region that the two graphs compute differently: its nodes in both, and what is wrong.
+    """A region that the two graphs compute differently.
 
-    `ratio`: |y' - y| / (u M), at worst, in `channel`. `weight` says which weight it is, if one.
+    `nodes`: of the first graph, `others`: of the second. `ratio`: the largest |y' - y| / (u M), in
+    `channel`. `weight`: the wrong weight, where it is one (`WrongWeight`). `text`: all of it in
+    words.
     """
 
     nodes: tuple[str, ...]
@@ -31,10 +33,10 @@ class Equivalence:
 
     verdict: `identical` (same bytes), `certified` (every change is exact by its algebra, and
     `bounded`), `bounded` (every change within its rounding bound, and both graphs run), `sampled`
-    (both graphs run on the inputs listed), `refuted`, or `unknown` (not
-    checked). Errors are largest absolute differences from a float64 reference divided by the
-    largest absolute output; `bound` is the most that `error` may be. Of two graphs compared part by
-    part, `structural` operators are the same, and `faults` are the regions that differ.
+    (both graphs run on the inputs listed), `refuted`, or `unknown` (not checked). Errors are the
+    largest absolute differences from a float64 reference, divided by the largest absolute output;
+    `bound` is the most that `error` may be. For two graphs compared part by part, `structural` is
+    the number of operators that are the same, and `faults` are the regions that differ.
     """
 
     verdict: str
@@ -54,13 +56,14 @@ class Equivalence:
 
     @property
     def passed(self) -> bool:
+        """Whether the verdict is neither `refuted` nor `unknown`."""
         return self.verdict in PASSING
 
     @property
     def is_less_exact(self) -> bool:
-        """Off by no more than rounding may be: no reason to refute what each region has passed.
+        """Whether rounding can still explain a refuted result, if each region has passed.
 
-        Nor are integers that differ: rounding decides which of two close scores is the largest.
+        So it can for integers that differ: rounding decides which of two close scores is largest.
         """
         return self.verdict == "refuted" and self.error <= LESS_EXACT * self.bound
 
@@ -72,12 +75,12 @@ class Equivalence:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Equivalence:
-        """What `to_dict` wrote, JSON in between or not; what another version added is left out."""
+        """The result from what `to_dict` wrote, also after JSON; unknown fields are left out."""
         known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in known.items()
         }
-        return replace(cls(**found), faults=tuple(map(_fault, known.get("faults", ()))))
+        return replace(cls(**values), faults=tuple(map(_fault, known.get("faults", ()))))
 
     def __str__(self) -> str:
         if self.verdict in ("identical", "unknown"):

@@ -17,7 +17,7 @@ from flatfold.passes.stencil import kernels
 from flatfold.passes.stencil.stencil import diagonal
 from flatfold.proof.change import RegionChecks
 from flatfold.proof.finite_field.identity_test import Uncertified, require_identity
-from flatfold.proof.trial_data import extents, trial
+from flatfold.proof.trial_data import draw_trial, extents
 from tests.nets import Net
 
 
@@ -41,7 +41,7 @@ def doubts_of(net: Net) -> list[str]:
 
     def check(change: Change) -> None:
         for extent in extents(change):
-            given = trial(change, extent, np.random.default_rng(0))
+            given = draw_trial(change, extent, np.random.default_rng(0))
             try:
                 require_identity(change, [given], 0)
             except Uncertified as why:
@@ -150,7 +150,7 @@ def test_other_weights_than_those_that_were_made_are_not_certified():
         array = change.replacement.initializers[0].const_value.numpy().copy()
         array.flat[0] = np.nextafter(array.flat[0], np.float32(np.inf))
         change.replacement.initializers[0].const_value = ir.Tensor(array)
-        given = trial(change, extents(change)[0], np.random.default_rng(0))
+        given = draw_trial(change, extents(change)[0], np.random.default_rng(0))
         with pytest.raises(Uncertified, match="other weights"):
             require_identity(change, [given], 0)
 

@@ -27,7 +27,7 @@ def checked_on(path: Path) -> object:
 
     from flatfold.frontend import canonicalize, read_model
     from flatfold.passes import PIPELINE, Pipeline
-    from flatfold.proof.change import RegionChecks
+    from flatfold.proof import RegionChecks
 
     graph = read_model(path)
     canonicalize(graph)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from flatfold.backends import Engine
-    from flatfold.proof.equivalence import Equivalence
-    from flatfold.proof.reduction.reduce import Reduced
+    from flatfold.proof import Equivalence, Reduced
 
 
 def compile(
@@ -120,9 +119,7 @@ def verify(
     files. `certificate`: of the rewriting of A to B; raises InputError unless it is about these
     two.
     """
-    from flatfold.proof.cut_points.verify import verify_parts
-    from flatfold.proof.equivalence import Equivalence
-    from flatfold.proof.network.run import compare
+    from flatfold.proof import Equivalence, compare, verify_parts
     from flatfold.result import summarise
     from flatfold.sources import is_same, reference_of, resolve_both
 
@@ -149,7 +146,7 @@ def verify(
 
 def _certified(content: Mapping[str, Any], a: Compiler, b: Compiler) -> str:
     """What a certificate says about these two. Raises InputError if it is about others."""
-    from flatfold.proof.certificate import Certificate, require_about
+    from flatfold.proof import Certificate, require_about
 
     certificate = Certificate.from_dict(content)
     require_about(certificate, a.canonicalize(), b.source.model)
@@ -175,7 +172,7 @@ def reduce(
     where the two agree. `reading` as for `verify`. Raises Inconclusive where neither agreement nor
     a difference can be shown.
     """
-    from flatfold.proof.reduction.reduce import reduce_pair
+    from flatfold.proof import reduce_pair
     from flatfold.sources import resolve_both
 
     a, b = resolve_both(model_a, model_b, **reading)

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from flatfold.passes import LocalRewrite, Remark, Rewrite
     from flatfold.passes.cost.profiles import Profile
     from flatfold.passes.pipeline import Check
-    from flatfold.proof.change import RegionChecks
-    from flatfold.proof.equivalence import Equivalence
+    from flatfold.proof import Equivalence, RegionChecks
 
 AUTO = "auto"
 VERIFY = ("off", "sample", "bound", "certify")  # each proves more than the one before
@@ -157,7 +156,7 @@ class Compiler:
 
         Rewriting without a proof and comparing takes less time than proving again.
         """
-        from flatfold.proof.certificate import fingerprint
+        from flatfold.proof import fingerprint
 
         proved = list(proved)
         if not proved or options.simplify:
@@ -168,8 +167,7 @@ class Compiler:
         return next((result for result in proved if fingerprint(result.graph) == digest), None)
 
     def _rewrite_and_prove(self, options: Options) -> Optimized:
-        from flatfold.proof.change import RegionChecks
-        from flatfold.proof.equivalence import Equivalence
+        from flatfold.proof import Equivalence, RegionChecks
         from flatfold.sources import is_same, reference_of
 
         self.progress("rewriting")
@@ -215,7 +213,7 @@ class Compiler:
         run at all, and otherwise what a rewrite raises.
         """
         from flatfold.passes import Pipeline
-        from flatfold.proof.network.run import compare
+        from flatfold.proof import compare
 
         try:
             graph = self.canonicalize()
@@ -234,7 +232,7 @@ class Compiler:
         Runs the original and the rewritten graph on the same inputs. Raises NotEquivalent where
         the outputs differ by more than rounding explains.
         """
-        from flatfold.proof.network.run import compare
+        from flatfold.proof import compare
 
         self.progress("proving")
         equivalence = compare(
@@ -284,7 +282,7 @@ class Compiler:
 
     def check(self, result: Optimized, engine: Engine) -> Equivalence:
         """How the engine's own outputs compare with the original. Raises Inaccurate."""
-        from flatfold.proof.network.engine import check_engine
+        from flatfold.proof import check_engine
 
         equivalence = check_engine(
             engine.run,

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flatfold.passes import Remark
-    from flatfold.proof.certificate import Certificate, Entry
-    from flatfold.proof.equivalence import Equivalence
-    from flatfold.proof.network.reference import Reference
+    from flatfold.proof import Certificate, Entry, Equivalence, Reference
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Optimized:
 
     def certificate(self) -> Certificate | None:
         """What was proved of each change between `training` and `graph`; None if nothing was."""
-        from flatfold.proof.certificate import Certificate, fingerprint
+        from flatfold.proof import Certificate, fingerprint
 
         if self.changes is None:
             return None
@@ -97,8 +95,7 @@ class Optimized:
     ) -> Optimized:
         """The result that `record()` and `certificate()` were written from, given its graphs."""
         from flatfold.passes import Remark
-        from flatfold.proof.certificate import Certificate
-        from flatfold.proof.equivalence import Equivalence
+        from flatfold.proof import Certificate, Equivalence
 
         return cls(
             record["name"],

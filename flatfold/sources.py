@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flatfold.frontend import Source
-    from flatfold.proof.network.reference import Reference
+    from flatfold.proof import Reference
 
 
 FILE_OPTIONS = ("max_weights", "links_inside")  # how to read a file, not how to export a module
@@ -69,8 +69,7 @@ def is_same(a: ir.Model, b: ir.Model) -> bool:
 def reference_of(source: Source) -> Reference | None:
     """A function that runs the module behind the graph in float64; None without a module."""
     from flatfold.frontend.pytorch.module import float64_reference
-    from flatfold.proof.network.inputs import input_specs
-    from flatfold.proof.network.reference import NoReference
+    from flatfold.proof import NoReference, input_specs
 
     if source.module is None:
         return None

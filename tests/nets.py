@@ -20,7 +20,7 @@ from onnx.reference.op_run import OpRun
 
 from flatfold.passes import PIPELINE, Pipeline, Remark
 from flatfold.passes.cost.profiles import PROFILES
-from flatfold.proof.change import RegionChecks
+from flatfold.proof import RegionChecks
 from tests.pools import AveragePool, MaxPool
 
 TYPES = {np.dtype(np.float64): 11, np.dtype(np.float32): 1, np.dtype(np.float16): 10}

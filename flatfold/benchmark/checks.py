@@ -20,8 +20,7 @@ from flatfold.timing import Estimate
 if TYPE_CHECKING:
     from flatfold.benchmark.measure.protocol import Runner
     from flatfold.frontend import Source
-    from flatfold.proof.equivalence import Equivalence
-    from flatfold.proof.network.reference import Reference
+    from flatfold.proof import Equivalence, Reference
 
 
 BY_ONNX = "the ONNX reference in float64"
@@ -48,7 +47,7 @@ class Checks:
 
         Does nothing for the second process of the reference.
         """
-        from flatfold.proof.network.engine import check_engine
+        from flatfold.proof import check_engine
 
         candidate = self.candidates.get(name)
         if candidate is None or candidate.graph is None or not isinstance(runner, Process):
@@ -82,7 +81,7 @@ class Checks:
 
     def _original_outputs(self) -> Reference | None:
         """The graph as exported, run by ONNX Runtime; None where it cannot be run."""
-        from flatfold.proof.network.engine import original_session
+        from flatfold.proof import original_session
 
         if self._original is None:
             with suppress(InputError):  # then the check says why
@@ -92,7 +91,7 @@ class Checks:
 
     def _float64_reference(self) -> tuple[Reference | None, str]:
         """The reference of all candidates, and its name where it is not the module."""
-        from flatfold.proof.network.reference import NoReference, onnx_reference
+        from flatfold.proof import NoReference, onnx_reference
         from flatfold.sources import reference_of
 
         if self._reference is None:

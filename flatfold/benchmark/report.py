@@ -19,7 +19,7 @@ import msgspec
 
 from flatfold import timing
 from flatfold.errors import InputError
-from flatfold.proof.equivalence import Equivalence
+from flatfold.proof import Equivalence
 from flatfold.timing import Estimate
 
 SCHEMA = 1

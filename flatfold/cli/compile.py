@@ -265,7 +265,7 @@ def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
     applied = sum(remark.applied for remark in remarks)
     yield "proof", clean(str(outcome.result.equivalence))
     if (as_built := outcome.manifest.get("engine_equivalence")) is not None:
-        from flatfold.proof.equivalence import Equivalence
+        from flatfold.proof import Equivalence
 
         yield "as built", clean(str(Equivalence.from_dict(as_built)))
     if (auto := outcome.manifest.get("auto")) is not None:

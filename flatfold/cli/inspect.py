@@ -128,7 +128,7 @@ def _counts(counts: Mapping[str, Any]) -> str:
 
 
 def _proof(record: Mapping[str, Any]) -> str:
-    from flatfold.proof.equivalence import Equivalence
+    from flatfold.proof import Equivalence
 
     return str(Equivalence.from_dict(record))
 

@@ -19,31 +19,51 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flatfold.proof.certificate import Certificate
+    from flatfold.proof.certificate import Certificate, Entry, fingerprint, require_about
     from flatfold.proof.change import RegionChecks
     from flatfold.proof.cut_points.verify import verify_parts
     from flatfold.proof.equivalence import Equivalence
-    from flatfold.proof.network.engine import check_engine
+    from flatfold.proof.network.engine import check_engine, original_session
+    from flatfold.proof.network.inputs import input_specs
+    from flatfold.proof.network.reference import NoReference, Reference, onnx_reference
     from flatfold.proof.network.run import compare
-    from flatfold.proof.reduction.reduce import reduce_pair
+    from flatfold.proof.reduction.reduce import Reduced, reduce_pair
 
 __all__ = [
     "Certificate",
+    "Entry",
     "Equivalence",
+    "NoReference",
+    "Reduced",
+    "Reference",
     "RegionChecks",
     "check_engine",
     "compare",
+    "fingerprint",
+    "input_specs",
+    "onnx_reference",
+    "original_session",
     "reduce_pair",
+    "require_about",
     "verify_parts",
 ]
 
 _MODULES = {
     "Certificate": "certificate",
+    "Entry": "certificate",
     "Equivalence": "equivalence",
+    "NoReference": "network.reference",
+    "Reduced": "reduction.reduce",
+    "Reference": "network.reference",
     "RegionChecks": "change",
     "check_engine": "network.engine",
     "compare": "network.run",
+    "fingerprint": "certificate",
+    "input_specs": "network.inputs",
+    "onnx_reference": "network.reference",
+    "original_session": "network.engine",
     "reduce_pair": "reduction.reduce",
+    "require_about": "certificate",
     "verify_parts": "cut_points.verify",
 }
 

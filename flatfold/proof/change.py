@@ -17,8 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.errors import NotEquivalent
-from flatfold.passes import Change
-from flatfold.passes.decline import Decline
+from flatfold.passes import Change, Decline
 from flatfold.passes.remark import origins
 from flatfold.proof.certificate import Entry
 from flatfold.proof.cut_points.cones import Cone

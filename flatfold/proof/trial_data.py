@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import Change
-from flatfold.passes.decline import Decline
+from flatfold.passes import Change, Decline
 from flatfold.passes.reading.affine import Term
 from flatfold.passes.reading.deferred import origin_of, root_value
 from flatfold.proof.interpreter.operators import traits_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flatfold import timing
 from flatfold.benchmark.measure.protocol import Plan
 from flatfold.benchmark.report import ModelReport, Pair, Report, Row
-from flatfold.proof.equivalence import Equivalence
+from flatfold.proof import Equivalence
 
 QUICK = Plan(rounds=6, most_rounds=6, blocks=2, block_s=0.005, round_s=0, warm_s=0.1)
 RIGHT = Equivalence("sampled", 1e-7, 1e-7, 1e-6, inputs=("normal",), reference="the module")

@@ -8,7 +8,7 @@ import numpy as np
 
 from flatfold import timing
 from flatfold.benchmark.report import Limit, ModelReport, Pair, Report, Row, StepReport
-from flatfold.proof.equivalence import Equivalence
+from flatfold.proof import Equivalence
 from tests.benchmark.made import RIGHT, WRONG
 from tests.benchmark.made_parts import HOSTILE, changes, moves, profile
 

@@ -20,7 +20,7 @@ from flatfold.models.initialise import initialise
 from flatfold.models.repvgg import RepVGGBlock
 from flatfold.models.vanillanet import VanillaBlock
 from flatfold.passes.remark import REPLACED_KEY
-from flatfold.proof.network.run import compare
+from flatfold.proof import compare
 from flatfold.result import Optimized
 from tests.benchmark import made
 from tests.cli.running import write_onnx

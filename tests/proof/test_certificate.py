@@ -11,7 +11,7 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.proof.certificate import Certificate, fingerprint, require_about
+from flatfold.proof import Certificate, fingerprint, require_about
 from tests.nets import Net
 
 

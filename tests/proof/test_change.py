@@ -13,7 +13,7 @@ import pytest
 from flatfold.errors import NotEquivalent
 from flatfold.passes import PIPELINE, Change, Pipeline
 from flatfold.passes.decline import Decline
-from flatfold.proof.change import RegionChecks
+from flatfold.proof import RegionChecks
 from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair, Unsupported
 from flatfold.proof.trial_data import extents

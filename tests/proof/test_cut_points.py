@@ -10,8 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import flatfold
-from flatfold.proof.cut_points.verify import verify_parts
-from flatfold.proof.equivalence import Equivalence
+from flatfold.proof import Equivalence, verify_parts
 from flatfold.proof.network.run import PlainSession
 from tests.nets import Net
 from tests.proof.planted import Block, deploy_form, drawn_net, training_form

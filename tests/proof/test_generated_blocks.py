@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import flatfold
-from flatfold.proof.cut_points.verify import verify_parts
+from flatfold.proof import verify_parts
 from tests.proof.generated import IN_ONE, Blocks
 
 FEW, MANY = 300, 20_000

@@ -15,7 +15,7 @@ from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import number, source, spatial_sizes, weights
 from flatfold.passes.stencil import kernels
 from flatfold.passes.stencil.stencil import diagonal
-from flatfold.proof.change import RegionChecks
+from flatfold.proof import RegionChecks
 from flatfold.proof.finite_field.identity_test import Uncertified, require_identity
 from flatfold.proof.trial_data import draw_trial, extents
 from tests.nets import Net

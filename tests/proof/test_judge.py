@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from flatfold.proof import compare
 from flatfold.proof.network.judge import NOT_FLOATS, Comparison
-from flatfold.proof.network.run import compare
 
 
 @pytest.mark.parametrize(("label", "verdict"), [("large", "sampled"), ("normal", "refuted")])

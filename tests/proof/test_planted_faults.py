@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import flatfold
-from flatfold.proof.equivalence import Equivalence
+from flatfold.proof import Equivalence
 from tests.proof.planted import BLOCKS, Array, Block, Norm, deploy_form, drawn_net, training_form
 
 CHANNEL = 3

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from flatfold.proof import NoReference
 from flatfold.proof.interpreter.convolution import pool_operators
-from flatfold.proof.network.reference import NoReference
 
 
 def model(op: str, **attributes: str) -> onnx.ModelProto:

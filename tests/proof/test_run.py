@@ -8,9 +8,8 @@ import pytest
 
 import flatfold
 from flatfold.errors import InputError
+from flatfold.proof import NoReference, compare, onnx_reference
 from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs, shape_settings
-from flatfold.proof.network.reference import NoReference, onnx_reference
-from flatfold.proof.network.run import compare
 from tests.nets import Net, rewrite, run
 
 

@@ -43,7 +43,7 @@ def rewrite_steps(
     from flatfold.compiler import Compiler, Options
     from flatfold.frontend import Source
     from flatfold.passes import PIPELINE
-    from flatfold.proof.certificate import fingerprint
+    from flatfold.proof import fingerprint
 
     compiler = Compiler(Source(result.name, original))
     names = [rewrite.name for rewrite in PIPELINE]

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.passes import Change, Replacement
-from flatfold.passes.decline import Decline
+from flatfold.passes import Change, Decline, Replacement
 from flatfold.passes.stencil import kernels
 from flatfold.proof.finite_field.field import PRIME
 from flatfold.proof.finite_field.shadow import ShadowedArray, shadowed, using_key

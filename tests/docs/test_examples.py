@@ -45,7 +45,13 @@ def test_code_runs_and_prints_what_the_page_says(
 
 def test_every_page_with_code_is_run() -> None:
     assert {"README.md", "docs/design.md", "docs/errors.md"} <= set(RUN)
-    assert PATHS == ["Add a backend", "Add a model", "Add a pass", "Add an operator"]
+    assert PATHS == [
+        "Add a backend",
+        "Add a local pass",
+        "Add a model",
+        "Add a pass",
+        "Add an operator",
+    ]
 
 
 def test_what_a_newcomer_adds_works(tmp_path: Path) -> None:

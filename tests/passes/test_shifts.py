@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from flatfold.passes import PIPELINE
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 
 H, W = 9, 8
@@ -94,6 +95,40 @@ def test_shifts_cancel_where_nothing_is_lost(way):
     net = Net((2, 4, H, W), opset=20)
     y = way(net, way(net, net.op("Tanh", net.x), 1, 0), -1, 0)
     assert_same(rewrite(net.model(net.op("Relu", y))))
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize(("dy", "dx"), MOVES)
+@pytest.mark.parametrize("way", [by_grid, by_deformed_taps])
+def test_a_sampler_of_whole_pixels_is_a_shift_even_alone(way, dy, dx, target):
+    """It is priced as the sampler that it is. On a GPU two small copies cost more than one."""
+    net = Net((2, 4, H, W), opset=20)
+    y = way(net, net.op("Tanh", net.x), dy, dx)
+    done = rewrite(net.model(net.op("Exp", y)), target=target)
+    assert not {"GridSample", "DeformConv"} & done.ops.keys()
+    assert done.applied == ["rewrite-shifts"]
+    assert_same(done)
+
+
+def test_deformed_taps_alone_become_a_convolution():
+    net = Net((2, 4, H, W), opset=20)
+    offset = np.tile(np.array([0.0, 1.0]), 9).reshape(1, 18, 1, 1) * np.ones((2, 18, H, W))
+    weight = net.const(net.rng.standard_normal((6, 4, 3, 3)))
+    y = net.op("DeformConv", net.op("Tanh", net.x), weight, net.const(offset), pads=[1] * 4)
+    done = rewrite(net.model(net.op("Exp", y)))
+    assert done.ops == {"Tanh": 1, "Conv": 1, "Exp": 1}
+    assert done.applied == ["rewrite-shifts"]
+    assert_same(done)
+
+
+@pytest.mark.parametrize("way", [by_pad_and_slice, by_grid, by_deformed_taps])
+def test_a_shift_stays_while_its_pass_is_switched_off(way):
+    net = Net((2, 4, H, W), opset=20)
+    others = [kind.name for kind in PIPELINE if kind.name != "rewrite-shifts"]
+    total = net.op("Add", net.conv(net.x, 4, 4, (7, 7)), way(net, net.x, 1, 0))
+    model = net.model(net.op("Relu", total))
+    assert_untouched(rewrite(model, *others))
+    assert rewrite(model).applied == ["rewrite-shifts"]
 
 
 def test_a_shift_moves_through_a_pointwise_layer():

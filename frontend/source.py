@@ -110,7 +110,7 @@ def _graph_of(model: Any, allowed: Allowed) -> tuple[ir.Model, str]:
 
     if isinstance(model, onnx.ModelProto):
         return from_proto(model), model.graph.name or "model"
-    raise InputError(f"{_FORMS}, found {type(model).__name__}")
+    raise InputError(f"{_FORMS}, found {type(model).__name__}", hint="pass one of these")
 
 
 def _refuse_options(options: Mapping[str, Any]) -> None:
@@ -134,9 +134,17 @@ def _seeded(factory: Callable[[], Any], where: str) -> nn.Module:
         raise
     except Exception as error:
         text = str(error).strip().partition("\n")[0]
-        raise InputError(f"cannot build: {type(error).__name__}: {text}", where=where) from error
+        raise InputError(
+            f"cannot build: {type(error).__name__}: {text}",
+            where=where,
+            hint="call it in Python to see the whole error",
+        ) from error
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"expected an nn.Module, found {type(module).__name__}", where=where)
+        raise InputError(
+            f"expected an nn.Module, found {type(module).__name__}",
+            where=where,
+            hint="name a function that takes no arguments and returns a module",
+        )
     return module
 
 
@@ -163,7 +171,11 @@ def _attribute(reference: str) -> Any:
         raise InputError(f"cannot import: {error}", where=reference, hint=hint) from error
     except Exception as error:
         text = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"cannot import {module_name}: {text}", where=reference) from error
+        raise InputError(
+            f"cannot import {module_name}: {text}",
+            where=reference,
+            hint="import it in Python to see the whole error",
+        ) from error
     if not hasattr(module, attribute):
         raise InputError(
             f"module {module_name} has no {attribute!r}",

@@ -165,7 +165,11 @@ def _open_inside(tensor: onnx.TensorProto, folder: Path, location: str, allowed:
     try:
         current = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise InputError(f"cannot open the folder: {error.strerror}", where=str(folder)) from error
+        raise InputError(
+            f"cannot open the folder: {error.strerror}",
+            where=str(folder),
+            hint="check the path and its permissions",
+        ) from error
     try:
         for part in parts[:-1]:
             inner = _open_part(tensor, location, part, current, _FOLDER)

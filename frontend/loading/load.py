@@ -77,7 +77,9 @@ def _readable() -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise InputError(f"text in the model is not UTF-8: {error}", hint=_EXPORT_HINT) from error
     except RecursionError as error:
-        raise InputError("the graphs of the model are nested too deeply") from error
+        raise InputError(
+            "the subgraphs of the model are nested too deeply", hint=_EXPORT_HINT
+        ) from error
 
 
 def _refuse_external(proto: onnx.ModelProto) -> None:
@@ -95,10 +97,15 @@ def _read_regular(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}", hint="check the path") from error
     except OSError as error:
-        raise InputError(f"cannot open the file: {error.strerror}") from error
+        raise InputError(
+            f"cannot open the file: {error.strerror}", hint="check the path and its permissions"
+        ) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise InputError("expected an ONNX file, found no regular file")
+        raise InputError(
+            "expected an ONNX file, found no regular file",
+            hint="check the path: it is a folder or a device",
+        )
     with os.fdopen(handle, "rb") as file:
         size = os.fstat(handle).st_size
         if size > _PROTOBUF_LIMIT:
@@ -138,7 +145,7 @@ def _from_own_proto(proto: onnx.ModelProto, lazy: Mapping[str, ir.TensorProtocol
             model.graph.initializers[name].const_value = tensor
         own_tensors(model)
     except Exception as error:
-        raise InputError(f"cannot read the model: {_one_line(error)}") from error
+        raise InputError(f"cannot read the model: {_one_line(error)}", hint=_EXPORT_HINT) from error
     return model
 
 
@@ -209,7 +216,8 @@ def _copy_without_weights(
         if tensor.HasField("raw_data") and len(tensor.raw_data) != tensor_nbytes(tensor):
             raise InputError(
                 f"weight {tensor.name!r} has {len(tensor.raw_data)} bytes, "
-                f"its shape and type call for {tensor_nbytes(tensor)}"
+                f"its shape and type call for {tensor_nbytes(tensor)}",
+                hint=_EXPORT_HINT,
             )
         large = tensor.HasField("raw_data") and tensor_nbytes(tensor) > _SMALL
         if not large and tensor.name not in lazy:

@@ -42,7 +42,7 @@ def details(reports: Sequence[Report]) -> str:
 
 
 def overview(reports: Sequence[Report]) -> str:
-    """A line a model: how long flatfold takes beside the training graph, on each target."""
+    """A line a model: the speed and the time ratio to the training graph on each target."""
     models = [model for report in reports for model in report.models]
     targets = dict.fromkeys(found.target for m in models for found in sentences.headlines(m))
     rows = ([escape(m.model), *(_cell(m, target) for target in targets)] for m in models)
@@ -53,7 +53,8 @@ def _cell(model: ModelReport, target: str) -> str:
     found = next((found for found in sentences.headlines(model) if found.target == target), None)
     if found is None or found.pair is None:
         return "" if found is None else found.verdict
-    return f"{sentences.times(found.pair.ratio)} {found.verdict}"
+    speed = sentences.speed(found.pair.ratio, found.pair.verdict)
+    return f"{speed} ({sentences.times(found.pair.ratio)})"
 
 
 def write(path: Path, text: str) -> None:

@@ -61,6 +61,13 @@ def duration(seconds: float, interval: tuple[float, float] | None = None) -> str
     return f"{text} [{low}, {high}]"
 
 
+def speed(time_ratio: float) -> str:
+    """How a time ratio is said: 0.8 -> "1.25x faster", 1.25 -> "1.25x slower"."""
+    if time_ratio < 1:
+        return f"{digits(1 / time_ratio)}x faster"
+    return f"{digits(time_ratio)}x slower"
+
+
 def time_unit(seconds: float) -> tuple[float, str]:
     """The largest unit of which there is one, and how many seconds it has."""
     return next((u for u in _SECONDS if seconds >= u[0]), _SECONDS[-1])

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from flatfold.benchmark.baseline import Change
-    from flatfold.benchmark.report import ModelReport, Pair, Report, Row
+    from flatfold.benchmark.report import ModelReport, Report, Row
     from flatfold.timing import Estimate
 
 
 WIDTH = 20
 STYLES = {"faster": "green", "slower": "red"}
-COLUMNS = ("", "latency [95 %]", "time beside training", "outputs", "runs in")
+COLUMNS = ("", "latency [95 %]", "speed, time ratio to training", "outputs", "runs in")
 MORE = ("", "p90", "first call")  # where there is room; the first is the bar
 ROOM = {150: 3, 120: 1}  # columns of a terminal: how many of them it has room for
 
 
 def show(report: Report, console: Console) -> None:
-    """Every model with its rows, flatfold beside each other row, and how it was measured."""
+    """Prints each model with its rows, flatfold's pairs, and how it was measured."""
     for model in report.models:
         inputs = ", ".join(f"{clean(n)} {_sizes(shape)}" for n, shape in model.inputs.items())
         if model.reason:
@@ -35,10 +35,9 @@ def show(report: Report, console: Console) -> None:
         console.print(f"{clean(model.model)} on {inputs}\n", style="bold")
         console.print(_table(model, console))
         console.print()
-        for pair in sentences.beside_others(model):
-            console.print(
-                f"  {clean(_sentence(pair))}", style=STYLES.get(pair.verdict), soft_wrap=True
-            )
+        for pair in sentences.pairs_with_others(model):
+            line = f"  {clean(sentences.comparison(pair))}"
+            console.print(line, style=STYLES.get(pair.verdict), soft_wrap=True)
         for note in _facts(model):
             console.print(clean(note), soft_wrap=True)
         console.print()
@@ -46,18 +45,14 @@ def show(report: Report, console: Console) -> None:
     affinity = facts.get("affinity")
     cores = ",".join(map(str, affinity)) if isinstance(affinity, list) else "unknown"
     processor = facts.get("processor", "unknown processor")
-    told = f"{processor}, {facts.get('threads', 'unknown')} threads on cores {cores}"
-    console.print(clean(told), soft_wrap=True)
+    machine = f"{processor}, {facts.get('threads', 'unknown')} threads on cores {cores}"
+    console.print(clean(machine), soft_wrap=True)
 
 
 def show_changes(found: Sequence[Change], console: Console) -> None:
-    """Each row beside what it was."""
+    """Prints each row compared with the baseline."""
     for change in found:
-        told = _times(change.ratio) if change.ratio is not None else clean(change.reason)
-        text = f"{clean(change.model)}, {change.row}: {change.verdict} than the baseline, {told}"
-        if change.verdict in ("same", "inconclusive", "failed"):
-            text = f"{clean(change.model)}, {change.row}: {change.verdict}, {told}"
-        console.print(text, style="red" if change.failed else None, soft_wrap=True)
+        console.print(_change(change), style="red" if change.failed else None, soft_wrap=True)
 
 
 def _table(model: ModelReport, console: Console) -> Table:
@@ -79,7 +74,7 @@ def _table(model: ModelReport, console: Console) -> Table:
 def _cells(model: ModelReport, row: Row) -> Iterator[str]:
     yield row.name
     yield duration(row.latency.value, row.latency.interval) if row.latency else "not measured"
-    yield "reference" if row.variant == TRAINING else _beside_training(model, row)
+    yield "reference" if row.variant == TRAINING else _compared_with_training(model, row)
     yield _outputs(row)
     yield row.precision
 
@@ -94,23 +89,26 @@ def _more_cells(row: Row, longest: float, block: str) -> Iterator[str]:
     yield duration(row.first_call_s[0]) if row.first_call_s else ""
 
 
-def _beside_training(model: ModelReport, row: Row) -> str:
-    pair = sentences.beside_training(model, row)
+def _compared_with_training(model: ModelReport, row: Row) -> str:
+    pair = sentences.training_pair(model, row)
     if pair is None:
         return ""
-    low, high = pair.ratio.interval
-    return f"{pair.ratio.value:.3g}x [{low:.3g}, {high:.3g}] {pair.verdict}"
+    return f"{sentences.speed(pair.ratio, pair.verdict)}, {sentences.time_ratio(pair.ratio)}"
+
+
+def _change(change: Change) -> str:
+    row = f"{clean(change.model)}, {change.row}"
+    if change.ratio is None:
+        return f"{row}: {change.verdict}, {clean(change.reason)}"
+    speed = sentences.speed(change.ratio, change.verdict)
+    words = {"same": f"{speed} as the baseline", "inconclusive": speed}
+    claim = words.get(change.verdict, f"{speed} than the baseline")
+    return f"{row}: {claim}, {_times(change.ratio)}"
 
 
 def _outputs(row: Row) -> str:
     checked = sentences.outputs(row)
     return f"{checked}, graph {row.proof}" if row.proof and not row.wrong else checked
-
-
-def _sentence(pair: Pair) -> str:
-    if pair.verdict in ("same", "inconclusive"):
-        return f"{pair.row} and {pair.against}: {pair.verdict}, {_times(pair.ratio)}"
-    return f"{pair.row} is {pair.verdict} than {pair.against}, {_times(pair.ratio)}"
 
 
 def _facts(model: ModelReport) -> Iterator[str]:
@@ -129,10 +127,10 @@ def _facts(model: ModelReport) -> Iterator[str]:
         )
     for step in model.steps:
         if step.rewrite:
-            beside = f"{_times(step.ratio)}, {step.verdict}" if step.ratio else "not timed"
+            effect = _evidence(step.ratio, step.verdict) if step.ratio else "not timed"
             yield (
                 f"{step.target}, {step.rewrite} added: {step.nodes} nodes, "
-                f"{count(step.macs)} multiply-accumulates, {beside}"
+                f"{count(step.macs)} multiply-accumulates, {effect}"
             )
     for row in model.rows:
         if row.variant == FLATFOLD and row.floor_s is not None and row.latency is not None:
@@ -140,16 +138,19 @@ def _facts(model: ModelReport) -> Iterator[str]:
             yield f"{row.name} works at {reached:.0%} of what this machine can do at best"
     if model.noise is not None:
         yield (
-            f"noise floor (the training graph beside itself): {_times(model.noise)}; "
+            f"noise floor (the training graph compared with itself): {_times(model.noise)}; "
             f"{model.rounds} rounds of fresh processes"
         )
     yield from (f"note: {note}" for note in model.notes)
 
 
+def _evidence(ratio: Estimate, verdict: str) -> str:
+    return f"{sentences.speed(ratio, verdict)}, {_times(ratio)}"
+
+
 def _times(ratio: Estimate) -> str:
-    """A ratio of times: "0.76x the time [0.75, 0.77]"."""
-    low, high = ratio.interval
-    return f"{ratio.value:.3g}x the time [{low:.3g}, {high:.3g}]"
+    """A ratio of times: "0.760x the time [0.750–0.770]"."""
+    return f"{sentences.times(ratio)} the time [{sentences.between(ratio)}]"
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -29,12 +29,13 @@ def said(**facts: Any) -> sentences.Headline:
 def test_a_headline_can_stand_alone() -> None:
     found = said()
     assert found.sentence == (
-        "flatfold takes 0.500× the time of the training graph on ort-cpu, fp32, batch 1, "
-        "95 % interval 0.500–0.500, noise floor ±0 %, outputs sampled, graph certified."
+        "flatfold is 2.00x faster than the training graph on ort-cpu, fp32, batch 1: "
+        "0.500x the time, 95 % interval 0.500–0.500, noise floor ±0 %, outputs sampled, "
+        "graph certified."
     )
     assert found.more == (
-        "Beside onnxslim ort-cpu, fp32, the fastest of the others: 0.500× the time, "
-        "95 % interval 0.500–0.500, faster."
+        "Compared with onnxslim ort-cpu, fp32, the fastest of the others, it is 2.00x faster: "
+        "0.500x the time, 95 % interval 0.500–0.500."
     )
 
 
@@ -53,7 +54,7 @@ def test_no_speed_of_what_cannot_be_compared(
 ) -> None:
     found = said(**facts)
     assert found.verdict == verdict and told in found.sentence
-    assert ("0.500×" in found.sentence) == (verdict == "faster")
+    assert ("0.500x" in found.sentence) == (verdict == "faster")
 
 
 def test_undecided_and_equal_times_are_named_so() -> None:
@@ -67,7 +68,7 @@ def test_undecided_and_equal_times_are_named_so() -> None:
         (found,) = sentences.headlines(dataclasses.replace(model, pairs=pairs))
         assert found.sentence.startswith(start) and found.verdict == word
         assert "batch 1" in found.sentence
-        assert ": 0.990× the time, 95 % interval 0.970–1.01" in found.sentence
+        assert ": 0.990x the time, 95 % interval 0.970–1.01" in found.sentence
 
 
 def test_without_a_training_graph_the_time_alone_is_told() -> None:

@@ -55,12 +55,12 @@ def test_the_table_has_every_row_and_verdict(canned: list[Any], capsys: Read) ->
     printed = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert "reference" in lines["training ort-cpu"] and "#" * 20 in lines["training ort-cpu"]
-    assert "0.5x [0.5, 0.5] faster" in lines["flatfold ort-cpu"]
+    assert "2.00x faster, 0.500x [0.500–0.500]" in lines["flatfold ort-cpu"]
     assert "sampled, graph certified" in lines["flatfold ort-cpu"]
     assert "WRONG" in lines["onnxsim ort-cpu"] and "the time" not in lines["onnxsim ort-cpu"]
     assert "not measured" in lines["eager torch"]
     for told in (
-        "flatfold ort-cpu is faster than onnxslim ort-cpu, 0.5x the time",
+        "flatfold ort-cpu is 2.00x faster than onnxslim ort-cpu, 0.500x the time",
         "onnxsim ort-cpu is WRONG: refuted",
         "eager torch was not measured to the end: its process was ended by SIGSEGV",
         "flatfold ort-cpu: 168 nodes became 47",
@@ -145,7 +145,7 @@ def test_a_model_that_was_not_measured_does_not_lose_the_others(
     assert Report.from_json(Path("new.json").read_text()) == both
     printed = capsys.readouterr()
     assert "gone was not measured: no such file" in printed.out
-    assert "flatfold ort-cpu is faster" in printed.out
+    assert "flatfold ort-cpu is 2.00x faster" in printed.out
     assert "error[INCONCLUSIVE]: 1 of 2 models" in printed.err
 
 

@@ -48,6 +48,6 @@ def test_no_row_is_missing_or_wrong_and_none_is_faster_than_flatfold(model: Mode
 def test_both_tables_come_from_any_reports() -> None:
     reports = [whole("one"), whole("two")]
     assert results.overview(reports).strip().splitlines()[2:] == [
-        f"| {name} | 0.758× faster | 0.923× faster |" for name in ("one", "two")
+        f"| {name} | 1.32x faster (0.758x) | 1.08x faster (0.923x) |" for name in ("one", "two")
     ]
     assert "## two" in results.details(reports)

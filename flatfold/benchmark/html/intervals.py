@@ -104,13 +104,13 @@ def ratio(headline: sentences.Headline) -> Markup:
         return Markup()
     found = headline.pair.ratio
     axis = Axis(0, max(1.25, found.interval[1] * 1.05), 6, 254)
-    told = f"{digits(found.value)} times, from {digits(found.interval[0])} to "
-    canvas = Canvas(260, 34, "Time beside the training graph", told + digits(found.interval[1]))
+    value = f"{sentences.times(found)}, from {' to '.join(map(digits, found.interval))}"
+    canvas = Canvas(260, 34, "Time ratio to the training graph", value)
     canvas.root.set("class", "chart gauge")
     canvas.line("track", (axis.start, 10), (axis.end, 10))
     one = axis.at(1)
     canvas.line("reference", (one, 2), (one, 18))
-    canvas.text("tick middle", (one, 31), "1×")
+    canvas.text("tick middle", (one, 31), "1x")
     canvas.text("tick", (axis.start, 31), "0")
     low, high = (axis.at(bound) for bound in found.interval)
     kind = headline.verdict

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from flatfold.benchmark.html.charts import Axis, Canvas
 from flatfold.benchmark.report import ModelReport, StepReport
-from flatfold.text import digits
+from flatfold.benchmark.views import sentences
 
 WIDTH, LEFT, RIGHT, STEP = 780, 210, 190, 30
 
@@ -68,15 +68,15 @@ def _bars(found: Sequence[Level]) -> Iterator[tuple[float, str, float, float, st
             yield y, name(level.step), 0, level.after, "training", f"{100 * level.after:.3g} %"
         else:
             kind = level.step.verdict or "unchanged"
-            yield y, name(level.step), level.before, level.after, kind, _told(level.step)
+            yield y, name(level.step), level.before, level.after, kind, _effect(level.step)
     last = found[-1].after
     yield 8.0 + STEP * len(found), "all of them", 0, last, "flatfold", f"{100 * last:.3g} %"
 
 
-def _told(step: StepReport) -> str:
+def _effect(step: StepReport) -> str:
     if step.ratio is None:
         return "not timed" if step.applied else "nothing to do"
-    return f"{digits(step.ratio.value)}× {step.verdict}"
+    return sentences.speed(step.ratio, step.verdict)
 
 
 def _joints(canvas: Canvas, axis: Axis, found: Sequence[Level]) -> None:

@@ -1,4 +1,4 @@
-"""Reports as Markdown, short enough to be kept in a repository: a table and some lines a model."""
+"""Reports as Markdown, short enough for a repository: a table and some lines for each model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from itertools import groupby
 from flatfold.benchmark.report import FLATFOLD, ModelReport, Pair, Report, Row
 from flatfold.benchmark.views import facts, sentences
 from flatfold.text import count, duration, one_line
+from flatfold.timing import Estimate
 
 HEAD = (
-    *("variant", "target", "precision", "latency [95 %]", "p90", "beside training", "verdict"),
+    *("variant", "target", "precision", "latency [95 %]", "p90", "speed", "time ratio [95 %]"),
     *("outputs", "graph", "nodes", "parameters", "MACs", "first call"),
 )
 SUMMARY = (
-    *("model", "target", "training graph", "flatfold", "beside training"),
-    *("verdict", "fastest other", "beside it", "verdict "),
+    *("model", "target", "training graph", "flatfold", "speed", "time ratio"),
+    *("fastest other", "speed to it", "time ratio to it"),
 )
-RIGHT = frozenset({"latency [95 %]", "p90", *SUMMARY[2:5], "beside it", *HEAD[-4:]})
+RIGHT = frozenset({"latency [95 %]", "p90", *SUMMARY[2:6], *SUMMARY[7:], HEAD[6], *HEAD[-4:]})
 PLACES = 3
 _MARKS = re.compile(r"([\\`*|\[\]#~!])")
 
@@ -45,11 +46,11 @@ def _summary(report: Report) -> Iterator[list[str]]:
                 escape(found.target),
                 duration(base.latency.value) if base and base.latency else "",
                 duration(found.row.latency.value) if found.row.latency else "",
-                _ratio(found.pair) if found.pair else "",
-                escape(found.verdict),
+                _speed(found.pair) if found.pair else escape(found.verdict),
+                sentences.time_ratio(found.pair.ratio) if found.pair else "",
                 escape(found.best.against) if found.best else "",
-                _ratio(found.best) if found.best else "",
-                escape(found.best.verdict) if found.best else "",
+                _speed(found.best) if found.best else "",
+                sentences.time_ratio(found.best.ratio) if found.best else "",
             ]
 
 
@@ -72,15 +73,15 @@ def _model(model: ModelReport) -> Iterator[str]:
 
 
 def _cells(model: ModelReport, row: Row) -> Iterator[str]:
-    pair, p90 = sentences.beside_training(model, row), row.percentiles[90]
+    pair, p90 = sentences.training_pair(model, row), row.percentiles[90]
     first = sentences.middle(row.first_call_s)
     yield f"**{FLATFOLD}**" if row.variant == FLATFOLD else escape(row.variant)
     yield escape(row.target)
     yield escape(row.precision)
     yield duration(row.latency.value, row.latency.interval) if row.latency else "not measured"
     yield duration(p90) if p90 is not None else ("n too small" if row.samples_s else "")
-    yield _ratio(pair) if pair else ""
-    yield escape(sentences.standing(row) or (pair.verdict if pair else ""))
+    yield escape(sentences.standing(row)) or (_speed(pair) if pair else "")
+    yield sentences.time_ratio(pair.ratio) if pair else ""
     error = sentences.error(row)
     yield escape(f"{sentences.outputs(row)}, {error} allowed" if error else sentences.outputs(row))
     yield escape(row.proof)
@@ -91,23 +92,20 @@ def _cells(model: ModelReport, row: Row) -> Iterator[str]:
 
 
 def _others(model: ModelReport) -> Iterator[str]:
-    pairs = sentences.beside_others(model)
-    for name in dict.fromkeys(pair.row for pair in pairs):
-        here = (pair for pair in pairs if pair.row == name)
-        told = "; ".join(f"{pair.against} {_ratio(pair)} {pair.verdict}" for pair in here)
-        yield f"{name} beside {told}"
+    yield from map(sentences.comparison, sentences.pairs_with_others(model))
 
 
 def _steps(model: ModelReport) -> Iterator[str]:
     for target in dict.fromkeys(step.target for step in model.steps):
-        told = [
+        steps = [
             f"{step.rewrite} ({step.applied}) "
-            + (f"{sentences.times(step.ratio)} {step.verdict}" if step.ratio else "not timed")
+            + (_step_speed(step.ratio, step.verdict) if step.ratio else "not timed")
             for step in model.steps
             if step.target == target and step.rewrite and step.applied
         ]
-        if told:
-            yield f"step by step on {target}, each beside the one before: {'; '.join(told)}"
+        if steps:
+            effects = "; ".join(steps)
+            yield f"rewrites added one by one on {target}, speed to the step before: {effects}"
 
 
 def _decisions(model: ModelReport) -> Iterator[str]:
@@ -117,9 +115,9 @@ def _decisions(model: ModelReport) -> Iterator[str]:
             name = found.rewrite if found.applied else f"{found.rewrite} ({found.code})"
             places.setdefault((found.applied, name), []).extend(found.places)
         for applied, word in ((True, "applied"), (False, "declined")):
-            told = [f"{n} at {_places(p)}" for (kind, n), p in places.items() if kind == applied]
-            if told:
-                yield f"{word} for {targets}: {'; '.join(told)}"
+            texts = [f"{n} at {_places(p)}" for (kind, n), p in places.items() if kind == applied]
+            if texts:
+                yield f"{word} for {targets}: {'; '.join(texts)}"
 
 
 def _places(places: Sequence[str]) -> str:
@@ -137,9 +135,9 @@ def _failures(model: ModelReport) -> Iterator[str]:
 
 
 def _setting(report: Report) -> list[str]:
-    """What reports share that were measured on one machine in one way."""
-    told = [(name, value) for name, value in facts.facts(report) if value != facts.UNKNOWN]
-    fixed = [f"{n} {v}" for n, v in told if n.partition(":")[0] not in ("date", "before", "after")]
+    """The facts and versions that reports measured on one machine in one way have in common."""
+    known = [(name, value) for name, value in facts.facts(report) if value != facts.UNKNOWN]
+    fixed = [f"{n} {v}" for n, v in known if n.partition(":")[0] not in ("date", "before", "after")]
     return [*fixed, *(f"{name} {version}" for name, version in facts.versions(report))]
 
 
@@ -165,5 +163,9 @@ def escape(text: str) -> str:
     return _MARKS.sub(r"\\\1", plain)
 
 
-def _ratio(pair: Pair) -> str:
-    return f"{sentences.times(pair.ratio)} [{sentences.between(pair.ratio)}]"
+def _speed(pair: Pair) -> str:
+    return sentences.speed(pair.ratio, pair.verdict)
+
+
+def _step_speed(ratio: Estimate, verdict: str) -> str:
+    return f"{sentences.speed(ratio, verdict)}, {sentences.times(ratio)} the time"

@@ -1,4 +1,8 @@
-"""What a report says, in words: the same for a page, for Markdown and for whoever reads both."""
+"""A report in words, the same in a page, in Markdown and on a terminal.
+
+A speed is said as "1.25x faster", and beside it stands the time ratio, 0.800x. What is no speed,
+because the difference is too small or uncertain, is "as fast" or "inconclusive".
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from flatfold import text
 from flatfold.benchmark.report import (
     FLATFOLD,
     TRAINING,
@@ -15,16 +20,16 @@ from flatfold.benchmark.report import (
     Report,
     Row,
 )
-from flatfold.text import digits, duration
+from flatfold.text import duration
 from flatfold.timing import FASTER, INCONCLUSIVE, SAME, SLOWER, Estimate
 
 
 @dataclass(frozen=True)
 class Headline:
-    """flatfold on one target beside the training graph, in a sentence that can stand alone.
+    """A complete sentence about flatfold's speed on one target, compared with the training graph.
 
     `verdict` is that of the comparison, "WRONG", "failed" where there is no time, or "" where there
-    is nothing to compare with. `more` is the sentence about the fastest of the others.
+    is nothing to compare with. `more` compares with the fastest of the other rows.
     """
 
     target: str
@@ -44,70 +49,94 @@ def headlines(model: ModelReport) -> list[Headline]:
 def _headline(model: ModelReport, row: Row) -> Headline:
     target = row.target
     if row.wrong:
-        told = f"flatfold on {target} is WRONG: its outputs are not those of the training graph."
-        return Headline(target, row, "WRONG", told)
+        sentence = (
+            f"flatfold on {target} is WRONG: its outputs are not those of the training graph."
+        )
+        return Headline(target, row, "WRONG", sentence)
     if row.reason or row.latency is None:
         why = row.reason or "fewer than three processes ran"
         return Headline(target, row, "failed", f"flatfold on {target} was not measured: {why}.")
-    terms = f"{row.precision or 'unknown precision'}, batch {batch(model)}"
+    setting = f"{row.precision or 'unknown precision'}, batch {batch(model)}"
     if not row.ranked:
-        told = f"flatfold on {target}, {terms}, is not compared: its outputs were not checked."
-        return Headline(target, row, "not checked", told)
-    pair, best = beside_training(model, row), best_other(model, row)
-    more = _beside_best(model, best) if best else ""
+        sentence = (
+            f"flatfold on {target}, {setting}, is not compared: its outputs were not checked."
+        )
+        return Headline(target, row, "not checked", sentence)
+    pair, best = training_pair(model, row), best_other(model, row)
+    more = _compared_with_best(model, best) if best else ""
     if pair is None:
-        told = f"flatfold takes {duration(row.latency.value, row.latency.interval)} on {target}, "
-        told += f"{terms}, {worth(row)}; no training graph was measured to compare it with."
-        return Headline(target, row, "", told, None, best, more)
-    told = (
-        f"{_claim(pair, _title(model, pair, row), terms)}, 95 % interval {between(pair.ratio)}, "
-        f"noise floor {noise(model)}, {worth(row)}."
-    )
-    return Headline(target, row, pair.verdict, told, pair, best, more)
+        time = duration(row.latency.value, row.latency.interval)
+        sentence = f"flatfold takes {time} on {target}, {setting}, {correctness(row)}; "
+        sentence += "no training graph was measured to compare it with."
+        return Headline(target, row, "", sentence, None, best, more)
+    claim = _claim(pair, _title(model, pair, row))
+    sentence = f"{claim}, {setting}: {_evidence(pair.ratio)}, "
+    sentence += f"noise floor {noise(model)}, {correctness(row)}."
+    return Headline(target, row, pair.verdict, sentence, pair, best, more)
 
 
 def _title(model: ModelReport, pair: Pair, row: Row) -> str:
-    """The training graph, and where it ran if that was elsewhere or in another precision."""
+    """The training graph in words, with its target and precision where they are not the row's."""
     base = model.row(pair.against)
     if base is None or base.target != row.target:
-        return f"{pair.against}, itself on {row.target}"
+        return f"{pair.against}, with flatfold on {row.target}"
     other = f" in {base.precision}" if base.precision != row.precision else ""
     return f"the training graph{other} on {row.target}"
 
 
-def _claim(pair: Pair, base: str, terms: str) -> str:
+def _claim(pair: Pair, base: str) -> str:
     """No more than the verdict allows."""
     if pair.verdict == INCONCLUSIVE:
-        told = f"Whether flatfold is faster than {base}, {terms}, is inconclusive"
-    elif pair.verdict == SAME:
-        told = f"flatfold is as fast as {base}, {terms}"
-    else:
-        return f"flatfold takes {times(pair.ratio)} the time of {base}, {terms}"
-    return f"{told}: {times(pair.ratio)} the time"
+        return f"Whether flatfold is faster than {base} is inconclusive"
+    if pair.verdict == SAME:
+        return f"flatfold is as fast as {base}"
+    return f"flatfold is {speed(pair.ratio, pair.verdict)} than {base}"
 
 
-def _beside_best(model: ModelReport, best: Pair) -> str:
+def _compared_with_best(model: ModelReport, best: Pair) -> str:
     other = model.row(best.against)
     precision = f", {other.precision}" if other is not None and other.precision else ""
-    return (
-        f"Beside {best.against}{precision}, the fastest of the others: {times(best.ratio)} the "
-        f"time, 95 % interval {between(best.ratio)}, {best.verdict}."
-    )
+    name = f"{best.against}{precision}, the fastest of the others"
+    claim = f"it is {speed(best.ratio, best.verdict)}"
+    if best.verdict == INCONCLUSIVE:
+        claim = "the verdict is inconclusive"
+    return f"Compared with {name}, {claim}: {_evidence(best.ratio)}."
 
 
-def beside_training(model: ModelReport, row: Row) -> Pair | None:
-    found = (p for p in model.pairs if p.row == row.name and p.against.startswith(f"{TRAINING} "))
-    return next(found, None)
+def _evidence(ratio: Estimate) -> str:
+    return f"{times(ratio)} the time, 95 % interval {between(ratio)}"
+
+
+def speed(ratio: Estimate, verdict: str) -> str:
+    """The speed in words: "1.25x faster", "1.25x slower", "as fast" or "inconclusive"."""
+    if verdict == SAME:
+        return "as fast"
+    return text.speed(ratio.value) if verdict in (FASTER, SLOWER) else verdict
+
+
+def comparison(pair: Pair) -> str:
+    """A pair as a sentence without its end, as of a list."""
+    evidence = f"{times(pair.ratio)} the time [{between(pair.ratio)}]"
+    if pair.verdict == INCONCLUSIVE:
+        return f"{pair.row} and {pair.against}: inconclusive, {evidence}"
+    than = "as" if pair.verdict == SAME else "than"
+    return f"{pair.row} is {speed(pair.ratio, pair.verdict)} {than} {pair.against}, {evidence}"
+
+
+def training_pair(model: ModelReport, row: Row) -> Pair | None:
+    """The pair that compares a row with the training graph."""
+    pairs = (p for p in model.pairs if p.row == row.name and p.against.startswith(f"{TRAINING} "))
+    return next(pairs, None)
 
 
 def best_other(model: ModelReport, row: Row) -> Pair | None:
-    """Beside the fastest right row that is neither flatfold's nor the training graph."""
+    """The pair of `row` and the fastest correct row of another tool, or of PyTorch."""
     others = (r for r in model.ranking() if r.variant not in (FLATFOLD, TRAINING))
     return next((pair for r in others if (pair := model.pair(row.name, r.name))), None)
 
 
 def standing(row: Row) -> str:
-    """A word for a row that is beside no training graph."""
+    """The word in the column of speeds of a row that is compared with no training graph."""
     if row.wrong:
         return "WRONG"
     if row.reason or row.latency is None:
@@ -117,8 +146,8 @@ def standing(row: Row) -> str:
     return "" if row.ranked else "not compared"
 
 
-def beside_others(model: ModelReport) -> list[Pair]:
-    """flatfold beside each row that is neither its own nor the training graph's."""
+def pairs_with_others(model: ModelReport) -> list[Pair]:
+    """The pairs of flatfold and each row of another tool, or of PyTorch."""
     names = {r.name: r.variant for r in model.rows}
     return [
         pair
@@ -128,7 +157,7 @@ def beside_others(model: ModelReport) -> list[Pair]:
 
 
 def fastest(model: ModelReport) -> set[str]:
-    """The name of the row of each target that was decided to be faster than its others."""
+    """The names of the rows that are surely faster than all others of their target."""
     first = {row.target: row for row in reversed(model.ranking())}
     return {row.name for row in first.values() if _is_ahead(model, row)}
 
@@ -141,7 +170,7 @@ def _is_ahead(model: ModelReport, row: Row) -> bool:
 
 
 def ordered(model: ModelReport) -> list[Row]:
-    """Target by target: the fastest first, then what is not ranked, then what has no time."""
+    """Target by target: the fastest row first, then rows not ranked, then rows without a time."""
     targets = {row.target: at for at, row in enumerate(reversed(model.rows))}
 
     def key(row: Row) -> tuple[int, bool, bool, float]:
@@ -156,7 +185,7 @@ def targets(model: ModelReport) -> list[str]:
 
 
 def changes(model: ModelReport) -> list[tuple[str, GraphChange]]:
-    """Each change of the graph, and the names of all targets that it is the same for."""
+    """Each different change of the graph, with the names of its targets: "ort-cpu and openvino"."""
     found: list[GraphChange] = []
     names: list[list[str]] = []
     for one in model.changes:
@@ -174,13 +203,13 @@ def is_timed(model: ModelReport) -> bool:
 
 
 def has_limits(report: Report, model: ModelReport) -> bool:
-    """Whether there is a row to show beside a limit."""
+    """Whether the model has a roofline."""
     known = {limit.target for limit in report.limits if limit.flops > 0 and limit.bytes > 0}
     return any(r.ranked and r.macs and r.bytes and r.target in known for r in model.rows)
 
 
 def contents(report: Report, model: ModelReport) -> Iterator[tuple[str, str]]:
-    """The sections of a model that are not empty: their names in links, and their titles."""
+    """(anchor, title) of each section of a model that is not empty."""
     yield "rows", "Every row"
     if is_timed(model):
         yield "times", "How sure the times are"
@@ -205,12 +234,18 @@ def shape(sizes: Sequence[int]) -> str:
 
 
 def times(ratio: Estimate) -> str:
-    return f"{digits(ratio.value)}×"
+    """A time ratio: "0.800x"."""
+    return f"{text.digits(ratio.value)}x"
 
 
 def between(ratio: Estimate) -> str:
     low, high = ratio.interval
-    return f"{digits(low)}–{digits(high)}"
+    return f"{text.digits(low)}–{text.digits(high)}"
+
+
+def time_ratio(ratio: Estimate) -> str:
+    """A time ratio with its interval, for a table: "0.800x [0.790–0.810]"."""
+    return f"{times(ratio)} [{between(ratio)}]"
 
 
 def noise(model: ModelReport) -> str:
@@ -227,19 +262,20 @@ def middle(numbers: Sequence[float]) -> float | None:
 
 
 def outputs(row: Row) -> str:
-    """Whether the engine computes what the training graph does."""
+    """The verdict on the outputs of the engine."""
     if row.wrong:
         return "WRONG"
     return "not checked" if row.equivalence is None else row.equivalence.verdict
 
 
-def worth(row: Row) -> str:
-    told = f"outputs {outputs(row)}"
-    return f"{told}, graph {row.proof}" if row.proof else told
+def correctness(row: Row) -> str:
+    """Both verdicts in words."""
+    checked = f"outputs {outputs(row)}"
+    return f"{checked}, graph {row.proof}" if row.proof else checked
 
 
 def error(row: Row) -> str:
-    """The worst error and what was allowed, as shares of the range of the outputs."""
+    """The largest error and the limit, relative to the range of the outputs."""
     found = row.equivalence
     if found is None or not found.inputs:
         return ""

@@ -7,10 +7,15 @@ import unicodedata
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _LONGEST = 2000  # characters of a message: a name may be as long as its file
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 
 
 def clean(text: str) -> str:
-    """`text` on one line, control and direction characters written as escapes."""
+    """`text` with control and direction characters escaped, so that it cannot act on a terminal.
+
+    Names inside a model file come from its author and may hold such characters.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -19,18 +24,14 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The lines of `text` as one, cleaned, and with its middle left out where it is too long.
+    """The lines of `text` joined to one, escaped, and shortened in the middle if too long.
 
-    A line end must not let a model's name look like another message of flatfold.
+    So a line end in the name of a model cannot make the rest look like a message of flatfold.
     """
     line = " ".join(clean(part.strip()) for part in text.splitlines())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     return line
-
-
-_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
-_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 
 
 def count(number: float | None) -> str:
@@ -69,12 +70,12 @@ def speed(time_ratio: float) -> str:
 
 
 def time_unit(seconds: float) -> tuple[float, str]:
-    """The largest unit of which there is one, and how many seconds it has."""
+    """The unit for a duration, "s", "ms" or "us", and its length in seconds."""
     return next((u for u in _SECONDS if seconds >= u[0]), _SECONDS[-1])
 
 
 def change(before: float | None, after: float | None) -> str:
-    """The relative change: 10, 9 -> "-10 %"; empty where there is none to tell."""
+    """The relative change: 10, 9 -> "-10 %"; "" if nothing changed or a value is missing."""
     if not before or after is None or before == after:
         return ""
     return f"{100 * (after - before) / before:+.3g} %"

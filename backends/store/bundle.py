@@ -1,14 +1,14 @@
-"""A saved engine: a folder that is either complete or not there.
+"""A bundle: an engine saved as a folder, which is complete or does not exist.
 
-    manifest.json      what it is, and the SHA-256 of every other file and of itself
-    certificate.json   what was proved of each change, if it was
-    model.onnx         the graph the engine was built from
-    model.onnx.data    its weights, only when they exceed 1 GiB
-    engine...          what the engine writes for itself
+    manifest.json      target, interface, versions, and the SHA-256 of each file and of itself
+    certificate.json   what was proved of each change; only if something was proved
+    model.onnx         the graph that the engine was built from
+    model.onnx.data    its weights, only if they exceed 1 GiB
+    engine...          the files of the engine itself
 
-Equal engines give equal bytes. The hashes find damage and mix-ups; whoever can write the folder can
-write matching hashes too, so load only folders from a source you trust. A folder that anybody may
-write to is not loaded.
+Equal engines are saved as equal bytes. The hashes detect damaged and exchanged files. Who can write
+to the folder can also write matching hashes, so load bundles only from sources you trust; a bundle
+that every user of the machine can write to is refused.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from flatfold.backends.base import Engine
 
 
+_log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 CERTIFICATE = "certificate.json"
@@ -71,8 +73,8 @@ _FIELDS = {
 def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
     """Writes `engine` to `folder`, replacing a bundle that is there.
 
-    Raises OutputError when the place cannot be written, or holds anything flatfold did not write.
-    On any exception, Ctrl-C too, what was there before is still there and nothing else is.
+    Raises OutputError where the folder cannot be written, or holds files that flatfold did not
+    write. On any exception, including Ctrl-C, the folder is left as it was before.
     """
     destination = Path(folder).resolve()
     with os_errors_as_ours(destination):
@@ -90,7 +92,7 @@ def save(engine: Engine, folder: str | os.PathLike[str]) -> None:
 def load(folder: str | os.PathLike[str]) -> Engine:
     """The engine saved in `folder`.
 
-    Raises InputError when any file is not as it was saved, or anybody may write to it.
+    Raises InputError where a file has changed since it was saved, or every user can write to it.
     """
     from flatfold.backends import load_backend
 
@@ -102,16 +104,16 @@ def load(folder: str | os.PathLike[str]) -> Engine:
     engine = load_backend(manifest["target"]).load(place, manifest)
     engine.manifest = dict(manifest["record"])
     engine.certificate = read_certificate(place, manifest)
-    for key, found in (("inputs", engine.inputs), ("outputs", engine.outputs)):
-        if [spec.to_json() for spec in found] != manifest[key]:
+    for key, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
+        if [spec.to_json() for spec in specs] != manifest[key]:
             raise damaged(place, MANIFEST, f"its {key} are not those of the engine")
     return engine
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Raises OutputError if `save` to `folder` would fail now. Leaves nothing behind.
+    """Raises OutputError if `save` to `folder` would fail now. Leaves no file behind.
 
-    Meant to be called before long work, so that its result is not lost.
+    To be called before long work whose result is to be saved.
     """
     destination = Path(folder).resolve()
     with os_errors_as_ours(destination):
@@ -120,14 +122,14 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checked manifest of a bundle, without touching its other files."""
+    """The manifest of a bundle, checked; its other files are not read."""
     place = Path(folder)
     if not place.is_dir():
         raise InputError(
             "expected the folder of a saved engine, found "
             + ("a file" if place.exists() else "nothing"),
             where=str(place),
-            hint="engine.save(folder) or `flatfold compile` writes one",
+            hint="engine.save(folder) and `flatfold compile` write one",
         )
     raw = read(place / MANIFEST, _LONGEST_MANIFEST)
     try:
@@ -142,7 +144,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             where=str(place / MANIFEST),
             hint="another version of flatfold wrote it; compile again",
         )
-    # Byte for byte: a changed space would not change the meaning, but it is not what was saved.
+    # Byte for byte, so that even a changed space is reported as damage.
     if raw != _render(_sealed(manifest)):
         raise damaged(place, MANIFEST, "its checksum does not match its content")
     _check_fields(place, manifest)
@@ -150,20 +152,20 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_certificate(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a bundle says was proved; None if it has no certificate."""
+    """The certificate of a bundle; None if it has none."""
     if CERTIFICATE not in manifest["files"]:
         return None
     try:
-        found = json.loads(read_verified(folder, CERTIFICATE, manifest))
+        certificate = json.loads(read_verified(folder, CERTIFICATE, manifest))
     except (ValueError, RecursionError) as error:
         raise damaged(folder, CERTIFICATE, f"it is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(certificate, dict):
         raise damaged(folder, CERTIFICATE, "it is not a certificate")
-    return found
+    return certificate
 
 
 def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:
-    """The graph of a bundle, checked again, with external data only from the bundle's own files."""
+    """The graph of a bundle, checked again; external data is only read from files of the bundle."""
     from flatfold.frontend import read_model
     from flatfold.frontend.loading.external_data import Allowed
 
@@ -177,9 +179,9 @@ def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:
 
 
 def read_engine(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
-    """The content of an engine's own ONNX file, which must keep its weights in itself.
+    """The content of an ONNX file of the engine, which must contain its weights.
 
-    An engine gets these bytes and never the path: it would follow what the file names.
+    An engine gets these bytes and not the path: it would read files that the model refers to.
     """
     from flatfold.frontend.loading.load import require_whole
 
@@ -189,6 +191,33 @@ def read_engine(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
     except InputError as error:
         raise damaged(folder, name, error.cause) from error
     return content
+
+
+def rebuild_reason(
+    manifest: Mapping[str, Any], file: str, packages: Iterable[str], device: str, here: str
+) -> str:
+    """Why the engine in `file` must be built again; "" if it can be used.
+
+    It can be used if the installed `packages` have the versions that built it, and if the manifest
+    has the value `here` for `device`, which is "processor" or "device".
+    """
+    if file not in manifest["files"]:
+        return "the engine was too large to save"
+    for package in packages:
+        built_with = str(manifest["versions"].get(package, ""))
+        installed = versions([package])[package]
+        if built_with != installed:
+            version = clean(built_with) or "none"
+            return f"it was built with {package} {version}, this is {installed or 'none'}"
+    built = str(manifest["engine"].get(device))
+    if built != here:
+        return f"it was built for {clean(built)}, this is {here}"
+    return ""
+
+
+def log_rebuild(folder: Path, reason: str) -> None:
+    """Logs a warning that explains why loading takes long and latencies may differ."""
+    _log.warning("%s: rebuilding the engine from %s: %s", clean(str(folder)), MODEL, reason)
 
 
 def _manifest(engine: Engine, staging: Path) -> dict[str, Any]:
@@ -208,7 +237,7 @@ def _manifest(engine: Engine, staging: Path) -> dict[str, Any]:
 
 
 def _sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """With the hash of everything else in it under "sha256"."""
+    """The manifest with the hash of all other fields under "sha256"."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return {**content, "sha256": hashlib.sha256(_render(content)).hexdigest()}
 
@@ -222,13 +251,13 @@ def _check_fields(folder: Path, manifest: Mapping[str, Any]) -> None:
         if not isinstance(manifest.get(key), kind):
             raise damaged(folder, MANIFEST, f"it has no {key!r} of type {kind.__name__}")
     for name in manifest["files"]:
-        # A bundle is flat, so a name with any folder in it can only lead out of it.
+        # A bundle has no subfolders, so a name with a folder leads out of it.
         if name in ("", ".", "..", MANIFEST) or "/" in name or "\\" in name or "\0" in name:
             raise damaged(folder, MANIFEST, f"it lists a file outside the folder, {name!r}")
 
 
 def _refuse_foreign(destination: Path) -> None:
-    """Saving replaces the folder, so it must hold nothing but what flatfold wrote."""
+    """Raises OutputError if the folder has other files than a bundle: saving replaces it."""
     if destination.exists() and not destination.is_dir():
         raise OutputError("expected a folder, found a file", where=str(destination))
     if not destination.is_dir() or not any(destination.iterdir()):
@@ -239,32 +268,3 @@ def _refuse_foreign(destination: Path) -> None:
         cause = "the folder is not empty and holds no flatfold engine"
         raise OutputError(cause, where=str(destination), hint=MOVE_AWAY) from error
     refuse_foreign(destination, known)
-
-
-_log = logging.getLogger(__name__)
-
-
-def rebuild_reason(
-    manifest: Mapping[str, Any], file: str, packages: Iterable[str], device: str, here: str
-) -> str:
-    """Why the engine in `file` cannot be used, "" if it can.
-
-    `packages` must be those that built it, and `device`, "processor" say, must be `here`.
-    """
-    if file not in manifest["files"]:
-        return "the engine was too large to save"
-    for package in packages:
-        found = str(manifest["versions"].get(package, ""))
-        installed = versions([package])[package]
-        if found != installed:
-            there = clean(found) or "none"
-            return f"it was built with {package} {there}, this is {installed or 'none'}"
-    built = str(manifest["engine"].get(device))
-    if built != here:
-        return f"it was built for {clean(built)}, this is {here}"
-    return ""
-
-
-def log_rebuild(folder: Path, reason: str) -> None:
-    """A warning, so that nobody wonders why loading takes long or a latency is another."""
-    _log.warning("%s: rebuilding the engine from %s: %s", clean(str(folder)), MODEL, reason)

@@ -1,10 +1,10 @@
-"""A folder of engines, each a bundle under the key of what it was built from.
+"""The cache of engines: a folder of bundles, each under the key of the build that it came from.
 
-    engines/<key[:2]>/<key>/    a bundle whose record says its key, so that two swapped are noticed
-    locks/<key>.lock            held by whoever builds it; readers take no lock
+    engines/<key[:2]>/<key>/    a bundle whose record has its key, so that a swapped one is detected
+    locks/<key>.lock            held by the process that builds the engine; readers take no lock
 
-A bundle appears whole or not at all, so a process may be killed at any time. The manifest's time
-says when an engine was last used, the graph's when it was built.
+A bundle is written completely or not at all, so a process may be killed at any time. The time of
+the manifest file is when the engine was last used, that of the graph file when it was built.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine in the cache. `model` and `target` are empty where its manifest is damaged."""
+    """An engine in the cache; `model` and `target` are "" if its manifest is damaged.
+
+    `bytes`: its size. `built`, `used`: when it was built and last used, in seconds since 1970.
+    """
 
     key: str
     folder: Path
@@ -49,7 +52,7 @@ class Entry:
     used: float
 
     def damage(self) -> str:
-        """What is wrong with its files, whose hashes are computed now; "" if nothing is."""
+        """What is wrong with its files, after computing their hashes; "" if they are right."""
         try:
             for place in (self.folder.parent, self.folder):
                 _refuse_shared(place)
@@ -63,7 +66,7 @@ class Entry:
 
 
 class Cache:
-    """The engines below `root`."""
+    """The cache of engines in the folder `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -71,25 +74,25 @@ class Cache:
         self._folders = (root, self._engines, self._locks)
 
     def open(self) -> None:
-        """Makes the folders, for their owner only.
+        """Creates the folders, with access for their owner only.
 
-        Raises what `check` raises, and OSError where none can be made.
+        Raises OSError where they cannot be created, and InputError as `check` does.
         """
         for folder in self._folders:
             _make(folder)
         self.check()
 
     def check(self) -> None:
-        """Raises InputError where others could have put engines here, which would be run."""
+        """Raises InputError where other users could have written engines, which would be run."""
         for folder in self._folders:
             if folder.exists():
                 _refuse_shared(folder)
 
     def find(self, key: str) -> Engine | None:
-        """The engine of this key, with every file checked; None if there is none.
+        """The engine of this key, with all files checked; None if there is none.
 
-        It needs its folder no longer, so that may be removed (but for weights above 1 GiB).
-        Raises InputError when it is damaged, and what loading raises.
+        Its folder can be removed then, except where weights exceed 1 GiB. Raises InputError where
+        it is damaged, and what loading raises.
         """
         folder = self._folder(key)
         if not folder.exists():
@@ -100,12 +103,12 @@ class Cache:
         engine = bundle.load(folder)
         engine.hold()
         del engine.manifest[KEY]
-        with suppress(OSError):  # of a cache that is only read, nothing is known to be unused
+        with suppress(OSError):  # a read-only cache does not record when an engine was used
             os.utime(folder / bundle.MANIFEST)
         return engine
 
     def put(self, key: str, engine: Engine) -> None:
-        """Saves `engine` under `key`, and reaps what killed processes left. Raises OutputError."""
+        """Saves `engine` under `key`, and calls `reap`. Raises OutputError."""
         folder = self._folder(key)
         with os_errors_as_ours(folder):
             self.reap()
@@ -117,24 +120,24 @@ class Cache:
             del engine.manifest[KEY]
 
     def lock(self, key: str, waiting: Callable[[], None]) -> AbstractContextManager[Any]:
-        """A block that one process at a time is in, which its end, or that of the process, opens.
+        """The lock of a key, held inside a `with` block; the end of the process releases it, too.
 
-        `waiting` is called while another one is in it. Raises OSError or NotImplementedError where
-        nothing can be locked.
+        `waiting` is called again and again while another process holds it. Raises OSError or
+        NotImplementedError where files cannot be locked.
         """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self._locks / f"{key}.lock", mode=0o600)
-        patience = 0.0
+        timeout = 0.0
         while True:
             try:
-                return lock.acquire(timeout=patience)
+                return lock.acquire(timeout=timeout)
             except Timeout:
                 waiting()
-                patience = _POLL_S
+                timeout = _POLL_S
 
     def entries(self) -> list[Entry]:
-        """What is there, least recently used first."""
+        """The engines in the cache, least recently used first."""
         folders = [
             folder
             for folder in self._engines.glob("??/*")
@@ -144,15 +147,15 @@ class Cache:
         return sorted((e for e in entries if e is not None), key=lambda e: (e.used, e.key))
 
     def remove(self, key: str) -> None:
-        """Takes the engine of `key` away in one step. Raises OSError."""
+        """Removes the engine of `key` in one step. Raises OSError."""
         folder = self._folder(key)
-        aside = folder.with_name(f".flatfold-{secrets.token_hex(8)}.old")
-        with suppress(FileNotFoundError):  # another process was faster
-            os.rename(folder, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        renamed = folder.with_name(f".flatfold-{secrets.token_hex(8)}.old")
+        with suppress(FileNotFoundError):  # another process has removed it
+            os.rename(folder, renamed)
+        shutil.rmtree(renamed, ignore_errors=True)
 
     def reap(self) -> None:
-        """Removes folders that were being written or removed when a process was killed."""
+        """Removes folders that a process was writing or removing when it was killed."""
         for left in self._engines.glob("??/.flatfold-*"):
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > STALE_S:
@@ -163,7 +166,7 @@ class Cache:
 
 
 def _refuse_shared(folder: Path) -> None:
-    """Raises InputError for a folder of another user, or one that anybody may write to."""
+    """Raises InputError for a folder of another user, or one that every user can write to."""
     try:
         status = folder.stat()
     except OSError as error:
@@ -177,6 +180,7 @@ def _refuse_shared(folder: Path) -> None:
 
 
 def _manifest(folder: Path, key: str) -> dict[str, Any]:
+    """The manifest of an engine. Raises InputError where it is that of another key."""
     manifest = bundle.read_manifest(folder)
     if manifest["record"].get(KEY) != key:
         raise damaged(folder, bundle.MANIFEST, "it is that of another engine")
@@ -184,7 +188,7 @@ def _manifest(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _entry(folder: Path) -> Entry | None:
-    """None for what another process removes just now."""
+    """The entry of a folder; None if another process is removing it."""
     try:
         files = {path.name: path.stat() for path in folder.iterdir()}
         built = used = folder.stat().st_mtime
@@ -204,7 +208,7 @@ def _entry(folder: Path) -> Entry | None:
 
 
 def _make(folder: Path) -> None:
-    """With the parents that are missing, for the owner only whatever the umask."""
+    """Creates a folder and missing parents, for their owner only, whatever the umask is."""
     for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The files of a bundle, opened so that neither a link nor a pipe nor a false size does harm."""
+"""Reading the files of a bundle: links, pipes and files that are too large are refused."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from typing import Any, BinaryIO
 
 from flatfold.errors import InputError
 
+WRITABLE = stat.S_IWOTH  # the permission of every user to write
 _BLOCK = 1 << 20
-_IN_MEMORY = 2**31  # bytes; only weights have files that are larger
-_LARGEST = 2**36  # bytes; whoever saves more may load it with a tool of their own
-
-
-WRITABLE = stat.S_IWOTH
+_IN_MEMORY = 2**31  # bytes; only files of weights are larger
+_LARGEST = 2**36  # bytes of any file
 
 
 def refuse_writable(folder: Path, names: Iterable[str]) -> None:
-    """Raises InputError where anybody may write to the folder or a file: an engine is run as it is.
+    """Raises InputError where every user can write to the folder or a file: engines are code.
 
-    Systems without such permissions let everything through.
+    Does nothing on systems without such permissions.
     """
     for path in (folder, *(folder / name for name in names)):
         try:
@@ -38,7 +36,7 @@ def refuse_writable(folder: Path, names: Iterable[str]) -> None:
 
 
 def close_to_others(folder: Path) -> None:
-    """Takes from everybody else the permission to write, as a umask of 0 would give it."""
+    """Removes the permission of every user to write, which a umask of 0 would give."""
     for path in (folder, *folder.iterdir()):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & WRITABLE:
@@ -46,13 +44,13 @@ def close_to_others(folder: Path) -> None:
 
 
 def verify(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
-    """Raises InputError unless the file has the SHA-256 that the manifest says."""
+    """Raises InputError unless the file has the SHA-256 that is in the manifest."""
     if sha256(folder / name) != manifest["files"][name]:
         raise damaged(folder, name, "its SHA-256 is not the one in the manifest")
 
 
 def read_verified(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
-    """The very bytes whose SHA-256 the manifest says: the file is opened once."""
+    """The content of a file, after comparing its SHA-256 with the manifest; opened only once."""
     content = read(folder / name)
     if hashlib.sha256(content).hexdigest() != manifest["files"].get(name):
         raise damaged(folder, name, "its SHA-256 is not the one in the manifest")
@@ -73,16 +71,17 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def damaged(folder: Path, name: str, what: str) -> InputError:
+def damaged(folder: Path, name: str, reason: str) -> InputError:
+    """The error for a file of a bundle that cannot be used, with the reason."""
     return InputError(
-        f"the saved engine is damaged: {name}: {what}",
+        f"the saved engine is damaged: {name}: {reason}",
         where=str(folder),
         hint="compile the model again, or copy the folder again",
     )
 
 
 def _open_regular(path: Path, most: int) -> BinaryIO:
-    """Opens a regular file; neither follows a link of either kind nor waits for a pipe."""
+    """Opens a regular file. Raises InputError for a link of either kind or a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         _require_plain(path, os.stat(path, follow_symlinks=False), most)
@@ -90,7 +89,7 @@ def _open_regular(path: Path, most: int) -> BinaryIO:
     except OSError as error:
         raise damaged(path.parent, path.name, error.strerror or str(error)) from error
     try:
-        _require_plain(path, os.fstat(descriptor), most)  # it may be another one by now
+        _require_plain(path, os.fstat(descriptor), most)  # it may have been replaced
     except InputError:
         os.close(descriptor)
         raise
@@ -103,5 +102,5 @@ def _require_plain(path: Path, status: os.stat_result, most: int) -> None:
     if status.st_nlink != 1:
         raise damaged(path.parent, path.name, "it is a hard link")
     if status.st_size > most:
-        found = f"expected {most} bytes at most, found {status.st_size}"
-        raise damaged(path.parent, path.name, found)
+        reason = f"expected {most} bytes at most, found {status.st_size}"
+        raise damaged(path.parent, path.name, reason)

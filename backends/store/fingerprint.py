@@ -1,8 +1,8 @@
-"""A graph without the bulk of its weights and the made-up names of its values: what to hash.
+"""The structural copy of a model, which is hashed to identify the model.
 
-Values between nodes can be called anything, and weights can be kept anywhere, without a change of
-what is computed. Everything else of a model says something to somebody: the interface, the names
-of nodes, attributes, functions, comments.
+Names of values between nodes, and where weights are stored, do not matter to the function that is
+computed, so the copy does not depend on them. Everything else is kept: the interface, the names of
+nodes, attributes, functions, comments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def structural_copy(model: ir.Model) -> ir.Model:
-    """A copy in which a hash stands for each weight, and values are numbered as they come up.
+    """A copy in which each weight is replaced by its hash, and values are numbered in graph order.
 
     The inputs and outputs of the model keep their names; the bodies of functions are left as they
     are. Raises InputError for a weight without data.
@@ -44,15 +44,15 @@ def structural_copy(model: ir.Model) -> ir.Model:
 def _number(graphs: list[ir.Graph]) -> None:
     main = graphs[0]
     interface = {value.name for value in (*main.inputs, *main.outputs)}
-    fresh = (name for n in itertools.count() if (name := f"_{n:06d}") not in interface)
+    free = (name for n in itertools.count() if (name := f"_{n:06d}") not in interface)
     weights = [(graph, list(graph.initializers.values())) for graph in graphs]
     for graph, _ in weights:
-        graph.initializers.clear()  # else a number that is another weight's old name is refused
-    done: set[ir.Value] = {*main.inputs, *main.outputs}
+        graph.initializers.clear()  # a number may be the old name of another weight
+    numbered: set[ir.Value] = {*main.inputs, *main.outputs}
     for value in _in_order(graphs, weights):
-        if value.name and value not in done:  # an output without a name is one left out
-            done.add(value)
-            value.name = next(fresh)
+        if value.name and value not in numbered:  # an output without a name is an omitted one
+            numbered.add(value)
+            value.name = next(free)
     for graph, values in weights:
         for value in sorted(values, key=lambda value: value.name or ""):
             graph.initializers.add(value)
@@ -61,7 +61,7 @@ def _number(graphs: list[ir.Graph]) -> None:
 def _in_order(
     graphs: list[ir.Graph], weights: list[tuple[ir.Graph, list[ir.Value]]]
 ) -> Iterator[ir.Value]:
-    """Every value, in an order that no name has a part in; those that no node reads come last."""
+    """All values in an order that does not depend on names; those that no node reads come last."""
     for graph in graphs:
         yield from graph.inputs
         for node in graph:
@@ -72,7 +72,7 @@ def _in_order(
 
 
 def _hashed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """The SHA-256 of type, shape and content, as a small tensor of the same name."""
+    """The SHA-256 of the type, shape and content of a tensor, as a tensor of the same name."""
     import numpy as np
     import onnx_ir as ir
 
@@ -80,6 +80,6 @@ def _hashed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     array = tensor.numpy()
     if array.dtype.kind == "O":
         digest.update(repr(array.tolist()).encode())
-    else:  # in place: no second copy of the weight
+    else:  # hashed in place, without a copy of the weight
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return ir.Tensor(np.frombuffer(digest.digest(), np.uint8), name=tensor.name)

@@ -1,4 +1,4 @@
-"""An `onnx_ir.Model` as bytes or as a file, on both sides of protobuf's limit of 2 GiB."""
+"""An `onnx_ir.Model` as bytes or as a file, also above protobuf's limit of 2 GiB."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 EXTERNAL_ABOVE = 2**30
-"""Bytes of weights above which they go to a file of their own."""
+"""Bytes of weights above which they are written to a separate file."""
 
 
 def write_model(model: ir.Model, path: Path) -> None:
-    """Saves `model` at `path`, with its weights inline or, above 1 GiB, in `<name>.data` beside."""
+    """Writes `model` to `path`; weights of more than 1 GiB go to `<path>.data`."""
     import onnx_ir as ir
 
     if weight_bytes(model) > EXTERNAL_ABOVE:
@@ -26,9 +26,9 @@ def write_model(model: ir.Model, path: Path) -> None:
 
 
 def save_model(model: ir.Model, path: Path) -> None:
-    """`write_model`, all or nothing: what was there stays until everything is written.
+    """As `write_model`, but an existing file is only replaced once everything is written.
 
-    Raises OutputError.
+    Raises OutputError where the file cannot be written.
     """
     with (
         os_errors_as_ours(path, "file that you may write"),
@@ -38,7 +38,7 @@ def save_model(model: ir.Model, path: Path) -> None:
 
 
 def serialized(model: ir.Model) -> bytes:
-    """`model` with all weights inline, the same bytes each time. Raises ValueError over 2 GiB."""
+    """`model` with its weights as bytes, the same each time. Raises ValueError above 2 GiB."""
     import onnx_ir as ir
 
     copy = _typed_copy(model)
@@ -48,9 +48,9 @@ def serialized(model: ir.Model) -> bytes:
 
 
 def detached(model: ir.Model) -> ir.Model:
-    """A copy that later edits of `model` do not reach; weights up to 1 GiB are read into memory.
+    """A copy that later edits of `model` do not change; weights up to 1 GiB are read into memory.
 
-    Weights already in memory are shared, not copied: tensors are never edited in place.
+    Weights in memory are shared, since tensors are never edited in place.
     """
     import onnx_ir as ir
 
@@ -61,7 +61,7 @@ def detached(model: ir.Model) -> ir.Model:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """The size of all initializers, those of subgraphs included."""
+    """The bytes of all initializers, including those of subgraphs."""
     return sum(
         value.const_value.nbytes
         for graph in model.graphs()
@@ -71,9 +71,9 @@ def weight_bytes(model: ir.Model) -> int:
 
 
 def _typed_copy(model: ir.Model) -> ir.Model:
-    """A copy whose weights state their type, as they do once read back from a file.
+    """A copy whose weights have types and shapes, as they have when read from a file.
 
-    So a model that was saved, loaded and saved again is the same bytes.
+    So a model that is saved, loaded and saved again gives the same bytes.
     """
     import onnx_ir as ir
 

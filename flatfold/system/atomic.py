@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all: written aside, then renamed into place."""
+"""Folders and files that are written completely or not at all: written elsewhere, then renamed."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ MOVE_AWAY = "choose another folder, or move these files away"
 
 @contextmanager
 def atomic_folder(destination: Path) -> Iterator[Path]:
-    """An empty folder beside `destination` that takes its place when the block ends well.
+    """An empty folder to write to, which replaces `destination` at the end of the `with` block.
 
-    On any exception the staging folder is removed, with the parents made for it, and `destination`
-    is as it was. A process killed outright may leave a `.flatfold-*` folder, never half a
-    destination.
+    On any exception it is removed, with the parent folders created for it, and `destination` is
+    left as it was. A process that is killed may leave a folder `.flatfold-*`, but never an
+    incomplete destination.
     """
-    made = [p for p in (destination.parent, *destination.parent.parents) if not p.exists()]
+    created = [p for p in (destination.parent, *destination.parent.parents) if not p.exists()]
     token = secrets.token_hex(8)
     staging = destination.with_name(f".flatfold-{token}.new")
-    aside = destination.with_name(f".flatfold-{token}.old")
+    old = destination.with_name(f".flatfold-{token}.old")
     done = False
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         yield staging
         _flush(staging)
-        _swap(staging, destination, aside)
+        _swap(staging, destination, old)
         done = True
     finally:
-        if aside.exists() and not destination.exists():
-            os.rename(aside, destination)
+        if old.exists() and not destination.exists():
+            os.rename(old, destination)
         shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         if not done:
-            _remove_empty(made)
+            _remove_empty(created)
 
 
 @contextmanager
 def atomic_files(folder: Path) -> Iterator[Path]:
-    """An empty folder inside `folder`, whose files move up when the block ends well.
+    """An empty folder to write to, whose files move into `folder` at the end of the `with` block.
 
-    The last of them by name first: what refers to `<name>.data` appears after it.
+    They move in reverse order of their names, so that `<name>.data` is there before `<name>`.
+    On any exception none is moved.
     """
     staging = folder / f".flatfold-{secrets.token_hex(8)}.new"
     try:
@@ -65,7 +66,7 @@ def atomic_files(folder: Path) -> Iterator[Path]:
 def os_errors_as_ours(
     destination: Path, kind: str = "folder that you may write to"
 ) -> Iterator[None]:
-    """What the system says of a place that cannot be written becomes OutputError."""
+    """Raises any OSError in the block as an OutputError for `destination`."""
     try:
         yield
     except OSError as error:
@@ -77,7 +78,7 @@ def os_errors_as_ours(
 
 
 def refuse_foreign(folder: Path, known: Collection[str]) -> None:
-    """Saving replaces `folder`: OutputError if it holds anything but files of these names."""
+    """Raises OutputError if `folder`, which is to be replaced, has files of other names."""
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
     if foreign:
         raise OutputError(
@@ -88,7 +89,7 @@ def refuse_foreign(folder: Path, known: Collection[str]) -> None:
 
 
 def probe_writable(destination: Path) -> None:
-    """Raises OSError unless a folder can be made beside `destination`. Leaves nothing behind."""
+    """Raises OSError unless a folder can be created next to `destination`. Leaves none behind."""
     parents = (destination.parent, *destination.parent.parents)
     existing = next(parent for parent in parents if parent.exists())
     probe = existing / f".flatfold-{secrets.token_hex(8)}.probe"
@@ -96,21 +97,21 @@ def probe_writable(destination: Path) -> None:
     probe.rmdir()
 
 
-def _swap(staging: Path, destination: Path, aside: Path) -> None:
+def _swap(staging: Path, destination: Path, old: Path) -> None:
     if destination.exists():
-        os.rename(destination, aside)
+        os.rename(destination, old)
     os.rename(staging, destination)
     _flush_entry(destination.parent)
 
 
 def _flush(folder: Path) -> None:
-    """Makes the content durable first: a rename that outlives its content is a torn write."""
+    """Writes the content to disk, before a rename that could otherwise reach the disk first."""
     for entry in (*folder.iterdir(), folder):
         _flush_entry(entry)
 
 
 def _flush_entry(path: Path) -> None:
-    # Not every system can open or flush a folder; there its entries reach the disk in their time.
+    # Not every system can flush a folder.
     with suppress(OSError) if path.is_dir() else nullcontext():
         descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
@@ -120,7 +121,7 @@ def _flush_entry(path: Path) -> None:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Innermost first; one that somebody else has used meanwhile stays."""
+    """Removes folders, innermost first, until one is not empty."""
     for folder in folders:
         try:
             folder.rmdir()

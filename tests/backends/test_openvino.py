@@ -96,7 +96,7 @@ def test_a_build_that_never_ends_is_stopped() -> None:
 
 
 def test_a_crash_of_the_sdk_is_a_build_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "BUILDER", "tests.backends.makers:crashes")
+    monkeypatch.setattr(openvino, "BUILDER", "tests.system.builders:crashes")
     with pytest.raises(BuildError, match="SIG"):
         build(make_model())
 

@@ -28,10 +28,10 @@ def scratch(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made(maker, progress=silent, time_limit=60.0, **options):
-    maker = f"tests.backends.makers:{maker}"
-    how = {"target": "test", "time_limit": time_limit, "progress": progress}
-    return build_in_subprocess(maker, partial(write_model, make_model()), options, **how)
+def built(builder, progress=silent, time_limit=60.0, **options):
+    builder = f"tests.system.builders:{builder}"
+    settings = {"target": "test", "time_limit": time_limit, "progress": progress}
+    return build_in_subprocess(builder, partial(write_model, make_model()), options, **settings)
 
 
 def alive(pid):
@@ -52,7 +52,7 @@ def wait_until(true, seconds=20.0):
 
 def test_files_options_and_progress_arrive(scratch):
     said = []
-    with made("copies", said.append, answer=42) as folder:
+    with built("copies", said.append, answer=42) as folder:
         assert {path.name for path in folder.iterdir()} == {"copy", "options"}
         onnx.checker.check_model(onnx.load(folder / "copy"))
         assert (folder / "options").read_text() == "{'answer': 42}"
@@ -61,21 +61,21 @@ def test_files_options_and_progress_arrive(scratch):
 
 
 @pytest.mark.parametrize(
-    ("maker", "cause"),
+    ("builder", "cause"),
     [
         ("fails", "ended with status 1: .*RuntimeError: the SDK has a bug"),
         ("crashes", "was ended by SIGSEGV: .*about to crash"),
     ],
 )
-def test_a_failure_brings_the_end_of_the_log(scratch, maker, cause):
-    with pytest.raises(BuildError, match=cause) as caught, made(maker):
+def test_a_failure_brings_the_end_of_the_log(scratch, builder, cause):
+    with pytest.raises(BuildError, match=cause) as caught, built(builder):
         pass
     assert caught.value.exit_code == 8
     assert not list(scratch.iterdir())
 
 
 def test_our_own_errors_arrive_as_they_were(scratch):
-    with pytest.raises(InputError) as caught, made("refuses"):
+    with pytest.raises(InputError) as caught, built("refuses"):
         pass
     error = caught.value
     assert (error.cause, error.where, error.hint) == (
@@ -89,7 +89,7 @@ def test_what_takes_too_long_is_killed_with_its_children(scratch, tmp_path_facto
     pids = tmp_path_factory.mktemp("pids") / "pids"
     with (
         pytest.raises(BuildError, match="longer than 8 s"),
-        made("hangs", pids=str(pids), time_limit=8.0),
+        built("hangs", pids=str(pids), time_limit=8.0),
     ):
         pass
     wait_until(lambda: not any(map(alive, pids.read_text().split())))
@@ -102,7 +102,7 @@ def test_an_interrupt_kills_it(scratch, tmp_path_factory):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), made("hangs", interrupt, pids=str(pids)):
+    with pytest.raises(KeyboardInterrupt), built("hangs", interrupt, pids=str(pids)):
         pass
     wait_until(lambda: not any(map(alive, pids.read_text().split())))
     assert not list(scratch.iterdir())
@@ -111,13 +111,14 @@ def test_an_interrupt_kills_it(scratch, tmp_path_factory):
 def test_it_does_not_outlive_who_asked_for_it(scratch, tmp_path_factory):
     pids = tmp_path_factory.mktemp("pids") / "pids"
     code = (
-        f"from tests.backends.test_apart import made\nwith made('hangs', pids={str(pids)!r}): pass"
+        "from tests.system.test_isolated import built\n"
+        f"with built('hangs', pids={str(pids)!r}): pass"
     )
     paths = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     asking = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
     wait_until(lambda: pids.exists() and pids.read_text().count(" ") == 1, 60.0)
     asking.send_signal(signal.SIGKILL)
     asking.wait()
-    maker, _ = pids.read_text().split()
-    wait_until(lambda: not alive(maker))
+    builder, _ = pids.read_text().split()
+    wait_until(lambda: not alive(builder))
     os.kill(int(pids.read_text().split()[1]), signal.SIGKILL)

@@ -15,29 +15,29 @@ from flatfold.errors import InputError
 from flatfold.system.progress import Progress
 
 
-def copies(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
-    say("copying")
+def copies(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
+    progress("copying")
     print("the SDK prints this")
     (folder / "copy").write_bytes(model.read_bytes())
     (folder / "options").write_text(str(dict(options)))
 
 
-def refuses(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
+def refuses(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
     raise InputError("expected a cat, found a dog", where="node 3", hint="feed a cat")
 
 
-def fails(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
+def fails(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
     raise RuntimeError("the SDK has a bug")
 
 
-def crashes(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
+def crashes(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
     print("about to crash", flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def hangs(model: Path, folder: Path, options: Mapping[str, Any], say: Progress) -> None:
+def hangs(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
     """With a child of its own, whose number it leaves where `options` says."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(options["pids"]).write_text(f"{os.getpid()} {child.pid}")
-    say("hanging")
+    progress("hanging")
     time.sleep(600)

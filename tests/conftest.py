@@ -8,11 +8,16 @@ or the examples that failed last would be among them.
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hypothesis import settings
 
 os.environ["FLATFOLD_CACHE"] = ""  # no test may touch, or be served from, the user's own cache
+
+# torch and the engines leave some million objects that live as long as the process. To walk them
+# again and again is a fifth of the time of an export.
+gc.set_threshold(50_000, 20, 50)
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None, print_blob=True)

@@ -16,8 +16,14 @@ TABLE: dict[str, dict[str, Row]] = {
     for file in sorted(Path(__file__).with_name("table").glob("*.json"))
 }
 ROWS = {name: row for family in TABLE.values() for name, row in family.items()}
-# Of each family what is quick; the rest is for make test-slow.
+# What is proven by default, at several sizes; the rest is for make test-slow.
 QUICK = {name for name, row in ROWS.items() if row.get("quick")}
+
+# The network with the fewest parameters of each family.
+SMALLEST = {
+    family: min(rows, key=lambda name: ROWS[name]["parameters"][0])
+    for family, rows in TABLE.items()
+}
 
 
 def every(names: Iterable[str] = ROWS) -> list[Any]:

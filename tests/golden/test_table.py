@@ -6,7 +6,7 @@ import pytest
 
 import flatfold
 from flatfold.models import ZOO
-from tests.golden.rows import ROWS, TABLE, every, parameters
+from tests.golden.rows import QUICK, ROWS, SMALLEST, TABLE, every, parameters
 
 
 def test_the_table_has_every_network_of_the_zoo():
@@ -20,6 +20,20 @@ def test_the_zoo_and_the_table_agree_on_parameters():
     assert {name: parameters(row) for name, row in ROWS.items()} == {
         name: spec.parameters for name, spec in ZOO.items()
     }
+
+
+@pytest.mark.parametrize("family", [f for f, name in SMALLEST.items() if name not in QUICK])
+def test_the_row_of_one_network_of_each_family_is_what_comes_out(family):
+    """Its own tests compare every row of a family with the paper; here flatfold computes one.
+
+    All of them are computed, and proven, by the tests below, which are slow but for two.
+    """
+    name = SMALLEST[family]
+    row, (height, width) = ROWS[name], ROWS[name]["sizes"][0]
+    done = flatfold.optimize(name, input_shape=(3, height, width), verify="off")
+    assert done.before.operators == row["before"]
+    assert done.after.operators == row["after"]
+    assert [done.before.parameters, done.after.parameters] == row["parameters"]
 
 
 @pytest.mark.parametrize("name", every())

@@ -12,6 +12,7 @@ from flatfold.models.fastvit import Attention, PatchEmbed, RepMixer, fastvit
 from flatfold.models.initialise import initialise
 from tests.models.published import norm, require_round_trip
 from tests.models.weightless import on_meta
+from tests.rounding import assert_same_sums
 
 
 def layer(prefix: str, bias: bool = True) -> set[str]:
@@ -91,7 +92,8 @@ def test_the_mixer_adds_a_scaled_difference() -> None:
     mixed = bn(local, branches.rbr_conv[0].bn) + bn(x, branches.rbr_skip)
     mixed = mixed + bn(x * branches.rbr_scale.conv.weight[:, 0], branches.rbr_scale.bn)
     expected = x + mixer.layer_scale * (mixed - bn(x, mixer.norm))
-    torch.testing.assert_close(mixer(x), expected, rtol=1e-4, atol=1e-5)
+    # Nine taps, and four operations of each of four norms.
+    assert_same_sums(mixer(x), expected, 9 + 4 * 4)
 
 
 def test_attention_weighs_the_pixels_of_each_head() -> None:
@@ -106,7 +108,8 @@ def test_attention_weighs_the_pixels_of_each_head() -> None:
         weight = torch.softmax(q[..., mine] @ k[..., mine].mT / 32**0.5, dim=-1)
         parts.append(weight @ v[..., mine])
     expected = attention.proj(torch.cat(parts, dim=-1)).permute(0, 2, 1).reshape(2, 96, 3, 4)
-    torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
+    # In q, k and v; in q k; over the pixels; in the projection.
+    assert_same_sums(attention(x), expected, 96 + 32 + 12 + 96)
 
 
 def test_the_way_down_is_linear_up_to_the_1x1() -> None:
@@ -117,7 +120,8 @@ def test_the_way_down_is_linear_up_to_the_1x1() -> None:
     x, y = torch.randn(2, 1, 3, 11, 8, generator=torch.Generator().manual_seed(1))
     bias = down(torch.zeros_like(x))
     together = down(x) + down(y) - bias
-    torch.testing.assert_close(down(x + y), together, rtol=1e-4, atol=1e-5)
+    # Two kernels and their norms, three times.
+    assert_same_sums(down(x + y), together, 3 * (7 * 7 + 3 * 3 + 2 * 4))
     assert down(x).shape == (1, 6, 6, 4)
 
 

@@ -52,7 +52,8 @@ def test_compile_save_load(block, tmp_path):
     exact = block.double()(torch.from_numpy(x).double()).detach().numpy()
     block.float()
     y = engine(x)
-    assert np.max(np.abs(y - exact)) < 1e-5 * np.max(np.abs(exact))
+    terms = (4 * 9 + 4 + 1 + 2 * 4) + SHAPE[1] * SHAPE[2] + 4  # the block, the mean, the head
+    assert np.max(np.abs(y - exact)) <= terms * 2.0**-24 * np.max(np.abs(exact))
     assert torch.equal(engine(torch.from_numpy(x)), torch.from_numpy(y))
     engine.save(tmp_path / "engine")
     loaded = flatfold.load(tmp_path / "engine")

@@ -26,4 +26,5 @@ def test_pools_are_those_of_torch(axes: int, include: bool) -> None:
         means, largest = (getattr(functional, f"{kind}_pool{axes}d") for kind in ("avg", "max"))
         wanted = [means(y, kernel, count_include_pad=include, **given), largest(y, kernel, **given)]
         for one, other in zip(ours, wanted, strict=True):
-            np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=1e-15)
+            # Numbers of order 1; of 27 terms the roundings differ in sign, and nine are left.
+            np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=9 * 2.0**-53)

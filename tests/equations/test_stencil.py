@@ -12,12 +12,13 @@ from flatfold.passes.stencil import stencil as sa
 from flatfold.passes.stencil import taps
 from flatfold.passes.stencil.stencil import Stencil, stencil
 from tests.equations.direct import direct
+from tests.nets import ROUNDING
 
 GROUPS = {(4, 4): [1, 2, 4], (4, 8): [1, 2, 4], (8, 4): [1, 2, 4], (6, 4): [1, 2], (3, 4): [1]}
 
 
 def close(a, b) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, rtol=1e-12, atol=1e-12)
+    return a.shape == b.shape and np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING)
 
 
 @st.composite

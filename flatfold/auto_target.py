@@ -140,14 +140,15 @@ def _reason(winner: Candidate, candidates: Sequence[Candidate], fastest: str) ->
     if winner.target != fastest:
         low, high = winner.slower.interval if winner.slower else (1.0, 1.0)
         return (
-            f"it needs fewer packages than {fastest}, from which it cannot be told: "
+            f"it needs fewer packages than {fastest}, and no difference in time was measured: "
             f"{low:.2f} to {high:.2f} times as long"
         )
     second = next(candidate for candidate in candidates if candidate is not winner)
     assert second.slower is not None
     low, high = second.slower.interval
     if _is_tied(second):
-        return f"it cannot be told from {second.target}, which needs no fewer packages"
+        name = second.target
+        return f"no difference from {name} was measured, and {name} needs no fewer packages"
     return f"{second.target} takes {second.slower.value:.2f} times as long [{low:.2f}, {high:.2f}]"
 
 

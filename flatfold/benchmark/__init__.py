@@ -1,14 +1,29 @@
-"""One command that says what rewriting bought, on this machine, against what else there is."""
+"""Comparing latencies: `compare` measures a model in each form and returns a `Report`.
+
+session.py    the candidates of a model are made, checked, measured and compared
+report.py     a report as plain data with a schema number
+checks.py     the outputs of each row, the pairs that are compared, and warnings
+baseline.py   a report compared with an older one
+candidates/   what is compared: the training graph, other tools, PyTorch, flatfold
+measure/      rounds of worker processes
+machine/      the machine and its limits
+explain/      the effect of each rewrite, and the time of each layer
+views/        a report in words, as Markdown, and as files
+html/         a report as an HTML page
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from flatfold.benchmark.report import Report
+
+__all__ = ["Report", "compare"]
 
 
 def compare(
@@ -25,25 +40,25 @@ def compare(
     progress: Progress = silent,
     **reading: Any,
 ) -> Report:
-    """How long a model takes in training form, rewritten by others, in PyTorch, and by flatfold.
+    """The latency of a model in training form, after other tools, in PyTorch, and by flatfold.
 
-    `models` is one model, as for `optimize`, or a list of them; `reading` are its options that say
-    how to read or export one. `targets`: "auto" is each that runs here. `against` names what to
-    compare with, of "onnxsim", "onnxslim", "onnxscript", "eager" and "torch.compile"; by default
-    those that are installed. Each row is checked against the training graph. At least `rounds`
-    rounds of fresh processes (6), then more until every pair is decided, but none is begun after
-    `budget_s` seconds (300) for a model. `threads` are those of every engine; by default one per
-    physical core that this process may use. With `explain`, the graph after each rewrite is timed,
-    too, and every layer of the training graph's engine and of flatfold's. What fails is a row with
-    its reason.
+    `models` is one model, as for `optimize`, or a list of them; `reading` are the options of
+    `optimize` that say how to read or export one. `targets`: "auto" is each that runs here.
+    `against` names what to compare with, of "onnxsim", "onnxslim", "onnxscript", "eager" and
+    "torch.compile"; by default those that are installed. The outputs of each row are compared with
+    those of the training graph. At least `rounds` rounds of fresh processes (6) are measured, then
+    more until every pair is decided, but none is begun after `budget_s` seconds (300) for a model.
+    `threads` are those of every engine; by default one per physical core that this process may use.
+    With `explain`, the graph after each rewrite is timed, too, and every layer of the training
+    graph's engine and of flatfold's. A candidate that fails is a row with its reason.
     """
     from flatfold.benchmark.measure.protocol import Plan
     from flatfold.benchmark.session import report_on
     from flatfold.sources import resolve
 
-    wanted: Sequence[Any] = models if isinstance(models, list | tuple) else [models]
+    several: Sequence[Any] = models if isinstance(models, list | tuple) else [models]
     return report_on(
-        [_reader(resolve, model, reading) for model in wanted],
+        [partial(resolve, model, **reading) for model in several],
         [targets] if isinstance(targets, str) else list(targets),
         against=against,
         threads=threads,
@@ -54,5 +69,10 @@ def compare(
     )
 
 
-def _reader(resolve: Any, model: Any, reading: Any) -> Any:
-    return lambda: resolve(model, **reading)
+def __getattr__(name: str) -> Any:
+    """`Report`, imported when it is first used: it loads NumPy."""
+    if name == "Report":
+        from flatfold.benchmark.report import Report
+
+        return Report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from flatfold.benchmark.html import blocks, distributions, intervals, layers, roofline, waterfall
-from flatfold.benchmark.html.charts import Axis
-from flatfold.benchmark.html.series import look
+from flatfold.benchmark.html.charts import Axis, look
 from flatfold.benchmark.report import Box, ModelReport, Sketch
 from tests.benchmark.made_whole import whole
 

@@ -1,4 +1,4 @@
-"""What the charts of a page are drawn with: elements of SVG, and the axes they stand along."""
+"""The parts of charts: an SVG canvas, axes with their ticks, and the look of each row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from flatfold.benchmark.report import FLATFOLD, TRAINING, ModelReport, Row
 from flatfold.text import one_line
+
+LOOKS = 6  # classes of the style sheet for rows that are neither flatfold nor the training graph
 
 Point = tuple[float, float]
 
@@ -119,3 +122,18 @@ def _log_ticks(axis: Axis, most: int) -> list[float]:
 
 def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+def look(model: ModelReport, row: Row) -> str:
+    """The class of a row in the style sheet, the same for a candidate on all targets."""
+    if row.wrong:
+        return "wrong"
+    if row.variant in (FLATFOLD, TRAINING):
+        return row.variant
+    names = dict.fromkeys(r.variant for r in model.rows if r.variant not in (FLATFOLD, TRAINING))
+    return f"other{list(names).index(row.variant) % LOOKS + 1}"
+
+
+def legend(model: ModelReport, rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """(look, name) of each row."""
+    return [(look(model, row), row.variant) for row in rows]

@@ -8,8 +8,7 @@ from itertools import zip_longest
 import numpy as np
 from markupsafe import Markup
 
-from flatfold.benchmark.html.charts import Axis, Canvas
-from flatfold.benchmark.html.series import look
+from flatfold.benchmark.html.charts import Axis, Canvas, look
 from flatfold.benchmark.report import ModelReport, Row
 from flatfold.text import duration, time_unit
 

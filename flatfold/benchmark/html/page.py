@@ -1,8 +1,8 @@
-"""Reports as one HTML file that needs nothing else, and that asks nothing of anybody.
+"""Reports as one HTML file that loads nothing else.
 
-Names in a model are its author's: the templates escape every value, and what could act on a reader
-is cleaned before. The page forbids itself everything but its own style and its own script, which it
-can be read without.
+The names in a model come from its author and may be hostile: the templates escape every value, and
+control characters are replaced before. The page's own policy forbids everything but its style and
+its script. It can be read without the script.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def page(reports: Sequence[Report]) -> str:
 
 
 def policy(style: str, script: str) -> str:
-    """What the page may load: itself."""
+    """The Content-Security-Policy: only this style and this script."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -50,18 +50,18 @@ def policy(style: str, script: str) -> str:
 
 
 def environment() -> Environment:
-    """The templates, and what they may call."""
+    """The templates, with the modules that they call."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     from flatfold import text as units
     from flatfold.benchmark.html import (
         blocks,
+        charts,
         distributions,
         intervals,
         layers,
         roofline,
-        series,
         waterfall,
     )
 
@@ -71,7 +71,7 @@ def environment() -> Environment:
         text = one_line(value) if "\n" in value or len(value) > LONGEST else clean(value)
         return text.replace(" %", "\u00a0%")  # no line begins with the sign
 
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader("flatfold.benchmark", "html"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -79,11 +79,11 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=shown,
     )
-    charts = (distributions, intervals, layers, roofline, series, blocks, waterfall)
-    found.globals.update({module.__name__.rpartition(".")[2]: module for module in charts})
+    modules = (blocks, charts, distributions, intervals, layers, roofline, waterfall)
+    templates.globals.update({module.__name__.rpartition(".")[2]: module for module in modules})
     words = {"machine": machine, "facts": facts, "units": units, "sentences": sentences}
-    found.globals.update(words, shown_rows=SHOWN)
-    return found
+    templates.globals.update(words, shown_rows=SHOWN)
+    return templates
 
 
 def _file(name: str) -> str:
@@ -91,7 +91,7 @@ def _file(name: str) -> str:
 
 
 def _literal(name: str) -> Any:
-    """A file of ours, which needs no escaping."""
+    """A file of this package, which needs no escaping."""
     from markupsafe import Markup
 
     return Markup(_file(name))

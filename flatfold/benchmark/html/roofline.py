@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from flatfold.benchmark.html.charts import Axis, Canvas
-from flatfold.benchmark.html.series import look
+from flatfold.benchmark.html.charts import Axis, Canvas, look
 from flatfold.benchmark.report import FLATFOLD, TRAINING, Limit, ModelReport, Report, Row
 from flatfold.benchmark.views import sentences
 from flatfold.text import quantity

@@ -1,8 +1,8 @@
-"""A report beside an older one: what became slower, and by more than is allowed.
+"""A report compared with an older one, the baseline: the rows that became slower.
 
-A row is judged by its time relative to that of the training graph in the same report, which was
-measured block by block beside it: a machine that is slower as a whole is no regression. Where one
-of the two reports has no training graph to judge by, the times themselves are compared.
+A row is compared by its time relative to the training graph of the same report, measured in turns
+with it: a machine that is slower as a whole is no regression. Where one of the two reports has no
+training graph to compare with, the times themselves are compared.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SAME_MACHINE = ("processor", "threads")
 
 @dataclass(frozen=True)
 class Change:
-    """A row of flatfold's in both reports: it takes `ratio` times as long as it did.
+    """A row of flatfold in both reports: it takes `ratio` times the time of the baseline.
 
-    `failed`: slower by more than was allowed, and surely slower; or right before and now not, for
-    which there is a `reason` and no ratio.
+    `failed`: surely slower, by more than is allowed; or correct in the baseline and not any more,
+    for which there is a `reason` and no ratio.
     """
 
     model: str
@@ -38,9 +38,9 @@ class Change:
 
 
 def changes(old: Report, new: Report, allowed: float) -> list[Change]:
-    """How flatfold's rows of `old` fare in `new`; `allowed` is 0.05 for 5 %.
+    """The changes of flatfold's rows from `old` to `new`; `allowed` is 0.05 for 5 %.
 
-    Raises InputError where the two were not measured alike, or have no row in common.
+    Raises InputError where the two were measured differently, or have no row in common.
     """
     for fact in SAME_MACHINE:
         before, after = old.environment.get(fact), new.environment.get(fact)
@@ -50,7 +50,7 @@ def changes(old: Report, new: Report, allowed: float) -> list[Change]:
                 hint="measure the baseline again here",
             )
     models = {model.model: model for model in new.models}
-    found = []
+    changed = []
     for model in old.models:
         now = models.get(model.model)
         if now is None:
@@ -62,30 +62,30 @@ def changes(old: Report, new: Report, allowed: float) -> list[Change]:
             )
         rows = [row for row in model.rows if row.variant == FLATFOLD and row.ranked]
         both = [(row, now.row(row.name)) for row in rows]
-        found += [_change(model, row, now, other, allowed) for row, other in both if other]
-    if not found:
+        changed += [_change(model, row, now, other, allowed) for row, other in both if other]
+    if not changed:
         raise InputError(
             "the baseline has no row of flatfold's in common with this report",
             hint="compare the same models on the same targets",
         )
-    return found
+    return changed
 
 
 def _change(old: ModelReport, before: Row, new: ModelReport, after: Row, allowed: float) -> Change:
     if not after.ranked:
         why = after.reason or ("it is wrong" if after.wrong else "it was not shown to be right")
         return Change(old.model, before.name, None, "failed", True, why)
-    times = _beside_training(new, after), _beside_training(old, before)
+    times = _time_ratio(new, after), _time_ratio(old, before)
     if times[0] is None or times[1] is None:
         times = after.latency, before.latency
     assert times[0] is not None and times[1] is not None  # both are ranked
     ratio = timing.quotient(times[0], times[1])
-    word = timing.verdict(ratio, noise=0.0, delta=allowed)
-    return Change(old.model, before.name, ratio, word, word == timing.SLOWER)
+    verdict = timing.verdict(ratio, noise=0.0, delta=allowed)
+    return Change(old.model, before.name, ratio, verdict, verdict == timing.SLOWER)
 
 
-def _beside_training(report: ModelReport, row: Row) -> Estimate | None:
-    """The time of a row relative to the training graph's on its target, if that can be compared."""
+def _time_ratio(report: ModelReport, row: Row) -> Estimate | None:
+    """The time of a row relative to the training graph on its target, if it can be compared."""
     base = report.row(f"{TRAINING} {row.target}")
     if base is None or not base.ranked:
         return None

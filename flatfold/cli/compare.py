@@ -1,4 +1,4 @@
-"""flatfold compare: how long a model takes in each form that it can be had in."""
+"""flatfold compare: the latency of a model as exported, after other tools, and by flatfold."""
 
 from __future__ import annotations
 

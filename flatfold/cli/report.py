@@ -1,4 +1,4 @@
-"""flatfold report: what was measured before, shown again and saved as a page."""
+"""flatfold report: shows reports of flatfold compare again, and saves them as a page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_report(path: str) -> Report:
 
 
 def check_places(places: Sequence[str] | None, count: int = 1) -> None:
-    """Raises InputError or OutputError now rather than after minutes of measuring."""
+    """Checks the files before minutes of measuring. Raises InputError or OutputError."""
     from flatfold.benchmark.views.files import check_place
 
     for place in places or ():
@@ -66,7 +66,7 @@ def report(reports: Files, save: Save = None, debug: given.Debug = False) -> Non
     from flatfold.cli.report_table import show
 
     check_places(save, len(reports))
-    found = [read_report(path) for path in reports]
-    save_reports(found, save)
-    for one in found:
-        show(one, out())
+    contents = [read_report(path) for path in reports]
+    save_reports(contents, save)
+    for content in contents:
+        show(content, out())

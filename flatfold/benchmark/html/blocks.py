@@ -13,11 +13,11 @@ from flatfold.text import one_line
 
 LARGEST = 60  # boxes: of more, the operators are counted
 LONGEST = 40  # characters of a line
-KINDS = {"": None, "other": "", "layer": "layer", "norm": "norm"}  # as `drawing` has them
+KINDS = {"": None, "other": "", "layer": "layer", "norm": "norm"}  # those of `graph_layout.Box`
 
 
 def picture(sketch: Sketch, title: str) -> Markup:
-    """Nothing where it would be too large, or where the edges are those of no graph."""
+    """A sketch as an SVG; empty where it is too large, or its edges have a cycle or no box."""
     order = _order(sketch) if len(sketch.boxes) <= LARGEST else {}
     if not order:
         return Markup()
@@ -33,13 +33,13 @@ def picture(sketch: Sketch, title: str) -> Markup:
 
 
 def operators(sketch: Sketch) -> list[tuple[str, int]]:
-    """The nodes by their first words, the most frequent first."""
+    """(operator, count) of each operator, the most frequent first."""
     nodes = (box.lines[0].split(" ")[0] for box in sketch.boxes if box.kind and box.lines)
     return Counter(nodes).most_common()
 
 
 def _order(sketch: Sketch) -> dict[int, int]:
-    """The place of each box behind all that feed it; empty where there is a circle."""
+    """The place of each box in a topological order; empty where there is none."""
     feeding: dict[int, list[int]] = {number: [] for number in range(len(sketch.boxes))}
     for upper, lower in sketch.edges:
         if upper not in feeding or lower not in feeding:
@@ -57,7 +57,7 @@ def _cut(line: str) -> str:
 
 
 def side_by_side(changes: GraphChange) -> list[tuple[str, int, int]]:
-    """Each operator with its counts before and after, what changed most first."""
+    """(operator, count before, count after), the largest changes first."""
     before, after = changes.operators_before, changes.operators_after
     found = [(name, before.get(name, 0), after.get(name, 0)) for name in {**before, **after}]
     return sorted(found, key=lambda row: (-abs(row[1] - row[2]), -row[1], row[0]))

@@ -39,7 +39,7 @@ class Canvas:
         self.add("line", look, x1=start[0], y1=start[1], x2=end[0], y2=end[1])
 
     def text(self, look: str, at: Point, text: str, most: int = 0) -> None:
-        """Of at most so many characters; the whole shows on hovering then."""
+        """A text, cut to `most` characters; the whole text shows on hovering."""
         short = one_line(text)
         if most and len(short) > most:
             element = self.add("text", look, x=at[0], y=at[1])
@@ -58,7 +58,7 @@ class Canvas:
         self.add("path", look).set("d", text)
 
     def note(self, element: ElementTree.Element, text: str) -> None:
-        """What shows on hovering over it."""
+        """A text that shows on hovering over the element."""
         ElementTree.SubElement(element, "title").text = one_line(text)
 
     def markup(self) -> Markup:

@@ -14,7 +14,7 @@ from flatfold.text import duration, time_unit
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 440, 270, 46, 44, 12, 12
 QUANTILES = 120
-TAIL = 99.5  # per cent: what is slower is told as a number, or one hiccup would fill the picture
+TAIL = 99.5  # per cent: a slower run is given as a number, as it would stretch the axis
 
 
 def shown(model: ModelReport, target: str) -> list[Row]:
@@ -23,7 +23,7 @@ def shown(model: ModelReport, target: str) -> list[Row]:
 
 
 def cumulative(model: ModelReport, target: str) -> Markup:
-    """For each time, the share of the runs that took no longer."""
+    """The cumulative distribution: for each time the share of runs that took no longer."""
     rows = {row: runs(row) for row in shown(model, target)}
     if not rows:
         return Markup()
@@ -87,7 +87,7 @@ def strip(model: ModelReport, target: str) -> Markup:
 
 
 def beyond(model: ModelReport, target: str) -> list[tuple[Row, str]]:
-    """The slowest run of each row, which the curves leave out."""
+    """(row, time) of the slowest run of each row, which the curves leave out."""
     return [(row, duration(float(max(runs(row))))) for row in shown(model, target)]
 
 

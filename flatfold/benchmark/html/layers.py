@@ -25,7 +25,7 @@ class Kind:
 
 
 def profiles_on(model: ModelReport, target: str) -> list[Profile]:
-    """Those of a target, the training graph's first and flatfold's last."""
+    """The profiles of a target: that of the training graph, then flatfold's."""
     found = {profile.row: profile for profile in model.profiles}
     rows = sorted(
         (row for row in model.rows if row.target == target and row.name in found),
@@ -35,7 +35,7 @@ def profiles_on(model: ModelReport, target: str) -> list[Profile]:
 
 
 def kinds(profiles: Sequence[Profile]) -> dict[str, list[Kind]]:
-    """For each kind what each profile has of it, what takes longest first."""
+    """By kind, that of each profile; the kind that takes longest first."""
     names: Counter[str] = Counter()
     for profile in profiles:
         for layer in profile.layers:
@@ -87,11 +87,11 @@ def stacks(model: ModelReport, target: str) -> Markup:
 
 
 def look(place: int) -> str:
-    """The class of the kind that is so many places behind the longest."""
+    """The style class of the kind at this place, 0 for the one that takes longest."""
     return f"kind{place + 1}" if place < KINDS else "kind-rest"
 
 
 def moves_on(model: ModelReport, target: str) -> list[LayerChange]:
-    """Where the time changed most, first."""
+    """The layer changes of a target, the largest first."""
     found = [move for move in model.moves if move.target == target]
     return sorted(found, key=lambda move: -abs(move.after_s - move.before_s))

@@ -1,4 +1,4 @@
-"""How near the rows are to what this machine can do at best (Williams et al. 2009)."""
+"""The roofline chart: each row and the limits of this machine (Williams et al. 2009)."""
 
 from __future__ import annotations
 

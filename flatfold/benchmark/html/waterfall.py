@@ -1,4 +1,4 @@
-"""What each rewrite contributed: how the time falls from step to step."""
+"""The waterfall chart: how the time falls as rewrites are added one by one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Level:
 
 
 def levels(model: ModelReport, target: str) -> list[Level]:
-    """From the ratios one after the other, which are of blocks that ran side by side."""
+    """The levels of a target: products of the ratios of each step to the one before."""
     found: list[Level] = []
     now = 1.0
     for step in model.steps:

@@ -1,4 +1,4 @@
-"""Arrays by name in a file, whatever the names are: they come from models."""
+"""Arrays by name in a file. The names may be any text, as they come from models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def store(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]]) 
 
 
 def read(path: str | os.PathLike[str]) -> Arrays:
-    """What `store` wrote, in the same order."""
+    """The arrays that `store` wrote, in the same order."""
     with np.load(path, allow_pickle=False) as content:
         names = [str(name) for name in content["arr_0"]]
         return {name: content[f"arr_{index}"] for index, name in enumerate(names, 1)}

@@ -1,4 +1,4 @@
-"""What a report was measured on, and how, as lines of text; nothing in it is taken for granted."""
+"""The machine and the options of a report as lines of text; any fact may be missing."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from typing import Any
 from flatfold.benchmark.report import Report
 
 UNKNOWN = "unknown"
-APART = ("versions", "command")  # facts of the environment that are shown in their own way
+SHOWN_APART = ("versions", "command")  # facts of the environment with a place of their own
 
 
 def date(report: Report) -> str:
     """2026-08-20T10:00:00+00:00 -> "2026-08-20 10:00 UTC"; else as it is."""
-    told = str(report.environment.get("date") or "")
-    return f"{told[:10]} {told[11:16]} UTC" if told.endswith("+00:00") else told
+    text = str(report.environment.get("date") or "")
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") else text
 
 
 def machine(report: Report) -> str:
-    told = report.environment
-    parts = (told.get("processor") or "unknown processor", threads(report), date(report))
+    """One line: processor, threads and date."""
+    processor = report.environment.get("processor")
+    parts = (processor or "unknown processor", threads(report), date(report))
     return " · ".join(str(part) for part in parts if part)
 
 
 def threads(report: Report) -> str:
-    found = report.environment.get("threads")
-    return "1 thread" if found == 1 else f"{found or 'unknown'} threads"
+    count = report.environment.get("threads")
+    return "1 thread" if count == 1 else f"{count or 'unknown'} threads"
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """The environment and then the options, a line each."""
-    told = {n: v for n, v in report.environment.items() if n not in APART}
-    return list(dict.fromkeys((*_flat(told, ""), *_flat(report.options, ""))))
+    """(name, value) of each fact of the environment, then of each option."""
+    environment = {n: v for n, v in report.environment.items() if n not in SHOWN_APART}
+    return list(dict.fromkeys((*_flat(environment, ""), *_flat(report.options, ""))))
 
 
 def command(report: Report) -> str:
-    """What was typed, wherever the program was."""
-    told = str(report.environment.get("command") or "")
-    program, _, rest = told.partition(" ")
+    """The command line, with the program as "flatfold" wherever it was."""
+    line = str(report.environment.get("command") or "")
+    program, _, rest = line.partition(" ")
     is_ours = PurePath(program).name in ("flatfold", "__main__.py")
-    return f"flatfold {rest}" if is_ours and rest else told
+    return f"flatfold {rest}" if is_ours and rest else line
 
 
 def versions(report: Report) -> list[tuple[str, str]]:
-    found = report.environment.get("versions")
-    return [*_flat(found, "")] if isinstance(found, Mapping) else []
+    """(package, version) of each package that was used."""
+    packages = report.environment.get("versions")
+    return [*_flat(packages, "")] if isinstance(packages, Mapping) else []
 
 
 def _flat(content: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Reports as files: the ending says which form; a file appears whole or not at all."""
+"""Reports as files: the ending of the name is the form; a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def save(reports: Sequence[Report], path: str | PathLike[str]) -> None:
 
 
 def check_place(path: str | PathLike[str], count: int = 1) -> None:
-    """Raises what `save` would, as far as it can be known before there is a report."""
+    """Raises the errors of `save` that are known before there is a report."""
     place = Path(path)
     form = place.suffix.lower()
     if form not in FORMS:
@@ -41,7 +41,9 @@ def check_writable(path: Path) -> None:
     """Raises OutputError now rather than after minutes of measuring."""
     if not path.resolve().parent.is_dir() or path.is_dir():
         raise OutputError(
-            "no file can be written there", where=str(path), hint="make its folder first"
+            "expected a file in a folder that exists, found none",
+            where=str(path),
+            hint="make the folder first",
         )
 
 

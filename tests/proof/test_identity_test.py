@@ -10,7 +10,6 @@ import onnx_ir as ir
 import pytest
 
 from flatfold.passes import PIPELINE, Change, Pipeline, fold_batchnorm
-from flatfold.passes.reading import operators
 from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import number, source, spatial_sizes, weights
 from flatfold.passes.stencil import kernels
@@ -24,11 +23,11 @@ from tests.nets import Net
 def repvgg(dtype: type = np.float32, stride: int = 1, groups: int = 1) -> Net:
     """3x3 + 1x1 + identity, with norms, and a layer with a bias behind."""
     net = Net((2, 8, 9, 8), dtype=dtype)
-    x, how = net.x, {"groups": groups, "strides": [stride] * 2}
+    x, options = net.x, {"groups": groups, "strides": [stride] * 2}
     y = net.op(
         "Add",
-        net.bn(net.conv(x, 8, 8, (3, 3), bias=False, **how), 8),
-        net.bn(net.conv(x, 8, 8, (1, 1), bias=False, **how), 8),
+        net.bn(net.conv(x, 8, 8, (3, 3), bias=False, **options), 8),
+        net.bn(net.conv(x, 8, 8, (1, 1), bias=False, **options), 8),
     )
     net.y = net.op("Relu", net.op("Add", y, net.bn(x, 8)) if stride == 1 else y)
     net.y = net.bn(net.conv(net.y, 4, 8, (1, 1)), 4)
@@ -36,22 +35,22 @@ def repvgg(dtype: type = np.float32, stride: int = 1, groups: int = 1) -> Net:
 
 
 def doubts_of(net: Net) -> list[str]:
-    """Why changes of the net are not certified; each change is looked at before it is made."""
-    found = []
+    """Why changes of the net are not certified; each one is tested before it is made."""
+    doubts = []
 
     def check(change: Change) -> None:
         for extent in extents(change):
-            given = draw_trial(change, extent, np.random.default_rng(0))
+            data = draw_trial(change, extent, np.random.default_rng(0))
             try:
-                require_identity(change, [given], 0)
+                require_identity(change, [data], 0)
             except Uncertified as why:
-                found.append(str(why))
+                doubts.append(str(why))
 
     remarks = Pipeline([kind() for kind in PIPELINE], check=check).run(
         ir.from_proto(net.model(net.y))
     )
     assert any(remark.applied for remark in remarks)
-    return found
+    return doubts
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -109,9 +108,9 @@ def tap_moved(*arguments: object) -> None:
 right_scale, right_accumulate = kernels.scale_outputs, kernels.accumulate
 
 FAULTS = {
-    "epsilon left out": (operators.READERS, "BatchNormalization", wrong_norm(0, 1)),
-    "epsilon a hundred times": (operators.READERS, "BatchNormalization", wrong_norm(100, 1)),
-    "sign of the mean": (operators.READERS, "BatchNormalization", wrong_norm(1, -1)),
+    "epsilon left out": (fold_batchnorm, "read_batch_norm", wrong_norm(0, 1)),
+    "epsilon a hundred times": (fold_batchnorm, "read_batch_norm", wrong_norm(100, 1)),
+    "sign of the mean": (fold_batchnorm, "read_batch_norm", wrong_norm(1, -1)),
     "a weight by 2^-40": (kernels, "scale_outputs", slightly_wrong),
     "1x1 at another tap": (kernels, "accumulate", tap_moved),
 }
@@ -119,18 +118,16 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_formula_is_not_certified(fault, monkeypatch):
-    where, name, wrong = FAULTS[fault]
-    if isinstance(where, dict):
-        monkeypatch.setitem(where, name, wrong)
-    else:
-        monkeypatch.setattr(where, name, wrong)
+    module, name, wrong = FAULTS[fault]
+    monkeypatch.setattr(module, name, wrong)
     assert any("differ by more than rounding" in why for why in doubts_of(repvgg()))
 
 
 def test_the_planted_formulas_differ_from_the_right_one_by_their_fault_alone(monkeypatch):
-    monkeypatch.setitem(operators.READERS, "BatchNormalization", wrong_norm(1, 1))
+    right = wrong_norm(1, 1)
+    monkeypatch.setattr(fold_batchnorm, "read_batch_norm", right)
+    assert fold_batchnorm.FoldBatchNorm().readers()["BatchNormalization"] is right
     assert not doubts_of(repvgg())
-    assert fold_batchnorm.read_batch_norm is not operators.READERS["BatchNormalization"]
 
 
 def test_what_rounding_hides_from_the_bound_is_seen(monkeypatch):
@@ -150,9 +147,9 @@ def test_other_weights_than_those_that_were_made_are_not_certified():
         array = change.replacement.initializers[0].const_value.numpy().copy()
         array.flat[0] = np.nextafter(array.flat[0], np.float32(np.inf))
         change.replacement.initializers[0].const_value = ir.Tensor(array)
-        given = draw_trial(change, extents(change)[0], np.random.default_rng(0))
+        data = draw_trial(change, extents(change)[0], np.random.default_rng(0))
         with pytest.raises(Uncertified, match="other weights"):
-            require_identity(change, [given], 0)
+            require_identity(change, [data], 0)
 
     net = repvgg()
     Pipeline([kind() for kind in PIPELINE], check=check).run(ir.from_proto(net.model(net.y)))

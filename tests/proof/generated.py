@@ -10,7 +10,7 @@ IN_ONE = 50  # blocks that share a graph, each with an input and an output of it
 
 
 class Blocks:
-    """Draws blocks into one graph; what a block is made of follows from the seed alone."""
+    """Draws blocks into one graph; the seed alone decides what is in a block."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)

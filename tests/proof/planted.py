@@ -1,4 +1,4 @@
-"""RepVGG-like networks, how a correct tool folds one of their blocks, and how faulty ones do.
+"""RepVGG-like networks, and how correct and faulty tools fold one of their blocks.
 
 `reliability`'s catalogue: what goes wrong when a training block is folded by hand. Norms are
 calibrated: their statistics are those of what they see, and only their scale and shift are random.
@@ -108,10 +108,10 @@ def training_form(blocks: list[Block], size: int = 16) -> onnx.ModelProto:
     value = net.x
     for index, block in enumerate(blocks):
         named, arms = f"b{index}.", []
-        how = {"strides": [block.stride] * 2}
+        options = {"strides": [block.stride] * 2}
         for branch, weight in (("wide", block.wide), ("narrow", block.narrow)):
             pads = [weight.shape[2] // 2] * 4
-            arms.append(net.op("Conv", value, net.const(weight), pads=pads, **how))
+            arms.append(net.op("Conv", value, net.const(weight), pads=pads, **options))
             net.nodes[-1].name = f"{named}{branch}.conv"
         arms += [value] * block.has_identity
         for number, norm in enumerate(block.norms):
@@ -132,8 +132,8 @@ def deploy_form(blocks: list[Block], folded: list[list[Array]], size: int = 16) 
     value = net.x
     for block, parts in zip(blocks, folded, strict=True):
         constants = [net.const(part.astype(np.float32)) for part in parts]
-        how = {"strides": [block.stride] * 2, "pads": [1] * 4}
-        value = net.op("Relu", net.op("Conv", value, *constants, **how))
+        options = {"strides": [block.stride] * 2, "pads": [1] * 4}
+        value = net.op("Relu", net.op("Conv", value, *constants, **options))
     return net.model(headed(net, value, blocks))
 
 

@@ -1,4 +1,4 @@
-"""A certificate is about two graphs and no others, and accounts for all that is new."""
+"""A certificate is valid for two graphs and no others, and lists every new node."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ C = 8
 def block(seed: int, stride: int = 1, dtype=np.float32) -> Net:
     """RepVGG's block; constants c0..c4 are the 3x3 and its norm, c5..c9 the 1x1, c10.. identity."""
     net = Net((1, C, 12, 11), seed=seed, dtype=dtype)
-    how = {"strides": [stride, stride]}
-    y = net.bn(net.conv(net.x, C, C, (3, 3), False, **how), C)
-    y = net.op("Add", y, net.bn(net.conv(net.x, C, C, (1, 1), False, **how), C))
+    options = {"strides": [stride, stride]}
+    y = net.bn(net.conv(net.x, C, C, (3, 3), False, **options), C)
+    y = net.op("Add", y, net.bn(net.conv(net.x, C, C, (1, 1), False, **options), C))
     if stride == 1:
         y = net.op("Add", y, net.bn(net.x, C))
     net.y = net.op("Relu", y)
@@ -71,7 +71,7 @@ def lowered_of(net: Net) -> dict[str, np.ndarray]:
 
 
 def check_with(net: Net, weights: Callable[[str, np.ndarray], np.ndarray]) -> float:
-    """Rewrite `net`, but let the check see other weights in place of those made."""
+    """Rewrite `net`, but show the check other weights; returns the largest ratio."""
     ratios = []
 
     def check(change: Change) -> None:

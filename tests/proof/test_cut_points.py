@@ -1,4 +1,4 @@
-"""Two graphs compared part by part: what is proposed, looked through, run, and left open."""
+"""Two graphs compared part by part: pairs, cones that are extended or run, and open verdicts."""
 
 from __future__ import annotations
 

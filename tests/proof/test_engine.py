@@ -1,4 +1,4 @@
-"""What an engine computes is held against the original graph, at the precision it runs in."""
+"""An engine is compared with the original graph, within the precision that it runs in."""
 
 from __future__ import annotations
 

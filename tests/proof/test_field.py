@@ -1,4 +1,4 @@
-"""Field arithmetic beside Python's own whole numbers."""
+"""Field arithmetic compared with Python's integers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No false alarm: blocks that are rewritten rightly are never refuted, whatever their scales."""
+"""No false alarm: blocks that are rewritten correctly are never refuted, at any scale."""
 
 from __future__ import annotations
 

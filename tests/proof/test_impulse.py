@@ -1,4 +1,4 @@
-"""The weight in which two functions differ, whatever computes them."""
+"""Impulse responses name the weight in which two functions differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a difference, and what is left to rounding."""
+"""Which differences refute a graph, and which are rounding."""
 
 from __future__ import annotations
 

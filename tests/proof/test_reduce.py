@@ -1,4 +1,4 @@
-"""The smallest pair with the same disagreement; agreement and inability are told apart from it."""
+"""The smallest pair that differs in the same way; models that agree, or cannot be compared."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def two_thirds(kind: str) -> ir.Model:
     """2/3, computed in several ways."""
     net = Net((1, 4, 8, 8), dtype=np.float32)
     number = net.const(np.float32(2 / 3))
-    if kind == "cancelling":  # right, but few bits of it are left beside a million
+    if kind == "cancelling":  # right, but few of its bits are left next to a million
         y = net.op("Sub", net.op("Add", net.x, number), net.x)
         return ir.from_proto(net.model(y))
     far = net.op("Relu", net.op("Sub", net.x, net.const(np.float32(1e5))))

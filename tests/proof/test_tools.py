@@ -1,4 +1,4 @@
-"""What other tools make of a network, and of one that they misread, compared part by part."""
+"""Results of other tools, of a right and of a wrong network, compared part by part."""
 
 from __future__ import annotations
 

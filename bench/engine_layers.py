@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 import flatfold
-from flatfold.backends.tensorrt.engine import trt_rtx
+from flatfold.backends import load_backend
 
 MODELS = ("repvgg_a0", "mobileone_s0", "vanillanet_5")
 HEAD = ("network", "ONNX nodes", "engine layers", "engine, MB")
@@ -31,7 +31,7 @@ class Built:
 
 def build(model: ir.Model) -> Built:
     """Build `model` and count."""
-    with trt_rtx().build(model, {"compute_capabilities": "89"}) as engine:
+    with load_backend("trt-rtx").build(model, {"compute_capabilities": "89"}) as engine:
         return Built(len(model.graph), engine.layers, engine.size)
 
 

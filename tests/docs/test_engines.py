@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.engine_layers import MODELS, rows
-from flatfold.backends.tensorrt.engine import trt_rtx
+from flatfold.backends import load_backend
 from tests.docs.markdown import read
 
 
@@ -13,7 +13,7 @@ from tests.docs.markdown import read
     "name", [MODELS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])]
 )
 def test_layers_before_and_after(name):
-    state = trt_rtx().availability()
+    state = load_backend("trt-rtx").availability()
     if not state.available:
         pytest.skip(state.reason)
     assert rows(name) in read("docs/engines.md").splitlines()

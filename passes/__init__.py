@@ -11,7 +11,7 @@ fold_batchnorm.py        BatchNormalization and other per-channel maps
 drop_channels.py         channels that are constant
 hoist_activations.py     activations in front of a max pool
 
-The driver and what passes are made of:
+The driver, and what every pass uses:
 
 pipeline.py   applies passes to a fixed point; the only code that edits a graph
 rewrite.py    Rewrite, LocalRewrite, Region, Change

@@ -23,7 +23,7 @@ from flatfold.passes.reading.node import (
 from flatfold.passes.reading.pooling import filled_window
 from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 from flatfold.passes.stencil.kernels import placeholder
-from flatfold.passes.stencil.stencil import stencil
+from flatfold.passes.stencil.stencil import convolution
 
 LAYERS = ("Conv", "ConvTranspose")
 
@@ -47,7 +47,7 @@ class HoistActivations(LocalRewrite):
         _private_producer(data, LAYERS)
         kernel = ints(pool, "kernel_shape", ())
         strides, dilations, begin, end = filled_window(pool)
-        window = stencil(
+        window = convolution(
             placeholder((channel_count(data), 1, *kernel)),
             groups=channel_count(data),
             strides=strides,

@@ -36,8 +36,8 @@ from flatfold.passes.stencil.channels import NO_CHANNEL
 from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.kernels import Array, Weight
 from flatfold.passes.stencil.stencil import (
+    convolution,
     select_outputs,
-    stencil,
     translation,
 )
 
@@ -153,7 +153,7 @@ def read_deform_conv(node: ir.Node) -> Applied:
     last = tuple(
         int(g + h - n + 1 - b) for g, h, n, b in zip(growth, high, low, first, strict=True)
     )
-    form = stencil(
+    form = convolution(
         full,
         optional_weights(node, 3, "bias"),
         groups=groups,

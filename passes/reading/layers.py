@@ -20,7 +20,7 @@ from flatfold.passes.reading.node import (
     window,
 )
 from flatfold.passes.stencil.kernels import transposed
-from flatfold.passes.stencil.stencil import stencil
+from flatfold.passes.stencil.stencil import convolution
 
 
 def read_conv(node: ir.Node) -> Applied:
@@ -28,7 +28,7 @@ def read_conv(node: ir.Node) -> Applied:
     groups = groups_of(node, weight.shape[0])
     strides, dilations, begin, end = window(node, weight.shape[2:])
     bias = optional_weights(node, 2, "bias")
-    form = stencil(
+    form = convolution(
         weight, bias, groups=groups, strides=strides, dilations=dilations, begin=begin, end=end
     )
     return Applied(source(node), form)
@@ -52,7 +52,7 @@ def read_conv_transpose(node: ir.Node) -> Applied:
     strides, dilations, begin, end = window(node, kernel)
     extra = ints(node, "output_padding", (0,) * len(kernel))
     reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
-    form = stencil(
+    form = convolution(
         transposed(weight, groups),
         optional_weights(node, 2, "bias"),
         groups=groups,
@@ -79,7 +79,7 @@ def read_gemm(node: ir.Node) -> Applied:
         bias = beta * np.broadcast_to(offset.reshape(-1).astype(np.float64), (len(matrix),))
     require_finite(np.array([alpha, beta]), "alpha or beta of the Gemm")
     scaled = matrix if alpha == 1 else alpha * matrix.astype(np.float64)
-    return Applied(source(node), stencil(scaled, bias))
+    return Applied(source(node), convolution(scaled, bias))
 
 
 def read_matmul(node: ir.Node) -> Applied:
@@ -88,7 +88,7 @@ def read_matmul(node: ir.Node) -> Applied:
     if weight.ndim != 2:
         raise Decline("MATMUL", f"a product by a constant of shape {weight.shape} is not a matrix")
     rank(data)
-    return Applied(data, stencil(weight.T))
+    return Applied(data, convolution(weight.T))
 
 
 LAYERS: dict[str, Callable[[ir.Node], Applied]] = {

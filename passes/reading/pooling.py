@@ -20,7 +20,7 @@ from flatfold.passes.reading.node import (
     window,
 )
 from flatfold.passes.stencil.geometry import Ints
-from flatfold.passes.stencil.stencil import stencil
+from flatfold.passes.stencil.stencil import convolution
 
 
 def read_average_pool(node: ir.Node) -> Applied:
@@ -33,7 +33,9 @@ def read_average_pool(node: ir.Node) -> Applied:
         raise Decline("COUNT-PAD", f"the mean leaves the padding out, {pads}, so its weights vary")
     count = channel_count(source(node))
     mean = np.full((count, 1, *kernel), 1.0 / np.prod(kernel))
-    form = stencil(mean, groups=count, strides=strides, dilations=dilations, begin=begin, end=end)
+    form = convolution(
+        mean, groups=count, strides=strides, dilations=dilations, begin=begin, end=end
+    )
     return Applied(source(node), form)
 
 

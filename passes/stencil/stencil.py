@@ -256,7 +256,7 @@ def simplify_channels(f: Stencil) -> Stencil:
     return f
 
 
-def stencil(
+def convolution(
     weight: Weight,
     bias: Weight | None = None,
     *,
@@ -290,13 +290,13 @@ def stencil(
 
 def diagonal(scale: Weight, bias: Weight | None, axes: int) -> Stencil:
     """scale[c] * x[c] + bias[c]."""
-    return stencil(scale.reshape(-1, 1, *(1,) * axes), bias, groups=len(scale))
+    return convolution(scale.reshape(-1, 1, *(1,) * axes), bias, groups=len(scale))
 
 
 def translation(channels: int, begin: Ints, end: Ints, strides: Ints | None = None) -> Stencil:
     """Identity with zero padding (positive) or cropping (negative), every `strides`-th pixel."""
     one = np.ones((channels, 1, *(1,) * len(begin)))
-    return stencil(one, groups=channels, begin=begin, end=end, strides=strides)
+    return convolution(one, groups=channels, begin=begin, end=end, strides=strides)
 
 
 def channel_selection(index: ChannelIndex, source_channels: int, axes: int) -> Stencil:

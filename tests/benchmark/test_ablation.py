@@ -74,7 +74,8 @@ def test_a_step_that_fails_is_left_out(small: Optimized, monkeypatch: pytest.Mon
     rewrite = Compiler.rewrite
 
     def failing(compiler: Compiler, options: Options) -> Any:
-        if len(options.rewrites()) == 1:
+        names = {kind.name for kind in options.rewrites()}
+        if "fold-batchnorm" in names and "merge-branches" not in names:
             raise PassError("it cannot be alone")
         return rewrite(compiler, options)
 

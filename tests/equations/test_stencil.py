@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flatfold.passes.decline import Decline
 from flatfold.passes.stencil import stencil as sa
 from flatfold.passes.stencil import taps
-from flatfold.passes.stencil.stencil import Stencil, stencil
+from flatfold.passes.stencil.stencil import Stencil, convolution
 from tests.equations.direct import direct
 from tests.nets import ROUNDING
 
@@ -29,7 +29,7 @@ def stencils(draw, axes: int, channels: tuple[int, int], strides=(1, 2), dilatio
     each = lambda *values: tuple(draw(st.sampled_from(values)) for _ in range(axes))  # noqa: E731
     kernel = each(1, 2, 3)
     has_bias = draw(st.booleans())
-    return stencil(
+    return convolution(
         rng.standard_normal((channels[1], channels[0] // groups, *kernel)),
         rng.standard_normal(channels[1]) if has_bias else None,
         groups=groups,
@@ -138,7 +138,7 @@ def test_crop_trim_and_uncrop_keep_the_function(data, axes):
 def test_trim_drops_the_zero_rim_and_nothing_else():
     weight = np.zeros((4, 2, 5, 7))
     weight[:, :, 2:4, 3] = 1.0
-    trimmed = taps.trim(stencil(weight, groups=2, begin=(2, 3), end=(2, 3)))
+    trimmed = taps.trim(convolution(weight, groups=2, begin=(2, 3), end=(2, 3)))
     assert trimmed.geometry.kernel == (2, 1)
     assert (trimmed.geometry.begin, trimmed.geometry.end) == ((0, 0), (1, 0))
 
@@ -146,26 +146,26 @@ def test_trim_drops_the_zero_rim_and_nothing_else():
 def test_regroup_both_ways():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 8, 6))
-    f = stencil(rng.standard_normal((4, 2, 3)), groups=4, begin=(1,))
+    f = convolution(rng.standard_normal((4, 2, 3)), groups=4, begin=(1,))
     for groups in (1, 2, 4):
         wide = sa.regroup(f, groups)
         assert close(direct(wide, x), direct(f, x))
         assert np.array_equal(sa.regroup(wide, 4).weight, f.weight)
     with pytest.raises(ValueError, match="not zero"):
-        sa.regroup(stencil(rng.standard_normal((4, 8, 3))), 2)
+        sa.regroup(convolution(rng.standard_normal((4, 8, 3))), 2)
 
 
 def test_a_sum_takes_the_coarsest_lattice_that_holds_all_taps():
     """Two kernels of dilation 2, one tap apart by 4: no zero taps are made up between."""
-    f = stencil(np.ones((1, 1, 3)), dilations=(2,), begin=(4,), end=(0,))
-    g = stencil(np.ones((1, 1, 1)), begin=(-2,), end=(2,))
+    f = convolution(np.ones((1, 1, 3)), dilations=(2,), begin=(4,), end=(0,))
+    g = convolution(np.ones((1, 1, 1)), begin=(-2,), end=(2,))
     merged = sa.add([f, g]).geometry
     assert (merged.kernel, merged.dilations, merged.begin) == ((4,), (2,), (4,))
 
 
 def test_average_pool_of_even_size_joins_a_3x3_of_stride_2_on_even_maps_only():
-    pool = stencil(np.full((2, 1, 2, 2), 0.25), groups=2, strides=(2, 2))
-    conv = stencil(np.ones((2, 2, 3, 3)), strides=(2, 2), begin=(1, 1))
+    pool = convolution(np.full((2, 1, 2, 2), 0.25), groups=2, strides=(2, 2))
+    conv = convolution(np.ones((2, 2, 3, 3)), strides=(2, 2), begin=(1, 1))
     assert sa.add([conv, pool], (8, 8)).geometry.kernel == (3, 3)
     for sizes in (None, (8, 9), (7, 7), (8, None)):
         with pytest.raises(Decline, match="some inputs only"):
@@ -173,6 +173,6 @@ def test_average_pool_of_even_size_joins_a_3x3_of_stride_2_on_even_maps_only():
 
 
 def test_arithmetic_promotes_half_precision_once():
-    f = stencil(np.full((1, 1, 1), 2048, np.float16))
-    g = stencil(np.full((1, 1, 1), 1, np.float16))
+    f = convolution(np.full((1, 1, 1), 2048, np.float16))
+    g = convolution(np.full((1, 1, 1), 1, np.float16))
     assert (f + g).weight.item() == 2049.0

@@ -37,8 +37,9 @@ def rewrite_steps(
 ) -> list[Step]:
     """The training graph, then each graph that differs from the one before; flatfold's is last.
 
-    The rewrites are added in the order of the pipeline, and all of them applied to the training
-    graph anew in each step. A step that fails is left out; the next one includes its rewrite.
+    The rewrites are added from the last of the pipeline to the first, so that those that most
+    others build on (folding, composing, merging) come early. In each step all of them are applied
+    to the training graph anew. A step that fails is left out; the next one includes its rewrite.
     """
     from flatfold.compiler import Compiler, Options
     from flatfold.frontend import Source
@@ -46,7 +47,7 @@ def rewrite_steps(
     from flatfold.proof import fingerprint
 
     compiler = Compiler(Source(result.name, original))
-    names = [rewrite.name for rewrite in PIPELINE]
+    names = [rewrite.name for rewrite in reversed(PIPELINE)]
     steps = [Step("", 0, result.training)]
     last, final = fingerprint(result.training), fingerprint(result.graph)
     known: set[tuple[str, ...]] = set()  # replacements of the steps so far

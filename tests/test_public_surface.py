@@ -30,10 +30,6 @@ PUBLIC = {
         "Remark Replacement Rewrite"
     ),
     "flatfold.models": "ZOO ModelSpec create_model list_models",
-    "flatfold.passes": (
-        "HINTS PIPELINE PROFILES READERS Change Decline LocalRewrite Pipeline Profile Region "
-        "Remark Replacement Rewrite"
-    ),
     "flatfold.passes.stencil": "Geometry Stencil add compose convolution diagonal lifting",
     "flatfold.proof": (
         "Certificate Entry Equivalence NoReference Reduced Reference RegionChecks "

@@ -1,4 +1,4 @@
-"""An engine and the folder it was saved to, for the tests of bundles and of writing them."""
+"""Fixtures: an engine, and the folder of a saved one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models with their float64 answer. Conv by shifted products, so nothing of ours is in it."""
+"""A small model, and its outputs in float64, computed by shifted products without flatfold."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def image(batch: int, seed: int = 1) -> Array:
 
 
 def reference(x: Array, seed: int = 0, channels: int = 16) -> tuple[Array, Array, float]:
-    """The two outputs in float64, and a bound of float32's error on each of their elements."""
+    """The two outputs in float64, with a bound for the float32 rounding error of each element."""
     weight, bias = (array.astype(np.float64) for array in weights(seed, channels))
     y = np.maximum(_conv(x.astype(np.float64), weight, bias), 0)
     magnitude = _conv(np.abs(x).astype(np.float64), np.abs(weight), np.abs(bias)).max()
@@ -60,7 +60,7 @@ def _conv(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def assert_right(engine: Engine, x: Array) -> None:
-    """Its outputs for `x` are those of float64, up to rounding in float32."""
+    """Asserts that the outputs for `x` are those in float64, up to float32 rounding."""
     y, mean, bound = reference(x)
     found = engine.run({"image": x})
     assert list(found) == ["y", "mean"]

@@ -1,4 +1,4 @@
-"""Which targets the shared suites are run for, and what engines they are run on."""
+"""The targets and the engines that the tests of all targets run with."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def needed(target: str, step: str) -> str:
 
 
 def build(target: str, model: ir.Model | None = None) -> Engine:
-    """A real engine, of the small net if of nothing else."""
+    """An engine for a target, of the small model by default."""
     return load_backend(target).build(model or make_model(), OPTIONS.get(target, {}))

@@ -1,4 +1,4 @@
-"""Saving is all or nothing, and touches nothing that flatfold did not write."""
+"""An engine is saved completely or not at all, and files of others are never replaced."""
 
 from __future__ import annotations
 

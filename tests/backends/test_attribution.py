@@ -1,4 +1,4 @@
-"""Which nodes a step computes, where the engine names few of them."""
+"""Attributing nodes to the steps of an engine that names only a few of them."""
 
 from __future__ import annotations
 

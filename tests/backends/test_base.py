@@ -1,4 +1,4 @@
-"""The promises of base.py and feeds.py, kept by a real engine; and the table of targets."""
+"""Backend, Engine and the checks of inputs, with a real engine; and the table of targets."""
 
 from __future__ import annotations
 

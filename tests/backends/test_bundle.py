@@ -1,4 +1,4 @@
-"""Saved engines: complete or absent, damage is found, equal engines give equal bytes."""
+"""Bundles: damage is detected, and equal engines are saved as equal bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def reseal(folder: Path, **changes: Any) -> None:
-    """Changes the manifest as somebody would who knows how its checksum is made."""
+    """Changes the manifest, with a matching checksum."""
     manifest = {**json.loads((folder / "manifest.json").read_text()), **changes}
     (folder / "manifest.json").write_bytes(bundle._render(bundle._sealed(manifest)))
 

@@ -1,4 +1,4 @@
-"""The store: what is put is found whole or not at all, whoever is killed, and only if undamaged."""
+"""The cache: engines are complete and undamaged or not found, also after processes were killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two spellings of one graph become the same bytes, and still compute the same."""
+"""Graphs that differ in names and order become the same bytes, and compute the same."""
 
 from __future__ import annotations
 

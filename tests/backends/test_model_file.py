@@ -1,4 +1,4 @@
-"""A model as a file beside its weights: all of it, or what was there before."""
+"""A model as a file with a separate file of weights: both are replaced, or neither."""
 
 from __future__ import annotations
 

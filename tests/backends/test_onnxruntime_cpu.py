@@ -1,4 +1,4 @@
-"""Real ONNX Runtime sessions against float64."""
+"""Engines of ONNX Runtime on the processor, compared with float64."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_engine_bytes_do_not_depend_on_hash_order(tmp_path_factory: pytest.TempP
 
 
 def _branches() -> ir.Model:
-    """Eight parallel convolutions: many initializers for ONNX Runtime to lay out anew."""
+    """Eight parallel convolutions: many weights whose layout ONNX Runtime changes."""
     rng = np.random.default_rng(0)
     convs = "".join(f"c{i} = Conv <pads = [1, 1, 1, 1]> (x, w{i})\n" for i in range(8))
     total = ", ".join(f"c{i}" for i in range(8))

@@ -1,4 +1,4 @@
-"""What differs between ONNX Runtime on a GPU and on the CPU, as far as no GPU is needed to see it.
+"""Target ort-cuda, where it differs from ort-cpu, as far as that can be tested without a GPU.
 
 The engines themselves are in test_targets.py and test_targets_running.py.
 """

@@ -1,4 +1,4 @@
-"""What OpenVINO does by itself, and must not do unseen. The rest is in test_targets.py."""
+"""Features of OpenVINO that other targets do not have; test_targets.py has the common tests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_options_reach_the_compiled_model_and_outlive_saving(tmp_path: Path) -> 
 
 
 def test_strict_is_float32_whatever_the_processor_has() -> None:
-    """Left to itself, OpenVINO takes bfloat16 where there is any, on importing, too."""
+    """By default OpenVINO uses bfloat16 on processors that support it, on importing, too."""
     with build(make_model()) as engine:
         assert asked(engine._compiled, "INFERENCE_PRECISION_HINT") == ["<Type: 'float32'>"]
         assert engine.precision == "fp32"
@@ -65,7 +65,7 @@ def test_the_precision_is_the_one_that_runs() -> None:
 
 
 def test_imported_without_its_settings_an_engine_would_be_another() -> None:
-    """Why they are given again: the day this fails, they need not be."""
+    """Why the settings are given again: if this fails, that is no longer needed."""
     with build(make_model(), threads=1, performance="throughput") as engine:
         content = engine._content
     other = import_engine(content, OpenvinoOptions())

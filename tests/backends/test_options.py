@@ -1,4 +1,4 @@
-"""Options by name, and as they are written on a command line."""
+"""Options from a dictionary, and from the command line."""
 
 from __future__ import annotations
 

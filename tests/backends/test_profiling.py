@@ -1,4 +1,4 @@
-"""What every target that runs here tells of its layers, by the profiler of its SDK."""
+"""Profiles of the engines of every target that runs here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = HEAD + (
 
 
 def block() -> ir.Model:
-    """Two branches, summed, and a Conv with a shortcut around it."""
+    """Two parallel branches, and a Conv with a residual connection."""
     rng = np.random.default_rng(0)
     drawn = {"wide": (16, 16, 3, 3), "narrow": (16, 16, 1, 1), "s": (16,)}
     weights = {name: np.abs(rng.standard_normal(shape)) for name, shape in drawn.items()}

@@ -1,4 +1,4 @@
-"""What every target that builds here promises of its engines, whether they run here or not.
+"""What holds for the engines of every target that builds here, whether they run here or not.
 
 Running is in test_targets_running.py. What needs an NVIDIA GPU has the mark `gpu`.
 """

@@ -1,4 +1,4 @@
-"""What every target that runs here promises of its engines, against float64 and itself.
+"""What holds for the engines of every target that runs here, compared with float64.
 
 What needs an NVIDIA GPU has the mark `gpu`.
 """

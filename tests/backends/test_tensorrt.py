@@ -1,4 +1,4 @@
-"""Engines of TensorRT for RTX are really built here, ahead of time; running one needs a GPU."""
+"""Engines of TensorRT for RTX, which are built here without a GPU; running one needs a GPU."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_node_that_is_refused_is_named_with_where_it_comes_from():
 
 
 def test_what_no_kernel_can_do_is_told_with_its_node():
-    """Ahead of time there is no matrix product for Turing."""
+    """Without a GPU, no matrix product can be built for Turing."""
     weight = ir.tensor(np.ones((4, 4), np.float32), name="w")
     text = '<ir_version: 10, opset_import: ["" : 20]>\nnet (float[1, 4] x) => (float[1, 4] y) '
     model = ir.from_onnx_text(text + "{ y = Gemm (x, w) }", initializers=[weight])
@@ -160,7 +160,7 @@ def test_options_are_checked(options, message):
         trt_rtx().build(make_model(), {**OF_ONE, **options})
 
 
-def test_options_of_the_other_flavour_are_unknown():
+def test_options_of_the_other_edition_are_unknown():
     with pytest.raises(UnknownName, match="unknown trt-rtx option 'timing_cache'"):
         trt_rtx().build(make_model(), {"timing_cache": "x"})
 

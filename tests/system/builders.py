@@ -36,7 +36,7 @@ def crashes(model: Path, folder: Path, options: Mapping[str, Any], progress: Pro
 
 
 def hangs(model: Path, folder: Path, options: Mapping[str, Any], progress: Progress) -> None:
-    """With a child of its own, whose number it leaves where `options` says."""
+    """Starts a child process and writes both process numbers to `options["pids"]`."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(options["pids"]).write_text(f"{os.getpid()} {child.pid}")
     progress("hanging")

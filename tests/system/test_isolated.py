@@ -1,4 +1,4 @@
-"""Whatever an SDK does in a process of its own, the caller gets files or one of our errors."""
+"""Building in a child process: the caller gets files or an error, and no process is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.backends.small_nets import make_model
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """Where temporary folders are made, so that a test can see what is left of them."""
+    """The folder for temporary folders, so that a test can see which are left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -35,7 +35,7 @@ def built(builder, progress=silent, time_limit=60.0, **options):
 
 
 def alive(pid):
-    """Whether a process runs: one that has ended may still wait to be collected."""
+    """Whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

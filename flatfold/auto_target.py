@@ -149,7 +149,7 @@ def _reason(winner: Candidate, candidates: Sequence[Candidate], fastest: str) ->
     if _is_tied(second):
         name = second.target
         return f"no difference from {name} was measured, and {name} needs no fewer packages"
-    return f"{second.target} takes {second.slower.value:.2f} times as long [{low:.2f}, {high:.2f}]"
+    return f"it is {second.slower.value:.2f}x faster than {second.target} [{low:.2f}, {high:.2f}]"
 
 
 def _timings(engines: Mapping[str, Engine]) -> dict[str, Timing]:

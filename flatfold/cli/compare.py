@@ -13,6 +13,7 @@ from flatfold.cli import options as given
 from flatfold.cli import report as files
 from flatfold.cli.console import err, out, working
 from flatfold.errors import Inconclusive, Regression
+from flatfold.text import speed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,7 +125,7 @@ def compare(
 
 
 def _finish(report: Report, json: str | None, old: Report | None, allowed: float) -> None:
-    """Writes and shows the report; what became slower last. Raises Regression."""
+    """Writes and shows the report, then the changes to the baseline. Raises Regression."""
     from flatfold.benchmark.baseline import changes
     from flatfold.benchmark.views.files import write
     from flatfold.cli.report_table import show
@@ -136,7 +137,7 @@ def _finish(report: Report, json: str | None, old: Report | None, allowed: float
         write(Path(json), f"{report.to_json()}\n")
     show(report, console)
     if old is not None:
-        _judge(changes(old, report, allowed), console, allowed)
+        _compare_with_baseline(changes(old, report, allowed), console, allowed)
     lost = [model for model in report.models if model.reason]
     if lost:
         raise Inconclusive(
@@ -145,16 +146,16 @@ def _finish(report: Report, json: str | None, old: Report | None, allowed: float
         )
 
 
-def _judge(found: Sequence[Change], console: Console, allowed: float) -> None:
-    """Shows how each row fares beside the baseline. Raises Regression."""
+def _compare_with_baseline(changed: Sequence[Change], console: Console, allowed: float) -> None:
+    """Shows the change of each row. Raises Regression."""
     from flatfold.cli.report_table import show_changes
 
-    show_changes(found, console)
-    failed = [change for change in found if change.failed]
+    show_changes(changed, console)
+    failed = [change for change in changed if change.failed]
     if failed:
         raise Regression(
-            f"{len(failed)} of {len(found)} rows are slower than the baseline by more than "
-            f"{allowed:.3g}, or no longer right",
+            f"{len(failed)} of {len(changed)} rows are slower than the baseline by more than "
+            f"{allowed:.3g}, or no longer correct",
             where="; ".join(_named(change) for change in failed),
             hint="measure again to be sure, or write a new baseline with --json",
         )
@@ -162,15 +163,15 @@ def _judge(found: Sequence[Change], console: Console, allowed: float) -> None:
 
 def percent(text: str) -> float:
     """ "5%" and "5" are 0.05."""
-    found = _PERCENT.fullmatch(text.strip())
-    if not found or float(found[1]) == 0:
+    match = _PERCENT.fullmatch(text.strip())
+    if not match or float(match[1]) == 0:
         raise typer.BadParameter(f"expected a percentage such as 5%, found {text!r}")
-    return float(found[1]) / 100
+    return float(match[1]) / 100
 
 
 def _named(change: Change) -> str:
-    told = change.reason if change.ratio is None else f"{change.ratio.value:.3g}x the time"
-    return f"{change.model}, {change.row}: {told}"
+    slower = "" if change.ratio is None else speed(change.ratio.value)
+    return f"{change.model}, {change.row}: {change.reason or slower}"
 
 
 def _reader(

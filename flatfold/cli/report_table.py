@@ -49,9 +49,9 @@ def show(report: Report, console: Console) -> None:
     console.print(clean(machine), soft_wrap=True)
 
 
-def show_changes(found: Sequence[Change], console: Console) -> None:
+def show_changes(changed: Sequence[Change], console: Console) -> None:
     """Prints each row compared with the baseline."""
-    for change in found:
+    for change in changed:
         console.print(_change(change), style="red" if change.failed else None, soft_wrap=True)
 
 

@@ -20,9 +20,9 @@ network node operator pooling sampling scatter shape tensor weight
 """
 # Words that mean what they mean in any program.
 PROGRAMS = """
-api array auto base build catalogue check cli code console data edit error exit external
-fact field file inspect load machine option page process progress result rule run sentence series
-system table test text timing tool validate verify
+api array auto base build catalogue check cli code console data edit error exit external fact
+field file inspect load machine option page process progress result rule run sentence system table
+test text timing tool validate verify
 """
 CHARTS = "block chart distribution waterfall"
 PLAIN = set(f"{PRODUCTS} {NETWORKS} {PROGRAMS} {CHARTS}".split())

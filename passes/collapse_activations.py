@@ -1,4 +1,10 @@
-"""Remove activations that have become linear, so that the layers around them compose."""
+"""Remove activations that have become linear, so that the layers around them compose.
+
+VanillaNet (Chen et al. 2023) trains with (1 - l) * A(x) + l * x, l growing from 0 to 1. At l = 1
+the activation is the identity. Before that, with A = Relu, it is one LeakyRelu:
+
+    a * relu(x) + b * x = (a + b) * LeakyRelu(x; alpha = b / (a + b)),    a + b != 0
+"""
 
 from __future__ import annotations
 
@@ -22,6 +28,8 @@ from flatfold.passes.stencil.stencil import diagonal
 
 class CollapseActivations(Rewrite):
     """LeakyRelu(x; alpha = 1) = x, PRelu(x; 1) = x, Clip(x; a, b) = x for a <= x <= b.
+
+    And a * relu(x) + b * x is one LeakyRelu.
 
     *Given* an activation that training has made linear (VanillaNet, 2023) or whose input
     cannot reach its bend (Relu of Relu, Clip(0, 1) of Sigmoid). *Result* its input.
@@ -68,9 +76,9 @@ def read_prelu(node: ir.Node) -> Applied:
     data = source(node)
     if value_bounds(data)[0] < 0:
         slopes = weights(node, 1, "slope")
-        bent = int(np.count_nonzero(slopes != 1))
-        if bent:
-            raise Decline("NONLINEAR", f"{bent} of {slopes.size} slopes of PRelu are not 1")
+        other_slopes = int(np.count_nonzero(slopes != 1))
+        if other_slopes:
+            raise Decline("NONLINEAR", f"{other_slopes} of {slopes.size} slopes of PRelu are not 1")
     return scale(data)
 
 
@@ -107,7 +115,7 @@ FIXED: dict[str, Bounds] = {
 }
 
 # Their outputs are some of their first input's values.
-PICKING = (
+SELECTING = (
     "Flatten",
     "Gather",
     "GlobalMaxPool",
@@ -134,7 +142,7 @@ def value_bounds(value: ir.Value | None, steps: int = MOST_STEPS) -> Bounds:
         return UNBOUNDED
     if node.op_type in FIXED:
         return FIXED[node.op_type]
-    if node.op_type in PICKING:
+    if node.op_type in SELECTING:
         return value_bounds(node.inputs[0], steps - 1)
     if node.op_type in AVERAGING:
         return (0.0, math.inf) if value_bounds(node.inputs[0], steps - 1)[0] >= 0 else UNBOUNDED
@@ -147,11 +155,11 @@ def value_bounds(value: ir.Value | None, steps: int = MOST_STEPS) -> Bounds:
     return UNBOUNDED
 
 
-LEAST, MOST = 1 / 16, 16.0  # of |a + b|
+LEAST, MOST = 1 / 16, 16.0  # of |a + b|: then LeakyRelu(x) is about as large as the two terms
 
 
 def join_relu_and_identity(form: Affine, dtype: ir.DataType | None) -> Affine:
-    """The form with every such pair of terms as one."""
+    """The form with a * relu(x) and b * x as one term over LeakyRelu(x), where both are there."""
     if len(form.live) < 2 or dtype is None:
         return form
     plain = {term.source: term for term in form.live}
@@ -172,10 +180,10 @@ def _under_relu(value: ir.Value) -> ir.Value | None:
     return node.inputs[0]
 
 
-def _as_leaky_relu(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
-    """The two as one term, if each is a single number times its value."""
-    numbers = [_number(term) for term in (bend, line)]
-    if numbers[0] is None or numbers[1] is None or bend.source.type is None:
+def _as_leaky_relu(rectified: Term, line: Term, dtype: ir.DataType) -> Term | None:
+    """a * relu(x) and b * x as one term, if a and b are single numbers; else None."""
+    numbers = [_number(term) for term in (rectified, line)]
+    if numbers[0] is None or numbers[1] is None or rectified.source.type is None:
         return None
     total = numbers[0] + numbers[1]
     if total == 0 or not _keeps_size(total, numbers[1]):
@@ -185,12 +193,12 @@ def _as_leaky_relu(bend: Term, line: Term, dtype: ir.DataType) -> Term | None:
     if dtype is ir.DataType.DOUBLE and alpha * total != numbers[1]:
         return None  # the attribute has single precision
     attributes = {"alpha": ir.Attr("alpha", ir.AttributeType.FLOAT, alpha)}
-    how = Deferred("LeakyRelu", line.source, (), attributes)
-    name = f"{bend.source.name}.leaky"
-    value = deferred_value(how, name, bend.source.shape, bend.source)
-    geometry = bend.stencil.geometry
+    origin = Deferred("LeakyRelu", line.source, (), attributes)
+    name = f"{rectified.source.name}.leaky"
+    value = deferred_value(origin, name, rectified.source.shape, rectified.source)
+    geometry = rectified.stencil.geometry
     scale = diagonal(np.repeat(total.reshape(1), geometry.outputs), None, geometry.axes)
-    return Term(value, scale, bend.sizes)
+    return Term(value, scale, rectified.sizes)
 
 
 def _keeps_size(total: Any, slope: Any) -> bool:
@@ -200,7 +208,7 @@ def _keeps_size(total: Any, slope: Any) -> bool:
 
 
 def _number(term: Term) -> Any:
-    """The number that the term is times its source; None if it is more than that."""
+    """The number c of a term c * x; None if the term is not a single number times its source."""
     f = term.stencil
     if f.channel_index is not None or not f.geometry.is_diagonal:
         return None

@@ -12,7 +12,7 @@ from flatfold.passes.stencil.stencil import Stencil
 class ComposeConvs(Rewrite):
     """g(f(x)) = (g @ f)(x), for linear layers with nothing between them.
 
-    *Given* Conv after Conv, Gemm after Gemm, a zero Pad, crop, shift or average pool beside
+    *Given* Conv after Conv, Gemm after Gemm, a zero Pad, crop, shift or average pool next to
     either, a Pad by what the layer in front makes of zero (DBB, 2021). *Result* one layer.
 
     *Declines when* g's padding would see values of f that are not zero there (a bias of f, or taps

@@ -97,8 +97,8 @@ def read_concat(node: ir.Node) -> Joined:
         filler = constant_or_expanded(value)
         if filler is not None:
             if 0 < index < len(values) - 1:
-                told = f"{value.name}, operand {index} of {len(values)}"
-                raise Decline("CONSTANT", f"a constant is put between data: {told}")
+                operand = f"{value.name}, operand {index} of {len(values)}"
+                raise Decline("CONSTANT", f"a constant is put between data: {operand}")
             fills.append(_fill(value, filler, axis, index == 0))
     return Joined(data, axis, tuple(fills))
 
@@ -108,16 +108,21 @@ def _fill(value: ir.Value, array: Numbers, axis: int, at_start: bool) -> Fill:
     rows, count = sizes[axis], sizes[1]
     shape = (1,) * (len(sizes) - array.ndim) + array.shape
     if not rows or not count or axis == 1 or array.ndim > len(sizes):
-        told = f"constant channels {value.name} of shape {array.shape}"
-        raise Decline("CONSTANT", f"{told} are put beside data")
+        raise Decline(
+            "CONSTANT",
+            f"constant channels {value.name} of shape {array.shape} are put next to data",
+        )
     by_channel = array.reshape(shape).swapaxes(0, 1).reshape(shape[1], -1).astype(np.float64)
     if np.any(by_channel != by_channel[:, :1]):
-        told = f"the constant {value.name}, put beside data, varies on the map"
-        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
+        extent = f"{array.min():g} to {array.max():g}"
+        raise Decline(
+            "NOT-PER-CHANNEL",
+            f"the constant {value.name}, put next to data, varies on the map: {extent}",
+        )
     return Fill(np.broadcast_to(by_channel[:, 0], (count,)), rows, at_start)
 
 
-MOST_CLUSTERS = 24  # bundles of which every pair is looked at
+MOST_CLUSTERS = 24  # of which every pair is tried
 
 Adapt = Callable[[Stencil], Stencil]
 
@@ -138,19 +143,19 @@ class _Cluster:
 
 @dataclass(frozen=True)
 class _Merge:
-    """Two bundles as one: what it saves, its shape, and how the members come to one pick."""
+    """Two clusters as one: seconds saved, shape, and how members come to one channel index."""
 
     gain: float
     shape: Geometry
-    bring: Adapt
+    adapt: Adapt
 
 
 def join_terms(
     terms: list[Term], pixels: int, cost: CostModel, consume: bool
 ) -> tuple[list[Term], Decline | None]:
-    """Join terms over one source, greedily, while that pays; and a reason why it ended.
+    """Terms over one source as the fewest that pay, by greedy clustering, and why it ended.
 
-    `consume`: nobody needs the terms afterwards, so that fresh weights may be summed into.
+    `consume`: the terms are not needed afterwards, so weights that they own may be summed into.
     """
     if len(terms) == 1:
         return terms, None
@@ -161,30 +166,30 @@ def join_terms(
         key = (form.geometry, b"" if form.channel_index is None else form.channel_index.tobytes())
         alike.setdefault(key, _Cluster(form.geometry, [])).members.append(form)
     alike = _on_separate_channels(alike)
-    bundles, refusal = _Partition(sizes, pixels, cost).join(list(alike.values()))
+    clusters, refusal = _Partition(sizes, pixels, cost).join(list(alike.values()))
     result = []
-    for bundle in bundles:
-        parts = bundle.members
+    for cluster in clusters:
+        parts = cluster.members
         form = parts[0] if len(parts) == 1 else add(parts, sizes, consume=consume)
         result.append(Term(source, form, sizes))
     return result, refusal
 
 
 def _on_separate_channels(alike: dict[tuple[Geometry, bytes], _Cluster]) -> dict[Any, _Cluster]:
-    """Terms of one shape on other channels, as a Concat makes them: no pair need be looked at."""
+    """Terms of one shape on separate channels, as behind a Concat, as one cluster, untried."""
     together: dict[Geometry, list[_Cluster]] = {}
-    for bundle in alike.values():
-        together.setdefault(bundle.shape, []).append(bundle)
-    found: dict[Any, _Cluster] = {}
+    for cluster in alike.values():
+        together.setdefault(cluster.shape, []).append(cluster)
+    clusters: dict[Any, _Cluster] = {}
     for shape, group in together.items():
-        members = [member for bundle in group for member in bundle.members]
+        members = [member for cluster in group for member in cluster.members]
         channel_index = _common_index(members) if len(group) > 2 and shape.is_depthwise else None
         if channel_index is None:
-            found |= {(shape, number): bundle for number, bundle in enumerate(group)}
+            clusters |= {(shape, number): cluster for number, cluster in enumerate(group)}
             continue
-        bring = _reading(*_simplest_index(channel_index, members[0].input_channels))
-        found[shape] = _Cluster(shape, [bring(member) for member in members])
-    return found
+        adapt = _reading(*_simplest_index(channel_index, members[0].input_channels))
+        clusters[shape] = _Cluster(shape, [adapt(member) for member in members])
+    return clusters
 
 
 def _common_index(members: list[Stencil]) -> ChannelIndex | None:
@@ -199,54 +204,54 @@ class _Partition:
     pixels: int
     cost: CostModel
 
-    def join(self, bundles: list[_Cluster]) -> tuple[list[_Cluster], Decline | None]:
-        """Join the pair that gains most until none gains; very many first in portions."""
+    def join(self, clusters: list[_Cluster]) -> tuple[list[_Cluster], Decline | None]:
+        """Join the pair that gains most until none gains; many clusters first in portions."""
         refusal: Decline | None = None
-        while len(bundles) > MOST_CLUSTERS:
+        while len(clusters) > MOST_CLUSTERS:
             portions = [
-                bundles[i : i + MOST_CLUSTERS] for i in range(0, len(bundles), MOST_CLUSTERS)
+                clusters[i : i + MOST_CLUSTERS] for i in range(0, len(clusters), MOST_CLUSTERS)
             ]
             done = [self._join(portion) for portion in portions]
-            fewer = [bundle for portion, _ in done for bundle in portion]
+            fewer = [cluster for portion, _ in done for cluster in portion]
             refusal = next((why for _, why in done if why is not None), refusal)
-            if len(fewer) > len(bundles) // 2:
+            if len(fewer) > len(clusters) // 2:
                 return fewer, refusal
-            bundles = fewer
-        found, why = self._join(bundles)
-        return found, why or refusal
+            clusters = fewer
+        joined, why = self._join(clusters)
+        return joined, why or refusal
 
-    def _join(self, bundles: list[_Cluster]) -> tuple[list[_Cluster], Decline | None]:
-        """Each pair is looked at once."""
+    def _join(self, clusters: list[_Cluster]) -> tuple[list[_Cluster], Decline | None]:
+        """As `join`, each pair tried once."""
         refusal: Decline | None = None
-        alive = dict(enumerate(bundles))
-        joints: dict[tuple[int, int], _Merge] = {}
-        fresh, count = list(alive), len(bundles)
+        alive = dict(enumerate(clusters))
+        merges: dict[tuple[int, int], _Merge] = {}
+        fresh, count = list(alive), len(clusters)
         while True:
             for new in fresh:
                 for old in alive:
                     if old == new or (old in fresh and old > new):
                         continue
                     try:
-                        joints[old, new] = self._joint(alive[old], alive[new])
+                        merges[old, new] = self._merge_of(alive[old], alive[new])
                     except Decline as reason:
                         refusal = reason.bare()
-            if not joints:
+            if not merges:
                 return list(alive.values()), refusal
-            pair = max(joints, key=lambda key: joints[key].gain)
-            best, (one, two) = joints[pair], (alive.pop(n) for n in pair)
-            joints = {key: joint for key, joint in joints.items() if not set(key) & set(pair)}
-            members = [best.bring(member) for member in one.members + two.members]
+            pair = max(merges, key=lambda key: merges[key].gain)
+            best, (one, two) = merges[pair], (alive.pop(n) for n in pair)
+            merges = {key: merge for key, merge in merges.items() if not set(key) & set(pair)}
+            members = [best.adapt(member) for member in one.members + two.members]
             alive[count] = _Cluster(best.shape, members)
             fresh, count = [count], count + 1
 
-    def _joint(self, one: _Cluster, two: _Cluster) -> _Merge:
-        """The cheapest way to make one of two; Decline if none pays."""
-        how = (self.sizes, self.pixels, self.cost)
-        apart = one.cost(*how) + two.cost(*how)
+    def _merge_of(self, one: _Cluster, two: _Cluster) -> _Merge:
+        """The cheapest way to make two clusters one; Decline if none pays."""
+        context = (self.sizes, self.pixels, self.cost)
+        apart = one.cost(*context) + two.cost(*context)
         apart += self.cost.elementwise(one.shape.outputs, self.pixels, reads=2)
         best: _Merge | None = None
         reason: Decline | None = None
-        for shapes, channel_index, ones, bring in _ways_to_align(one, two):
+        for shapes, channel_index, ones, adapt in _ways_to_align(one, two):
             try:
                 shape = summed_geometry(shapes, self.sizes)
             except Decline as why:
@@ -258,7 +263,7 @@ class _Partition:
             if gain <= 0:
                 reason = too_costly(apart, joined, "one kernel for both branches would cost")
             elif best is None or gain > best.gain:
-                best = _Merge(gain, shape, bring)
+                best = _Merge(gain, shape, adapt)
         if best is None:
             raise reason or AssertionError("there is always a way")
         return best
@@ -268,9 +273,9 @@ Way = tuple[list[Geometry], ChannelIndex | None, bool, Adapt]
 
 
 def _ways_to_align(one: _Cluster, two: _Cluster) -> Iterator[Way]:
-    """Ways to have both read the same channels.
+    """Ways to make both read the same channels.
 
-    (their shapes then, what they pick, whether the sum has no weight but ones, how)
+    Each: (their shapes then, their channel index, whether all weights of the sum are 1, how).
     """
     first, second = one.members[0], two.members[0]
     shapes = [one.shape, two.shape]
@@ -297,7 +302,7 @@ def _same_channels(one: Stencil, two: Stencil) -> bool:
 def _simplest_index(
     channel_index: ChannelIndex, source_channels: int
 ) -> tuple[ChannelIndex | None, int]:
-    """The pick and the width of a stencil; none if it picks every channel as it is."""
+    """(channel index, source channels); (None, 0) if every channel is read in order."""
     return (
         (None, 0)
         if is_all_channels(channel_index, source_channels)
@@ -325,29 +330,29 @@ def _as_grouped(one: _Cluster, two: _Cluster) -> Iterator[Way]:
     slots = [_slot(one), _slot(two)]
     if slots[0] is None or slots[1] is None or slots[0][0] != slots[1][0]:
         return
-    groups, chosen = slots[0][0], [slot[1] for slot in slots if slot is not None]
-    if len(chosen[0]) != len(chosen[1]):
+    groups, indices = slots[0][0], [slot[1] for slot in slots if slot is not None]
+    if len(indices[0]) != len(indices[1]):
         return
-    channel_index = common_index(chosen, [index != NO_CHANNEL for index in chosen])
+    channel_index = common_index(indices, [index != NO_CHANNEL for index in indices])
     if channel_index is None:
         return
     inputs = len(channel_index)
     final, source_channels = _simplest_index(channel_index, one.members[0].input_channels)
 
-    def bring(f: Stencil) -> Stencil:
+    def adapt(f: Stencil) -> Stencil:
         shape = replace(f.geometry, groups=groups, inputs=inputs)
         return replace(f, geometry=shape, channel_index=final, source_channels=source_channels)
 
     shapes = [replace(b.shape, groups=groups, inputs=inputs) for b in (one, two)]
-    yield shapes, final, False, bring
+    yield shapes, final, False, adapt
 
 
-def _slot(bundle: _Cluster) -> tuple[int, ChannelIndex] | None:
+def _slot(cluster: _Cluster) -> tuple[int, ChannelIndex] | None:
     """(groups, pick) with which the bundle is a convolution of many groups, most of them zero."""
-    shape, first = bundle.shape, bundle.members[0]
+    shape, first = cluster.shape, cluster.members[0]
     if shape.groups > 1:
         return shape.groups, first.channels_read
-    alive = np.flatnonzero(np.any([nonzero_outputs(f.weight) for f in bundle.members], axis=0))
+    alive = np.flatnonzero(np.any([nonzero_outputs(f.weight) for f in cluster.members], axis=0))
     if not len(alive):
         return None
     start, size = int(alive[0]), int(alive[-1] - alive[0]) + 1

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from flatfold.passes.cost.model import Cost
 
 HINTS: dict[str, str] = {
-    "ALONE": "put the normalisation right behind a layer that nothing else reads",
+    "ALONE": "put the normalization right behind a layer that nothing else reads",
     "ATTRIBUTE": "export the model again, and check this node with onnx.checker",
     "AUTO-PAD": "export with explicit pads, or give the model a fixed input size",
     "BORDER": "pad in the first of the two layers only",
@@ -91,7 +91,7 @@ def origins(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
 def _listed(text: str | None) -> list[str]:
     """The names in a node's metadata, which any file may bring along and fill with anything."""
     try:
-        found = json.loads(text) if text else []
+        names = json.loads(text) if text else []
     except ValueError:
         return []
-    return [str(name) for name in found] if isinstance(found, list) else []
+    return [str(name) for name in names] if isinstance(names, list) else []

@@ -85,8 +85,10 @@ def read_grid_sample(node: ir.Node) -> Applied:
     data, grid = source(node), _expanded(node.inputs[1])
     sizes = [size or 0 for size in spatial_sizes(data)]
     if grid is None or 0 in sizes or not np.all(np.isfinite(grid)):
-        told = f"{source(node, 1).name} for a map of sizes {spatial_sizes(data)}"
-        raise Decline("NOT-CONSTANT", f"the grid or the size of the map is not constant: {told}")
+        grid_and_map = f"{source(node, 1).name} for a map of sizes {spatial_sizes(data)}"
+        raise Decline(
+            "NOT-CONSTANT", f"the grid or the size of the map is not constant: {grid_and_map}"
+        )
     if _text(node, "padding_mode", "zeros") != "zeros":
         raise Decline("PAD-MODE", f"{_text(node, 'padding_mode', '')} is not padding by zero")
     if grid.ndim != len(sizes) + 2 or np.any(grid != grid[:1]):
@@ -108,11 +110,11 @@ def read_grid_sample(node: ir.Node) -> Applied:
 
 
 def _line(place: Array, nearest: bool) -> tuple[int, int]:
-    """(step, shift) of places that are step * p + shift along the first axis, alike on others."""
+    """(step, shift) of places step * p + shift along the first axis, the same along the others."""
     whole = np.rint(place)
     off = float(np.max(np.abs(place - whole)))
     if off > (SURE if nearest else 0.0):
-        raise Decline("FRACTION", f"a sample lies {off:.3g} of a pixel beside the next one")
+        raise Decline("FRACTION", f"a sample lies {off:.3g} of a pixel off the nearest one")
     line = whole.reshape(len(whole), -1)
     step = int(line[1, 0] - line[0, 0]) if len(line) > 1 else 1
     expected = line[0, 0] + step * np.arange(len(line))
@@ -137,7 +139,7 @@ def read_deform_conv(node: ir.Node) -> Applied:
     require_finite(moves, "an offset of the taps")
     if np.any(moves != np.rint(moves)):
         off = float(np.max(np.abs(moves - np.rint(moves))))
-        raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel beside the next one")
+        raise Decline("FRACTION", f"a tap lies {off:.3g} of a pixel off the nearest one")
     groups = groups_of(node, weight.shape[0])
     strides, dilations, begin, end = window(node, kernel)
     taps = np.stack(np.meshgrid(*map(np.arange, kernel), indexing="ij"), -1).reshape(-1, axes)
@@ -191,8 +193,8 @@ def _uniform(array: Weight, what: str) -> Weight:
     """[N, numbers, ..] as one list of numbers, if these are the same everywhere."""
     flat = array.swapaxes(0, 1).reshape(array.shape[1], -1)
     if np.any(flat != flat[:, :1]):
-        told = f"the {what} differ between pixels or images"
-        raise Decline("NOT-PER-CHANNEL", f"{told}: {array.min():g} to {array.max():g}")
+        extent = f"{array.min():g} to {array.max():g}"
+        raise Decline("NOT-PER-CHANNEL", f"the {what} differ between pixels or images: {extent}")
     first: Weight = flat[:, 0]
     return first
 

@@ -1,4 +1,4 @@
-"""Cut kernels down to the taps that are used, or to the width that is fastest."""
+"""Cut kernels to the taps that are used, split sparse ones, and pad them to a fast width."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class TrimKernels(Rewrite):
 
 
 def best_size(form: Affine, cost: CostModel) -> Affine:
-    """The form without what is zero: rims of kernels, and channels that no output reads.
+    """The form with each kernel at its fastest size: without zero rims, or wider by zeros.
 
-    Zeros are put there where that is faster. The same object if there is nothing of that kind.
+    Also without channels that no output reads. The same object if nothing changes.
     """
     terms = tuple(_best_term(term, form.pixels, cost) for term in form.terms)
     same = all(new is old for new, old in zip(terms, form.terms, strict=True))
@@ -58,9 +58,9 @@ def _best_term(term: Term, out: int, cost: CostModel) -> Term:
     if thin is not inner:
         costs = [plan_term(Part.of(f, term.sizes), False, out, cost).cost for f in (thin, inner)]
         inner = thin if costs[0].seconds < costs[1].seconds else inner
-    found = _widened(inner, term.sizes, out, cost)
-    same = found is term.stencil or found.geometry == term.stencil.geometry
-    return term if same else replace(term, stencil=found)
+    best = _widened(inner, term.sizes, out, cost)
+    same = best is term.stencil or best.geometry == term.stencil.geometry
+    return term if same else replace(term, stencil=best)
 
 
 def _widened(f: Stencil, sizes: Sizes, out: int, cost: CostModel) -> Stencil:
@@ -83,11 +83,15 @@ def _widened(f: Stencil, sizes: Sizes, out: int, cost: CostModel) -> Stencil:
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
 
-LEAST = 5  # taps along an axis, below which there is nothing to carve
+LEAST = 5  # taps along an axis, below which a kernel is not split
 
 
 def split_sparse(form: Affine, cost: CostModel) -> Affine:
-    """The form with kernels in pieces where that is cheaper; the same object if it is nowhere."""
+    """The form with sparse kernels split where that is cheaper; the same object if nowhere.
+
+    The inverse of merging: strips for a plus, runs for a kernel with gaps (pruned groups of
+    Shift-ConvNets), small kernels for the channels that use few taps.
+    """
     for term in form.terms:
         shape = term.stencil.geometry
         if max(shape.kernel, default=0) < LEAST or shape.is_transposed:
@@ -96,9 +100,9 @@ def split_sparse(form: Affine, cost: CostModel) -> Affine:
         if parts:
             return split_sparse(_with(form, term, parts), cost)
         apart = _by_channels(term)
-        found = replace(_with(form, term, apart), joined=True) if apart else form
-        if apart and form_cost(found, cost).seconds < form_cost(form, cost).seconds:
-            return found
+        split = replace(_with(form, term, apart), joined=True) if apart else form
+        if apart and form_cost(split, cost).seconds < form_cost(form, cost).seconds:
+            return split
     return form
 
 
@@ -205,18 +209,18 @@ def _by_channels(term: Term) -> list[Stencil]:
 
 def _reach(weight: Weight) -> npt.NDArray[np.int64]:
     """[channels, axes]: how far from the middle each channel's taps go, as a width."""
-    found = []
+    reach = []
     for axis in range(weight.ndim - 2):
         others = tuple(a for a in range(1, weight.ndim) if a != axis + 2)
         used = np.any(weight != 0, axis=others)
         size = used.shape[1]
         away = np.abs(2 * np.arange(size) - size + 1) + 1
-        found.append(np.where(used, away, 0).max(axis=1))
-    return np.stack(found, axis=1)
+        reach.append(np.where(used, away, 0).max(axis=1))
+    return np.stack(reach, axis=1)
 
 
 def _taps(reach: npt.NDArray[np.int64], small: Mask) -> int:
-    """Multiplies a pixel, if each part has a kernel that covers all of its channels."""
+    """Multiplications for each pixel, if each part has a kernel that covers all its channels."""
     return sum(int(rows.sum()) * int(np.prod(reach[rows].max(axis=0))) for rows in (small, ~small))
 
 

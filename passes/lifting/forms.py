@@ -37,7 +37,7 @@ from flatfold.passes.stencil.border import edge_fill
 
 Operand = tuple[ir.Value, Affine]
 
-SLACK = 1e-6  # of a number that rounding has made larger
+SLACK = 1e-6  # of a number: as much as rounding can add
 
 
 @dataclass
@@ -105,7 +105,7 @@ class FormBuilder:
             return self._noted(node, *concat_pixels(forms, offsets, context, fills))
         if linear.fills:
             rows = sum(fill.rows for fill in linear.fills)
-            raise Decline("CONSTANT", f"{rows} constant channels are put beside data")
+            raise Decline("CONSTANT", f"{rows} constant channels are put next to data")
         return self._noted(node, *concat_channels(forms, context))
 
     def _noted(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:

@@ -84,7 +84,7 @@ class Lifter:
                     return other
         if region is None:
             raise Decline(
-                "BORDER-BIAS", f"{root.name} puts a constant beside data that is not padded by it"
+                "BORDER-BIAS", f"{root.name} puts a constant next to data that is not padded by it"
             )
         return region
 

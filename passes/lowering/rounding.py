@@ -3,7 +3,7 @@
 Every folded weight is at most the sum of |products| of the weights that it replaces, so on data on
 which the original's sums of magnitudes stay within the type, no sum of the new layer leaves it.
 Where they do not, s * (x - y) may be a number and s * x - s * y not; so weights whose sums leave
-the type on data below the root of its largest number are not made.
+the type on data below the square root of its largest number are refused.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def within_range() -> Iterator[None]:
         with np.errstate(all="raise"):
             yield
     except FloatingPointError as what:
-        found = f"weights multiply to beyond double precision, 1e-308 to 1.8e+308: {what}"
-        if "underflow" in found:
-            raise Decline("UNDERFLOW", found) from None
-        raise Decline("OVERFLOW", found) from None
+        reason = f"weights multiply to beyond double precision, 1e-308 to 1.8e+308: {what}"
+        if "underflow" in reason:
+            raise Decline("UNDERFLOW", reason) from None
+        raise Decline("OVERFLOW", reason) from None

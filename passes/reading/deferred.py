@@ -1,7 +1,7 @@
 """Values that no node of the graph makes yet: an operator applied to a value that is there.
 
-Moving a linear map past an operator, T(A x + b) = A' T(x) + b', needs the value T(x). It is only
-planned until the form over it is written, so nothing in the graph reads its source meanwhile.
+Moving a linear map past an operator, T(A x + b) = A' T(x) + b', needs the value T(x). Its node is
+written only with the form over it, so until then nothing more in the graph reads its source.
 """
 
 from __future__ import annotations
@@ -35,34 +35,37 @@ def deferred_value(origin: Deferred, name: str, shape: ir.Shape | None, like: ir
 
 
 def origin_of(value: ir.Value) -> Deferred | None:
-    """How a virtual value is made; None for a value of the graph."""
-    found = value.meta.get(DEFERRED_KEY)
-    return found if isinstance(found, Deferred) else None
+    """The operator that a deferred value stands for; None for a value of the graph."""
+    origin = value.meta.get(DEFERRED_KEY)
+    return origin if isinstance(origin, Deferred) else None
 
 
 def root_value(value: ir.Value) -> ir.Value:
-    """The value of the graph that a virtual one comes from."""
-    while (how := origin_of(value)) is not None:
-        value = how.source
+    """The value of the graph that a deferred one is computed from."""
+    while (origin := origin_of(value)) is not None:
+        value = origin.source
     return value
 
 
 def deferred_through(node: ir.Node, source: ir.Value, shape: ir.Shape | None) -> ir.Value:
-    """`node` applied to another source; a Transpose of its own inverse is what that one reads."""
+    """The deferred output of `node` on another source.
+
+    A Transpose behind its own inverse is no node: the result is what the inverse reads.
+    """
     if node.op_type == "Transpose":
         earlier = _before_transpose(source, ints(node, "perm", ()))
         if earlier is not None:
             return earlier
-    how = Deferred(node.op_type, source, tuple(node.inputs[1:]), node.attributes)
-    return deferred_value(how, f"{source.name}.{node.op_type.lower()}", shape, node.outputs[0])
+    origin = Deferred(node.op_type, source, tuple(node.inputs[1:]), node.attributes)
+    return deferred_value(origin, f"{source.name}.{node.op_type.lower()}", shape, node.outputs[0])
 
 
 def _before_transpose(value: ir.Value, order: tuple[int, ...]) -> ir.Value | None:
-    """What `value` is a Transpose of, if turning it by `order` undoes that."""
-    how, node = origin_of(value), value.producer()
-    if how is not None and how.op_type == "Transpose":
-        attribute = how.attributes.get("perm")
-        first, earlier = tuple(attribute.as_ints()) if attribute else (), how.source
+    """The input of the Transpose that computes `value`, if a Transpose by `order` undoes it."""
+    origin, node = origin_of(value), value.producer()
+    if origin is not None and origin.op_type == "Transpose":
+        attribute = origin.attributes.get("perm")
+        first, earlier = tuple(attribute.as_ints()) if attribute else (), origin.source
     elif node is not None and (node.op_type, node.domain) == ("Transpose", ""):
         if node.inputs[0] is None:
             return None

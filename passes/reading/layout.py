@@ -1,4 +1,4 @@
-"""Which axis a form mixes, and how forms that could mix either are brought to the same one.
+"""Channels first or last: which axis a form mixes, and forms brought to one layout.
 
 A stencil with spatial axes mixes axis 1 of [N, C, ...]; one without mixes the last axis, whatever
 the rank: the matrix products of channels-last blocks. A single number for all channels is the same

@@ -45,8 +45,8 @@ def filled_window(node: ir.Node) -> tuple[Ints, Ints, Ints, Ints]:
     strides, dilations, begin, end = window(node, kernel)
     if number(node, "ceil_mode", 0) != 0 or len(node.outputs) > 1:
         raise Decline("CEIL-MODE", f"the last window of {kernel} may hang over the edge")
-    beside = any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True))
-    if beside or (max(dilations) > 1 and any((*begin, *end))):
+    in_padding = any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True))
+    if in_padding or (max(dilations) > 1 and any((*begin, *end))):
         pads = f"{begin} at the start and {end} at the end"
         raise Decline("PAD-MODE", f"a window of {kernel} may lie in the padding alone, {pads}")
     return strides, dilations, begin, end

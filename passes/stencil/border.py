@@ -1,9 +1,9 @@
-"""A constant per channel that is another near the border: what padding makes of a bias.
+"""A bias per channel that differs near the border: what padding makes of a bias.
 
-Along each axis a plane has `low` rows of their own at the start, one row that stands for all in
-between, however many these are, and `high` rows of their own at the end. DBB (Ding et al. 2021)
-pads each channel with what the normalisation makes of 0, by writing it over a border of zeros:
-written out, the plane is the same everywhere, and so a bias.
+Along each axis a border bias has `low` rows of its own at the start, one row that stands for all in
+between, however many these are, and `high` rows of its own at the end. DBB (Ding et al. 2021) pads
+each channel with the image of 0 under the normalization, by writing it over a border of zeros: with
+that added, the bias is the same everywhere again.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def edge_fill(value: Array, axes: int, axis: int, rows: int, at_start: bool) -> 
 
 
 def pad_border(
-    plane: BorderBias, begin: Ints, end: Ints, sizes: Sizes, fill: Array | None = None
+    border: BorderBias, begin: Ints, end: Ints, sizes: Sizes, fill: Array | None = None
 ) -> BorderBias:
     """With `fill` (default 0) around it, or cropped where begin or end is negative.
 
     `sizes`: of the map before, needed where a crop goes beyond the rows that have their own entry.
     """
-    values, low, high = plane.values, list(plane.low), list(plane.high)
-    for axis in range(plane.axes):
+    values, low, high = border.values, list(border.low), list(border.high)
+    for axis in range(border.axes):
         for side, counts in (((begin[axis], 0), low), ((0, end[axis]), high)):
             more = sum(side)
             if more > 0:
@@ -82,7 +82,7 @@ def pad_border(
                 values = _filled(values, width, axis, more, side[0] > 0, fill)
             elif more < 0:
                 cut = min(-more, counts[axis])
-                _require_rows(plane, axis, -more - cut, sizes)
+                _require_rows(border, axis, -more - cut, sizes)
                 index = (
                     slice(cut, None) if side[0] < 0 else slice(None, values.shape[axis + 1] - cut)
                 )
@@ -107,16 +107,16 @@ def _filled(
     return padded
 
 
-def _require_rows(plane: BorderBias, axis: int, rows: int, sizes: Sizes) -> None:
+def _require_rows(border: BorderBias, axis: int, rows: int, sizes: Sizes) -> None:
     """Decline unless there surely are so many rows in between, and one more."""
     if not rows:
         return
     size = sizes[axis] if axis < len(sizes) else None
-    if size is None or size - plane.low[axis] - plane.high[axis] <= rows:
-        found = "unknown" if size is None else str(size)
+    if size is None or size - border.low[axis] - border.high[axis] <= rows:
+        known_size = "unknown" if size is None else str(size)
         raise Decline(
             "BORDER-BIAS",
-            f"a crop may reach {rows} rows beyond the border of a padded map of size {found}",
+            f"a crop may reach {rows} rows beyond the border of a padded map of size {known_size}",
         )
 
 
@@ -125,28 +125,30 @@ def add_borders(one: BorderBias, two: BorderBias, sizes: Sizes) -> BorderBias:
     low = tuple(max(a, b) for a, b in zip(one.low, two.low, strict=True))
     high = tuple(max(a, b) for a, b in zip(one.high, two.high, strict=True))
     for axis, (first, last) in enumerate(zip(low, high, strict=True)):
-        sure = max(plane.low[axis] + plane.high[axis] for plane in (one, two))
+        sure = max(border.low[axis] + border.high[axis] for border in (one, two))
         size = sizes[axis] if axis < len(sizes) else None
         if first + last > (sure if size is None else size):
-            found = "unknown" if size is None else str(size)
+            known_size = "unknown" if size is None else str(size)
             raise Decline(
-                "BORDER-BIAS", f"borders of {first} and {last} rows on a map of size {found}"
+                "BORDER-BIAS", f"borders of {first} and {last} rows on a map of size {known_size}"
             )
-    parts = [_refined(plane, low, high) for plane in (one, two)]
+    parts = [_refined(border, low, high) for border in (one, two)]
     return BorderBias(parts[0] + parts[1], low, high)
 
 
-def _refined(plane: BorderBias, low: Ints, high: Ints) -> Array:
-    values = plane.values
-    for axis in range(plane.axes):
-        before, after = low[axis] - plane.low[axis], high[axis] - plane.high[axis]
+def _refined(border: BorderBias, low: Ints, high: Ints) -> Array:
+    values = border.values
+    for axis in range(border.axes):
+        before, after = low[axis] - border.low[axis], high[axis] - border.high[axis]
         times = np.ones(values.shape[axis + 1], dtype=np.int64)
-        times[plane.low[axis]] += before + after
+        times[border.low[axis]] += before + after
         values = np.repeat(values, times, axis=axis + 1)
     return values
 
 
-def scale_border(plane: BorderBias, factor: Array | float) -> BorderBias:
+def scale_border(border: BorderBias, factor: Array | float) -> BorderBias:
     """factor per channel, or one for all."""
-    column = np.broadcast_to(factor, (len(plane.values),))
-    return BorderBias(plane.values * column.reshape(-1, *(1,) * plane.axes), plane.low, plane.high)
+    column = np.broadcast_to(factor, (len(border.values),))
+    return BorderBias(
+        border.values * column.reshape(-1, *(1,) * border.axes), border.low, border.high
+    )

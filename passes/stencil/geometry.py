@@ -137,7 +137,7 @@ def summed_geometry(parts: Sequence[Geometry], sizes: Sizes) -> Geometry:
 
     The merged taps run over the coarsest lattice that holds all offsets. Equal growth gives equal
     output sizes for every input; otherwise `sizes` must show that the sizes agree (an average pool
-    of even size beside a 3x3 of stride 2 does so on even maps only).
+    of even size parallel to a 3x3 of stride 2 does so on even maps only).
     """
     first = parts[0]
     for part in parts[1:]:

@@ -49,8 +49,8 @@ Weight = npt.NDArray[np.floating]
 
 
 def zero_weight(shape: Geometry) -> Array:
-    made: Array = zeros((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
-    return made
+    weight: Array = zeros((shape.outputs, shape.inputs // shape.groups, *shape.kernel))
+    return weight
 
 
 def placeholder(shape: Ints) -> Array:

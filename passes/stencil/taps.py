@@ -23,9 +23,9 @@ def crop(f: Stencil, begin: Ints, end: Ints) -> Stencil:
 
 
 def trim(f: Stencil) -> Stencil:
-    """Drop kernel rims that are all zero, as far as padding allows (never down to a crop).
+    """Drop outer rows of a kernel that are all zero, as far as padding allows (never to a crop).
 
-    Only rims are looked at, one by one, so a kernel without zero rims costs next to nothing.
+    Only outer rows are looked at, one by one, so a kernel without zeros there costs little.
     """
     shape, weight = f.geometry, f.weight
     begin, end = list(shape.begin), list(shape.end)
@@ -41,19 +41,20 @@ def trim(f: Stencil) -> Stencil:
 
 
 def as_channel_selection(f: Stencil) -> Stencil:
-    """A dense weight of which each output reads one channel only, as a scale behind a choice.
+    """A dense weight of which each output reads one channel only, as a scale of selected channels.
 
-    The first output tells it of most; a shuffle of channels that was written as a matrix is one.
+    A shuffle of channels that was written as a matrix is such a weight. Any other stencil is
+    returned as it is; the first output is looked at first, which decides for most.
     """
     shape, weight = f.geometry, f.weight
     if shape.groups > 1 or shape.inputs == 1 or np.count_nonzero(_reads(weight[:1])) > 1:
         return f
-    input_channels = _reads(weight)
-    if np.any(input_channels.sum(axis=1) > 1):
+    reads = _reads(weight)
+    if np.any(reads.sum(axis=1) > 1):
         return f
-    channel = input_channels.argmax(axis=1).astype(np.int64)
-    picked = np.take_along_axis(weight, channel.reshape(-1, *(1,) * (weight.ndim - 1)), axis=1)
-    channel_index = np.where(input_channels.any(axis=1), channel, NO_CHANNEL)
+    channel = reads.argmax(axis=1).astype(np.int64)
+    selected = np.take_along_axis(weight, channel.reshape(-1, *(1,) * (weight.ndim - 1)), axis=1)
+    channel_index = np.where(reads.any(axis=1), channel, NO_CHANNEL)
     channel_index = (
         channel_index
         if f.channel_index is None
@@ -62,15 +63,15 @@ def as_channel_selection(f: Stencil) -> Stencil:
     count = shape.outputs
     geometry = replace(shape, inputs=count, groups=count)
     return simplify_channels(
-        Stencil(geometry, picked, f.bias, True, channel_index, f.input_channels)
+        Stencil(geometry, selected, f.bias, True, channel_index, f.input_channels)
     )
 
 
 def _reads(weight: Weight) -> npt.NDArray[np.bool_]:
     """[outputs, inputs]: which channel each output reads."""
     taps = tuple(range(2, weight.ndim))
-    found: npt.NDArray[np.bool_] = np.any(weight != 0, axis=taps)
-    return found
+    reads: npt.NDArray[np.bool_] = np.any(weight != 0, axis=taps)
+    return reads
 
 
 def _rim(weight: Weight, axis: int, index: int) -> Weight:

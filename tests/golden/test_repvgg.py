@@ -33,17 +33,25 @@ def test_every_block_becomes_one_conv(name):
     assert TABLE["repvgg"][name]["after"] == deployed
 
 
-def test_optimizing_twice_changes_nothing():
-    done = flatfold.optimize("repvgg_a0", input_shape=(3, 32, 32))
-    again = flatfold.optimize(done.model)
+@pytest.fixture(scope="module")
+def exported():
+    return resolve("repvgg_a0", input_shape=(3, 32, 32)).model
+
+
+@pytest.fixture(scope="module")
+def done(exported):
+    return flatfold.optimize(exported, verify="off")
+
+
+def test_optimizing_twice_changes_nothing(done):
+    again = flatfold.optimize(done.model, verify="off")
     assert not [remark for remark in again.remarks if remark.applied]
     assert again.model.SerializeToString() == done.model.SerializeToString()
 
 
-def test_a_node_leads_back_to_the_branches_it_came_from():
-    done = flatfold.optimize("repvgg_a0", input_shape=(3, 32, 32), verify="off")
+def test_a_node_leads_back_to_the_branches_it_came_from(done, exported):
     convs = [node for node in done.graph.graph if node.op_type == "Conv"]
-    originals = {node.name for node in resolve("repvgg_a0").model.graph}
+    originals = {node.name for node in exported.graph}
     for conv in convs:
         assert conv.metadata_props["flatfold.rewrite"] == "merge-branches"
         assert set(json.loads(conv.metadata_props["flatfold.replaced"])) <= originals

@@ -26,7 +26,7 @@ def test_the_zoo_and_the_table_agree_on_parameters():
 def test_the_row_of_one_network_of_each_family_is_what_comes_out(family):
     """Its own tests compare every row of a family with the paper; here flatfold computes one.
 
-    All of them are computed, and proven, by the tests below, which are slow but for two.
+    All of them are computed, and proven, by the tests below, which are slow but for one.
     """
     name = SMALLEST[family]
     row, (height, width) = ROWS[name], ROWS[name]["sizes"][0]

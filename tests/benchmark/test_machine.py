@@ -43,7 +43,7 @@ def test_a_loaded_or_hot_machine_is_told() -> None:
     loaded, hot = State(1.5, None, 3, ()), State(0.0, None, 7, ())
     assert "1.5 of" in machine.warnings(loaded, IDLE)[0]
     assert "when it ended" in machine.warnings(IDLE, loaded)[0]
-    assert "heat 4 times" in machine.warnings(IDLE, hot)[0]
+    assert "slowed down 4 times" in machine.warnings(IDLE, hot)[0]
     unknown = State(None, None, None, ())
     assert machine.warnings(unknown, unknown) == []
 

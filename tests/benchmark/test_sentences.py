@@ -101,7 +101,7 @@ def test_what_would_be_unfair_is_found() -> None:
     right = tuple(row for row in model.rows if row.ranked)
     fine = dataclasses.replace(model, rows=right)
     assert doubts(fine) == []
-    assert doubts(model) == ["not shown to be right: onnxsim ort-cpu"]
+    assert doubts(model) == ["outputs not verified: onnxsim ort-cpu"]
     loud = dataclasses.replace(fine, noise=Estimate(1, (0.95, 1.05), 5, 8))
     assert doubts(loud)[0].startswith("noise floor ±5.3 %")
     unsteady = dataclasses.replace(right[0], steady=False, precision="bf16")

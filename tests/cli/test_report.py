@@ -50,7 +50,7 @@ def test_a_report_that_says_little_is_shown(here: Path, capsys: Read) -> None:
     [
         (["one.json", "--save", "page.pdf"], 3, "ends in .html, .md, .json"),
         (["one.json", "two.json", "--save", "both.json"], 3, "holds one report"),
-        (["one.json", "--save", "nowhere/page.html"], 2, "make its folder first"),
+        (["one.json", "--save", "nowhere/page.html"], 2, "make the folder first"),
         (["nothing.json"], 3, "cannot read the report"),
         (["page.md"], 3, "no JSON"),
     ],

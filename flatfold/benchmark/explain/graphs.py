@@ -51,7 +51,7 @@ def graph_change(target: str, result: Optimized) -> GraphChange:
 
 
 def _blocks(result: Optimized, locator: Locator) -> Iterable[Block]:
-    """Each kind of block once, drawn as its first place; the most frequent kinds first."""
+    """Each kind of block once, drawn from its first place; the most frequent kinds first."""
     training = list(nodes_of(result.training))
     by_name: dict[str, list[ir.Node]] = {}
     for node in training:
@@ -72,7 +72,7 @@ def _blocks(result: Optimized, locator: Locator) -> Iterable[Block]:
 
 
 def _replacements(result: Optimized) -> dict[Replaced, list[ir.Node]]:
-    """The new nodes for each set of nodes that was replaced; none where they were removed."""
+    """The new nodes for each set of replaced nodes; an empty list if they were only removed."""
     replacements: dict[Replaced, list[ir.Node]] = {}
     covered: set[str] = set()
     for node in nodes_of(result.graph):

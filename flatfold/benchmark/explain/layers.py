@@ -77,7 +77,7 @@ def with_profiles(
 
 
 def _profile(launch: Launchers, row: Row) -> Profile | None:
-    """Measured in a process of its own, as a profiler makes the engine slower."""
+    """The profile of a row, measured in a separate process: a profiler slows the engine down."""
     if row.latency is None or row.reason:
         return None
     runs = round(PROFILED_S / row.latency.value)
@@ -121,7 +121,7 @@ def described(
 def layer_changes(
     target: str, before: Profile, after: Profile, training: ir.Model, graph: ir.Model
 ) -> tuple[LayerChange, ...]:
-    """The parts of the network, those first whose time changed most; each layer is in one of them.
+    """The parts of the network, largest change of time first; each layer is in exactly one.
 
     `before` is the profile of `training`, `after` that of `graph`. A part is a set of layers that
     compute the same nodes of the training graph. Layers that compute no node, which only change the

@@ -11,13 +11,13 @@ from flatfold.benchmark.html import graph_layout
 from flatfold.benchmark.report import GraphChange, Sketch
 from flatfold.text import one_line
 
-LARGEST = 60  # boxes: of more, the operators are counted
+LARGEST = 60  # boxes; a larger sketch is given as counts of its operators
 LONGEST = 40  # characters of a line
 KINDS = {"": None, "other": "", "layer": "layer", "norm": "norm"}  # those of `graph_layout.Box`
 
 
 def picture(sketch: Sketch, title: str) -> Markup:
-    """A sketch as an SVG; empty where it is too large, or its edges have a cycle or no box."""
+    """A sketch as an SVG; empty if it is too large, cyclic, or an edge names a missing box."""
     order = _order(sketch) if len(sketch.boxes) <= LARGEST else {}
     if not order:
         return Markup()
@@ -27,9 +27,8 @@ def picture(sketch: Sketch, title: str) -> Markup:
     ]
     inwards = sorted(sketch.edges, key=lambda edge: order[edge[1]])
     edges = [(boxes[upper], boxes[lower]) for upper, lower in inwards]
-    return Markup(
-        graph_layout.svg(boxes, edges, one_line(title), graph_layout.PAGE)
-    )  # it escapes all
+    svg = graph_layout.svg(boxes, edges, one_line(title), graph_layout.PAGE)  # escapes its texts
+    return Markup(svg)
 
 
 def operators(sketch: Sketch) -> list[tuple[str, int]]:
@@ -39,7 +38,7 @@ def operators(sketch: Sketch) -> list[tuple[str, int]]:
 
 
 def _order(sketch: Sketch) -> dict[int, int]:
-    """The place of each box in a topological order; empty where there is none."""
+    """The position of each box in a topological order; empty if there is none."""
     feeding: dict[int, list[int]] = {number: [] for number in range(len(sketch.boxes))}
     for upper, lower in sketch.edges:
         if upper not in feeding or lower not in feeding:
@@ -59,5 +58,5 @@ def _cut(line: str) -> str:
 def side_by_side(changes: GraphChange) -> list[tuple[str, int, int]]:
     """(operator, count before, count after), the largest changes first."""
     before, after = changes.operators_before, changes.operators_after
-    found = [(name, before.get(name, 0), after.get(name, 0)) for name in {**before, **after}]
-    return sorted(found, key=lambda row: (-abs(row[1] - row[2]), -row[1], row[0]))
+    counts = [(name, before.get(name, 0), after.get(name, 0)) for name in {**before, **after}]
+    return sorted(counts, key=lambda row: (-abs(row[1] - row[2]), -row[1], row[0]))

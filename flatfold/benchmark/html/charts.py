@@ -12,13 +12,13 @@ from markupsafe import Markup
 from flatfold.benchmark.report import FLATFOLD, TRAINING, ModelReport, Row
 from flatfold.text import one_line
 
-LOOKS = 6  # classes of the style sheet for rows that are neither flatfold nor the training graph
+LOOKS = 6  # CSS classes for rows that are neither flatfold nor the training graph
 
 Point = tuple[float, float]
 
 
 class Canvas:
-    """An SVG for the inside of a page, whose style sheet colours the classes."""
+    """An SVG element for an HTML page; the style sheet of the page gives each class its colour."""
 
     def __init__(self, width: float, height: float, title: str, description: str) -> None:
         self.width, self.height = width, height
@@ -28,12 +28,12 @@ class Canvas:
             ElementTree.SubElement(self.root, tag).text = one_line(text)
 
     def add(self, tag: str, look: str, text: str = "", /, **places: float) -> ElementTree.Element:
-        """An element of the class `look`; underscores in names of attributes become hyphens."""
-        told = {name.replace("_", "-"): _number(value) for name, value in places.items()}
-        found = ElementTree.SubElement(self.root, tag, {"class": look, **told})
+        """Adds an element of the class `look`; underscores in attribute names become hyphens."""
+        attributes = {name.replace("_", "-"): _number(value) for name, value in places.items()}
+        element = ElementTree.SubElement(self.root, tag, {"class": look, **attributes})
         if text:
-            found.text = one_line(text)
-        return found
+            element.text = one_line(text)
+        return element
 
     def line(self, look: str, start: Point, end: Point) -> None:
         self.add("line", look, x1=start[0], y1=start[1], x2=end[0], y2=end[1])
@@ -62,7 +62,9 @@ class Canvas:
         ElementTree.SubElement(element, "title").text = one_line(text)
 
     def markup(self) -> Markup:
-        return Markup(ElementTree.tostring(self.root, encoding="unicode"))  # it has escaped all
+        return Markup(
+            ElementTree.tostring(self.root, encoding="unicode")
+        )  # ElementTree escapes texts
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ class Axis:
     def around(
         cls, values: Iterable[float], start: float, end: float, *, margin: float = 0.06
     ) -> Axis:
-        """With room for all values; logarithmic where they differ by more than a factor of 4."""
-        found = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
-        low, high = min(found), max(found)
+        """An axis that shows all values; logarithmic if they differ by more than a factor of 4."""
+        drawable = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
+        low, high = min(drawable), max(drawable)
         if high > 4 * low:
             room = (high / low) ** margin
             return cls(low / room, high * room, start, end, True)
@@ -89,7 +91,7 @@ class Axis:
         return cls(low - room, high + room, start, end)
 
     def at(self, value: float) -> float:
-        """The pixel of a value; of one outside, the nearer end."""
+        """The pixel of a value; a value outside the axis is drawn at the nearer end."""
         inside = min(max(value, self.low), self.high)
         if self.log:
             share = math.log(inside / self.low) / math.log(self.high / self.low)
@@ -98,7 +100,7 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> Sequence[float]:
-        """Round values inside, about as many as asked for."""
+        """Round values inside the axis, about `most` of them."""
         return _log_ticks(self, most) if self.log else _linear_ticks(self, most)
 
 
@@ -113,8 +115,8 @@ def _linear_ticks(axis: Axis, most: int) -> list[float]:
 def _log_ticks(axis: Axis, most: int) -> list[float]:
     decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
     for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        found = [n * 10.0**power for power in decades for n in digits]
-        inside = [value for value in found if axis.low <= value <= axis.high]
+        candidates = [n * 10.0**power for power in decades for n in digits]
+        inside = [value for value in candidates if axis.low <= value <= axis.high]
         if len(inside) <= most:
             break
     return inside[:: max(1, math.ceil(len(inside) / most))]
@@ -125,7 +127,7 @@ def _number(value: float) -> str:
 
 
 def look(model: ModelReport, row: Row) -> str:
-    """The class of a row in the style sheet, the same for a candidate on all targets."""
+    """The CSS class of a row, the same for a candidate on all targets."""
     if row.wrong:
         return "wrong"
     if row.variant in (FLATFOLD, TRAINING):

@@ -1,4 +1,4 @@
-"""How the times of runs are spread, and whether they drift: panels for the rows of one target."""
+"""Charts of the distribution of run times and of their drift, for the rows of one target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flatfold.text import duration, time_unit
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 440, 270, 46, 44, 12, 12
 QUANTILES = 120
-TAIL = 99.5  # per cent: a slower run is given as a number, as it would stretch the axis
+TAIL = 99.5  # per cent; slower runs would stretch the axis, so the slowest is given as a number
 
 
 def shown(model: ModelReport, target: str) -> list[Row]:
@@ -56,11 +56,13 @@ def strip(model: ModelReport, target: str) -> Markup:
     """The median of each block, in the order in which they ran, process by process."""
     rows = {row: medians(row) for row in shown(model, target)}
     rounds = zip_longest(*rows.values(), fillvalue=[])
-    sizes = [max(map(len, processes)) for processes in rounds]  # a row may rest in some
+    sizes = [
+        max(map(len, processes)) for processes in rounds
+    ]  # decided rows are not timed in later rounds
     begins, count = [sum(sizes[:number]) for number in range(len(sizes))], sum(sizes)
     if count < 2:
         return Markup()
-    values = [value for found in rows.values() for process in found for value in process]
+    values = [value for processes in rows.values() for process in processes for value in process]
     axis = Axis.around(values, HEIGHT - BOTTOM, TOP)
     places = Axis(0, count - 1, LEFT + 8, WIDTH - RIGHT - 8)
     title = f"Medians of the blocks on {target}, in the order in which they ran"
@@ -73,7 +75,7 @@ def strip(model: ModelReport, target: str) -> Markup:
     canvas.text("tick", (0, TOP - 2), unit)
     for number, (begin, size) in enumerate(zip(begins, sizes, strict=True), 1):
         if size == 0:
-            continue  # nothing of this target was left undecided
+            continue  # no row of this target was timed in this round
         if begin:
             x = places.at(begin - 0.5)
             canvas.line("border", (x, TOP), (x, HEIGHT - BOTTOM))
@@ -81,13 +83,13 @@ def strip(model: ModelReport, target: str) -> Markup:
         canvas.text("tick middle", (centre, HEIGHT - BOTTOM + 18), str(number))
     middle = (LEFT + WIDTH - RIGHT) / 2
     canvas.text("axis middle", (middle, HEIGHT - 6), "rounds of fresh processes, blocks inside")
-    for row, found in rows.items():
-        _trace(canvas, axis, places, look(model, row), dict(zip(begins, found, strict=False)))
+    for row, processes in rows.items():
+        _trace(canvas, axis, places, look(model, row), dict(zip(begins, processes, strict=False)))
     return canvas.markup()
 
 
 def beyond(model: ModelReport, target: str) -> list[tuple[Row, str]]:
-    """(row, time) of the slowest run of each row, which the curves leave out."""
+    """(row, time) of the slowest run of each row, which the curves do not show."""
     return [(row, duration(float(max(runs(row))))) for row in shown(model, target)]
 
 
@@ -100,10 +102,10 @@ def medians(row: Row) -> list[list[float]]:
 
 
 def _trace(
-    canvas: Canvas, axis: Axis, places: Axis, name: str, found: Mapping[int, list[float]]
+    canvas: Canvas, axis: Axis, places: Axis, name: str, processes: Mapping[int, list[float]]
 ) -> None:
-    """`found` has the medians of each process by the place of the first."""
-    for begin, process in found.items():
+    """Draws a line for each process; `processes` maps the index of its first block to medians."""
+    for begin, process in processes.items():
         if not process:
             continue
         points = [(places.at(at), axis.at(value)) for at, value in enumerate(process, begin)]

@@ -1,9 +1,9 @@
 """A graph as an SVG: boxes in layers, from the inputs at the top.
 
-Each box stands as far down as its longest path. The order inside the layers is that with the fewest
-crossings among a number of sweeps; the places are as near to those of the neighbours as the widths
-allow. The same graph gives the same bytes. A picture is a file of its own, with its colours in it,
-or a part of a page, whose style sheet has them.
+The layer of a box is the length of the longest path to it. The order in each layer is the one with
+the fewest crossings in a number of sweeps; each box is as near to its neighbours as the widths
+allow. The same graph gives the same bytes. A picture is either a separate file that contains its
+colours (FILE), or part of an HTML page whose style sheet sets them (PAGE).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from xml.sax.saxutils import escape
 
 LAYER_GAP, BOX_GAP, MARGIN = 26, 16, 16
 SWEEPS, SETTLING = 12, 100
-SPINE = 10**6  # how firm those on a longest path are
+SPINE = 10**6  # `firm` of the boxes on a longest path
 STRAIGHT = 3  # pixels by which the ends of a straight line may differ
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a picture begins with, and the attributes of boxes by kind and of lines of text.
+    """The first lines of the SVG, and the attributes of boxes by kind and of lines of text.
 
-    `top` is the space above the first layer, `label` how much a character of the title needs.
+    `top` is the space above the first layer and `label` the width of a character of the title, both
+    in pixels.
     """
 
     head: str
@@ -53,7 +54,7 @@ FILE = Style(
     top=40,
     label=8,
 )
-# The page has the marker.
+# The page defines the marker.
 PAGE = Style(
     """\
 <svg class="sketch" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"\
@@ -68,7 +69,7 @@ PAGE = Style(
 
 @dataclass(eq=False)
 class Box:
-    """What stands in a layer: a node, an end of the graph (no `kind`), or a bend of an edge."""
+    """An element of a layer: a node, an input or output (no `kind`), or a bend of an edge."""
 
     lines: tuple[str, ...] = ()
     kind: str | None = None
@@ -76,8 +77,8 @@ class Box:
     x: float = 0.0
     above: list[Box] = field(default_factory=list)
     below: list[Box] = field(default_factory=list)
-    column: list[Box] = field(default_factory=list)  # of a bend: all those of its edge
-    firm: int = 8  # how much it withstands being pushed aside
+    column: list[Box] = field(default_factory=list)  # for a bend: all bends of its edge
+    firm: int = 8  # weight of its wanted place against that of its neighbours
 
     @property
     def width(self) -> int:
@@ -89,12 +90,12 @@ class Box:
 
 
 Edge = tuple[Box, Box]
-Route = list[Box]  # an edge, with a bend in each layer that it passes
+Route = list[Box]  # an edge, with a bend in each layer between its ends
 Layers = list[list[Box]]
 
 
 def svg(boxes: Sequence[Box], edges: Sequence[Edge], title: str, style: Style = FILE) -> str:
-    """The picture of `boxes`, each behind those that it is joined to by the `edges`."""
+    """The picture of `boxes`; an edge (upper, lower) leads down from one to the other."""
     for upper, lower in edges:
         lower.layer = max(lower.layer, upper.layer + 1)
     routes = [routed(upper, lower) for upper, lower in edges]
@@ -152,7 +153,7 @@ def crossings(layers: Layers) -> int:
 
 
 def settle(layers: Layers) -> None:
-    """Give the boxes places, in the order in which they stand: a longest path is straight."""
+    """Sets the x of each box and keeps the order in each layer; a longest path is straight."""
     spine = layers[-1][0]
     while spine.above:
         spine.firm = SPINE
@@ -167,10 +168,10 @@ def settle(layers: Layers) -> None:
 
 
 def pulled(box: Box, middle: float, outwards: bool) -> float:
-    """Where the boxes that it is joined to would have it.
+    """The x that the neighbours of the box ask for: their weighted mean.
 
-    The bends of one edge are one above the other: first about where all of them find room, then as
-    far from the `middle` as the outermost of them must be.
+    The bends of one edge are placed on a vertical line: first near the mean of their places, then
+    (`outwards`) as far from the `middle` as the outermost of them.
     """
     near = [*box.above, *box.below, *box.column]
     if box.column and outwards:
@@ -181,11 +182,11 @@ def pulled(box: Box, middle: float, outwards: bool) -> float:
 
 
 def spread(layer: Sequence[Box], wanted: Sequence[float]) -> None:
-    """As near to what is `wanted` as the widths allow, by least squares."""
+    """Sets the x of each box as near to `wanted` as the widths allow, by least squares."""
     offsets = [0.0]
     for one, two in pairwise(layer):
         offsets.append(offsets[-1] + (one.width + two.width) / 2 + BOX_GAP)
-    # Of neighbours that touch: how many, their weight, and the sum of what they want by weight.
+    # For each group of touching boxes: count, total weight, and weighted sum of the wanted places.
     groups: list[tuple[int, float, float]] = []
     for box, goal, offset in zip(layer, wanted, offsets, strict=True):
         groups.append((1, box.firm, box.firm * (goal - offset)))
@@ -202,7 +203,7 @@ def mean(numbers: Sequence[float], otherwise: float = 0.0) -> float:
 
 
 def centred(layers: Layers, least: int) -> int:
-    """Move the boxes to the middle of a picture of `least` this width, which is returned."""
+    """Moves the boxes to the middle of the picture; returns its width, at `least` this much."""
     boxes = [box for layer in layers for box in layer]
     left = min(box.x - box.width / 2 for box in boxes)
     right = max(box.x + box.width / 2 for box in boxes)
@@ -213,9 +214,10 @@ def centred(layers: Layers, least: int) -> int:
 
 
 def curve(route: Route, arriving: Sequence[Route], tops: Sequence[int]) -> str:
-    """Down along an edge; those that end at one box do so side by side."""
-    beside = sorted(arriving, key=lambda other: other[-2].x)
-    port = 16 * next(at for at, other in enumerate(beside) if other is route) - 8 * len(beside) + 8
+    """The path of an edge, downwards; edges that end at one box end at different points."""
+    arrivals = sorted(arriving, key=lambda other: other[-2].x)
+    port = 16 * next(at for at, other in enumerate(arrivals) if other is route)
+    port -= 8 * len(arrivals) - 8
     x, y = round(route[0].x), tops[route[0].layer] + route[0].height
     path = f"M{x},{y}"
     for box in route[1:]:
@@ -232,7 +234,7 @@ def curve(route: Route, arriving: Sequence[Route], tops: Sequence[int]) -> str:
 
 
 def drawn(box: Box, top: int, style: Style) -> Iterator[str]:
-    """The box, if it is a node, and its text: the first line is its name."""
+    """The box, if it is a node, and its lines of text, of which the first is the name."""
     x = round(box.x)
     if box.kind is not None:
         place = f'x="{x - box.width // 2}" y="{top}" width="{box.width}" height="{box.height}"'

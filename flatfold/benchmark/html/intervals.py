@@ -32,7 +32,7 @@ def intervals(model: ModelReport, target: str) -> Markup:
 
 
 def _reach(model: ModelReport, rows: Iterable[Row]) -> Iterable[float]:
-    """All that is drawn: the bounds of the intervals, and of the band."""
+    """The seconds the axis must show: medians, bounds of the intervals, and of the noise band."""
     for row in rows:
         assert row.latency is not None
         yield from (row.latency.value, *row.latency.interval)
@@ -78,9 +78,9 @@ def _dot(canvas: Canvas, axis: Axis, model: ModelReport, row: Row, y: float) -> 
     for x in (low, high):
         canvas.line(f"span {name}", (x, y - 6), (x, y + 6))
     dot = canvas.add("circle", f"dot {name}", cx=axis.at(row.latency.value), cy=y, r=4.5)
-    told = duration(row.latency.value, row.latency.interval)
-    canvas.note(dot, f"{row.name}: {told}")
-    canvas.text("value", (WIDTH - RIGHT + 16, y + 4), told)
+    time = duration(row.latency.value, row.latency.interval)
+    canvas.note(dot, f"{row.name}: {time}")
+    canvas.text("value", (WIDTH - RIGHT + 16, y + 4), time)
 
 
 def bar(model: ModelReport, row: Row) -> Markup:
@@ -88,22 +88,22 @@ def bar(model: ModelReport, row: Row) -> Markup:
     if row.latency is None:
         return Markup()
     longest = max(r.latency.value for r in model.rows if r.latency)
-    canvas = Canvas(BAR, 10, f"{duration(row.latency.value)}", f"beside {duration(longest)}")
+    canvas = Canvas(BAR, 10, f"{duration(row.latency.value)}", f"compared with {duration(longest)}")
     canvas.root.set("class", "bar")
     canvas.root.set("preserveAspectRatio", "none")
-    canvas.root.set("aria-hidden", "true")  # the number beside it says the same
+    canvas.root.set("aria-hidden", "true")  # the cell has the same number as text
     share = BAR * row.latency.value / longest
     canvas.add("rect", f"fill {look(model, row)}", x=0, y=1, width=max(share, 1), height=8)
     return canvas.markup()
 
 
 def ratio(headline: sentences.Headline) -> Markup:
-    """A ratio on a line from 0 to 1 or beyond: how far it is from the training graph."""
+    """The time ratio to the training graph and its interval, on a line from 0 to 1.25 or more."""
     if headline.pair is None:
         return Markup()
-    found = headline.pair.ratio
-    axis = Axis(0, max(1.25, found.interval[1] * 1.05), 6, 254)
-    value = f"{sentences.times(found)}, from {' to '.join(map(digits, found.interval))}"
+    estimate = headline.pair.ratio
+    axis = Axis(0, max(1.25, estimate.interval[1] * 1.05), 6, 254)
+    value = f"{sentences.times(estimate)}, from {' to '.join(map(digits, estimate.interval))}"
     canvas = Canvas(260, 34, "Time ratio to the training graph", value)
     canvas.root.set("class", "chart gauge")
     canvas.line("track", (axis.start, 10), (axis.end, 10))
@@ -111,9 +111,11 @@ def ratio(headline: sentences.Headline) -> Markup:
     canvas.line("reference", (one, 2), (one, 18))
     canvas.text("tick middle", (one, 31), "1x")
     canvas.text("tick", (axis.start, 31), "0")
-    low, high = (axis.at(bound) for bound in found.interval)
+    low, high = (axis.at(bound) for bound in estimate.interval)
     kind = headline.verdict
-    canvas.add("rect", f"taken {kind}", x=axis.start, y=7, width=axis.at(found.value) - 6, height=6)
+    canvas.add(
+        "rect", f"taken {kind}", x=axis.start, y=7, width=axis.at(estimate.value) - 6, height=6
+    )
     canvas.line(f"span {kind}", (low, 10), (high, 10))
-    canvas.add("circle", f"dot {kind}", cx=axis.at(found.value), cy=10, r=5.5)
+    canvas.add("circle", f"dot {kind}", cx=axis.at(estimate.value), cy=10, r=5.5)
     return canvas.markup()

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: the layers of the engines by kind, before and after."""
+"""The time of a run by kind of layer, before and after the rewrites."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flatfold.benchmark.report import FLATFOLD, TRAINING, LayerChange, ModelRepo
 from flatfold.text import duration, time_unit
 
 WIDTH, LEFT, RIGHT, STEP = 780, 120, 96, 38
-KINDS = 7  # with a colour of their own
+KINDS = 7  # kinds with a separate colour; the rest share one
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class Kind:
 
 def profiles_on(model: ModelReport, target: str) -> list[Profile]:
     """The profiles of a target: that of the training graph, then flatfold's."""
-    found = {profile.row: profile for profile in model.profiles}
+    by_row = {profile.row: profile for profile in model.profiles}
     rows = sorted(
-        (row for row in model.rows if row.target == target and row.name in found),
+        (row for row in model.rows if row.target == target and row.name in by_row),
         key=lambda row: (row.variant != TRAINING, row.variant == FLATFOLD),
     )
-    return [found[row.name] for row in rows]
+    return [by_row[row.name] for row in rows]
 
 
 def kinds(profiles: Sequence[Profile]) -> dict[str, list[Kind]]:
-    """By kind, that of each profile; the kind that takes longest first."""
+    """For each kind of layer its `Kind` in each profile; the kind that takes longest first."""
     names: Counter[str] = Counter()
     for profile in profiles:
         for layer in profile.layers:
-            names[layer.kind] += layer.seconds  # type: ignore[assignment]  # seconds, no counts
+            names[layer.kind] += layer.seconds  # type: ignore[assignment]  # seconds, not counts
     return {name: [_of(profile, name) for profile in profiles] for name, _ in names.most_common()}
 
 
@@ -53,7 +53,7 @@ def total(profile: Profile) -> float:
 
 
 def stacks(model: ModelReport, target: str) -> Markup:
-    """A bar for each profile, cut by kind, on one scale of time."""
+    """A stacked bar for each profile: its time by kind, on a common axis."""
     profiles = profiles_on(model, target)
     longest = max(map(total, profiles), default=0.0)
     if not longest:
@@ -61,8 +61,8 @@ def stacks(model: ModelReport, target: str) -> Markup:
     table = kinds(profiles)
     bottom = 6 + STEP * len(profiles)
     title = f"Seconds of one profiled run on {target}, by kind of layer"
-    told = "; ".join(f"{profile.row}: {duration(total(profile))}" for profile in profiles)
-    canvas = Canvas(WIDTH, bottom + 42, title, told)
+    totals = "; ".join(f"{profile.row}: {duration(total(profile))}" for profile in profiles)
+    canvas = Canvas(WIDTH, bottom + 42, title, totals)
     axis = Axis(0, longest, LEFT, WIDTH - RIGHT)
     size, unit = time_unit(longest)
     for tick in axis.ticks():
@@ -73,14 +73,14 @@ def stacks(model: ModelReport, target: str) -> Markup:
     for number, profile in enumerate(profiles):
         y, at = 6 + STEP * number, 0.0
         canvas.text("label end", (LEFT - 14, y + 22), profile.row.partition(" ")[0], 16)
-        for place, (kind, found) in enumerate(table.items()):
-            seconds = found[number].seconds
+        for place, (kind, layers) in enumerate(table.items()):
+            seconds = layers[number].seconds
             left, right = axis.at(at), axis.at(at + seconds)
             width = max(right - left, 0.4)
             piece = canvas.add(
                 "rect", f"kind {look(place)}", x=left, y=y + 5, width=width, height=26
             )
-            canvas.note(piece, f"{kind}: {duration(seconds)}, {found[number].count} layers")
+            canvas.note(piece, f"{kind}: {duration(seconds)}, {layers[number].count} layers")
             at += seconds
         canvas.text("value", (axis.at(at) + 10, y + 22), duration(total(profile)))
     return canvas.markup()
@@ -93,5 +93,5 @@ def look(place: int) -> str:
 
 def moves_on(model: ModelReport, target: str) -> list[LayerChange]:
     """The layer changes of a target, the largest first."""
-    found = [move for move in model.moves if move.target == target]
-    return sorted(found, key=lambda move: -abs(move.after_s - move.before_s))
+    moves = [move for move in model.moves if move.target == target]
+    return sorted(moves, key=lambda move: -abs(move.after_s - move.before_s))

@@ -1,8 +1,8 @@
 """Reports as one HTML file that loads nothing else.
 
 The names in a model come from its author and may be hostile: the templates escape every value, and
-control characters are replaced before. The page's own policy forbids everything but its style and
-its script. It can be read without the script.
+control characters are replaced before. The Content-Security-Policy of the page allows only its
+style and its script. It can be read without the script.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 12  # rows of a long table
-LONGEST = 500  # characters of what is shown as it is
+LONGEST = 500  # characters; a longer text is shortened to one line
 
 
 def page(reports: Sequence[Report]) -> str:

@@ -16,7 +16,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 780, 320, 96, 46, 18, 20
 
 @dataclass(frozen=True)
 class Mark:
-    """A row: operations for each byte, operations a second, and how much of the limit that is."""
+    """A row in the chart: FLOP per byte, FLOP/s, and the share of the limit that it reaches."""
 
     row: Row
     intensity: float
@@ -29,27 +29,30 @@ def limit_of(report: Report, target: str) -> Limit | None:
 
 
 def marks(model: ModelReport, target: str) -> list[Mark]:
-    found = []
+    marked = []
     for row in sentences.ordered(model):
         if row.target == target and row.ranked and row.latency and row.macs and row.bytes:
             share = row.floor_s / row.latency.value if row.floor_s else None
             rate = 2 * row.macs / row.latency.value
-            found.append(Mark(row, 2 * row.macs / row.bytes, rate, share))
-    return found
+            marked.append(Mark(row, 2 * row.macs / row.bytes, rate, share))
+    return marked
 
 
 def roofline(report: Report, model: ModelReport, target: str) -> Markup:
-    """Both axes are logarithmic; a row below the slope moves bytes, one below the flat computes."""
-    limit, found = limit_of(report, target), marks(model, target)
-    if limit is None or not found or not limit.flops > 0 < limit.bytes:
+    """Rows under the slope are limited by memory, rows under the flat line by arithmetic.
+
+    Both axes are logarithmic. Empty if there is no limit or no row.
+    """
+    limit, rows = limit_of(report, target), marks(model, target)
+    if limit is None or not rows or not limit.flops > 0 < limit.bytes:
         return Markup()
     ridge = limit.flops / limit.bytes
-    across = [ridge / 4, ridge * 4, *(mark.intensity for mark in found)]
+    across = [ridge / 4, ridge * 4, *(mark.intensity for mark in rows)]
     x = Axis(min(across) / 1.5, max(across) * 1.5, LEFT, WIDTH - RIGHT, True)
-    up = [limit.flops, limit.bytes * x.low, *(mark.rate for mark in found)]
+    up = [limit.flops, limit.bytes * x.low, *(mark.rate for mark in rows)]
     y = Axis(min(up) / 1.5, max(up) * 2, HEIGHT - BOTTOM, TOP, True)
-    told = f"At most {quantity(limit.flops, 'FLOP/s')} and {quantity(limit.bytes, 'B/s')}"
-    canvas = Canvas(WIDTH, HEIGHT, f"Roofline of {target}", told)
+    limits = f"At most {quantity(limit.flops, 'FLOP/s')} and {quantity(limit.bytes, 'B/s')}"
+    canvas = Canvas(WIDTH, HEIGHT, f"Roofline of {target}", limits)
     _grid(canvas, x, y)
     start = max(x.low, y.low / limit.bytes)
     points = [(start, limit.bytes * start), (ridge, limit.flops), (x.high, limit.flops)]
@@ -59,13 +62,15 @@ def roofline(report: Report, model: ModelReport, target: str) -> Markup:
     middle = (start * ridge) ** 0.5
     slope = f"memory: {quantity(limit.bytes, 'B/s')}"
     canvas.text("value end", (x.at(middle) - 12, y.at(limit.bytes * middle) - 4), slope)
-    for mark in found:
+    for mark in rows:
         at = x.at(mark.intensity), y.at(mark.rate)
         dot = canvas.add("circle", f"dot {look(model, mark.row)}", cx=at[0], cy=at[1], r=5.5)
         canvas.note(dot, f"{mark.row.name}: {quantity(mark.rate, 'FLOP/s')}")
         if mark.row.variant == FLATFOLD:
             canvas.text("value", (at[0] + 11, at[1] + 4), FLATFOLD)
-        if mark.row.variant == TRAINING:  # on its other side: the two are often near each other
+        if (
+            mark.row.variant == TRAINING
+        ):  # to the left of the dot: the two are often near each other
             canvas.text("value end", (at[0] - 11, at[1] + 4), TRAINING)
     return canvas.markup()
 

@@ -25,52 +25,52 @@ class Level:
 
 def levels(model: ModelReport, target: str) -> list[Level]:
     """The levels of a target: products of the ratios of each step to the one before."""
-    found: list[Level] = []
+    steps: list[Level] = []
     now = 1.0
     for step in model.steps:
         if step.target == target:
             then, now = now, now * (step.ratio.value if step.ratio is not None else 1.0)
-            found.append(Level(step, then, now))
-    return found
+            steps.append(Level(step, then, now))
+    return steps
 
 
 def waterfall(model: ModelReport, target: str) -> Markup:
-    """Floating bars from step to step, the training graph and the outcome standing on 0."""
-    found = levels(model, target)
-    if not any(level.step.ratio for level in found):
+    """A bar from 0 for the training graph, one for the effect of each step, one for the outcome."""
+    steps = levels(model, target)
+    if not any(level.step.ratio for level in steps):
         return Markup()
-    bottom = 8 + STEP * (len(found) + 1)
+    bottom = 8 + STEP * (len(steps) + 1)
     title = f"Time on {target} as rewrites are added, as a share of the training graph's"
-    told = "; ".join(f"{name(level.step)}: {100 * level.after:.3g} %" for level in found)
-    canvas = Canvas(WIDTH, bottom + 42, title, told)
-    axis = Axis(0, max(1.05, *(level.after * 1.05 for level in found)), LEFT, WIDTH - RIGHT)
+    shares = "; ".join(f"{name(level.step)}: {100 * level.after:.3g} %" for level in steps)
+    canvas = Canvas(WIDTH, bottom + 42, title, shares)
+    axis = Axis(0, max(1.05, *(level.after * 1.05 for level in steps)), LEFT, WIDTH - RIGHT)
     for tick in axis.ticks():
         x = axis.at(tick)
         canvas.line("grid", (x, 8), (x, bottom))
         canvas.text("tick middle", (x, bottom + 18), f"{100 * tick:.0f} %")
     axis_text = "of the time of the training graph"
     canvas.text("axis middle", ((axis.start + axis.end) / 2, bottom + 36), axis_text)
-    for y, text, start, end, kind, value in _bars(found):
+    for y, text, start, end, kind, value in _bars(steps):
         left, right = sorted((axis.at(start), axis.at(end)))
         canvas.text("label end", (LEFT - 14, y + 17), text, 28)
         width = max(right - left, 2)
         canvas.add("rect", f"step {kind}", x=left, y=y + 4, width=width, height=STEP - 12)
         canvas.text("value", (WIDTH - RIGHT + 16, y + 17), value)
-    _joints(canvas, axis, found)
+    _joints(canvas, axis, steps)
     return canvas.markup()
 
 
-def _bars(found: Sequence[Level]) -> Iterator[tuple[float, str, float, float, str, str]]:
+def _bars(steps: Sequence[Level]) -> Iterator[tuple[float, str, float, float, str, str]]:
     """(top, label, start, end, class, value) of each bar."""
-    for number, level in enumerate(found):
+    for number, level in enumerate(steps):
         y = 8.0 + STEP * number
         if not level.step.rewrite:
             yield y, name(level.step), 0, level.after, "training", f"{100 * level.after:.3g} %"
         else:
             kind = level.step.verdict or "unchanged"
             yield y, name(level.step), level.before, level.after, kind, _effect(level.step)
-    last = found[-1].after
-    yield 8.0 + STEP * len(found), "all of them", 0, last, "flatfold", f"{100 * last:.3g} %"
+    last = steps[-1].after
+    yield 8.0 + STEP * len(steps), "all of them", 0, last, "flatfold", f"{100 * last:.3g} %"
 
 
 def _effect(step: StepReport) -> str:
@@ -79,8 +79,8 @@ def _effect(step: StepReport) -> str:
     return sentences.speed(step.ratio, step.verdict)
 
 
-def _joints(canvas: Canvas, axis: Axis, found: Sequence[Level]) -> None:
-    for number, level in enumerate(found):
+def _joints(canvas: Canvas, axis: Axis, steps: Sequence[Level]) -> None:
+    for number, level in enumerate(steps):
         x, y = axis.at(level.after), 8 + STEP * number
         canvas.line("joint", (x, y + STEP - 8), (x, y + STEP + 4))
 

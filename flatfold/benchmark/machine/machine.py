@@ -34,7 +34,7 @@ PACKAGES = (
     "torch",
 )
 WATCHED_S = 0.5  # how long the processors are watched for other work
-LOADED = 0.2  # cores kept busy by others, above which times are not to be believed
+LOADED = 0.2  # cores kept busy by other work; above this the times are not reliable
 DELTA = 0.02  # within which times are the same, unless the report says otherwise
 
 _STAT = Path("/proc/stat")
@@ -43,9 +43,9 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class State:
-    """A moment: cores kept busy by others, load averages, throttlings so far, clocks in kHz.
+    """The machine at one moment: cores busy with other work, load, throttlings, clocks in kHz.
 
-    `gpus` are the facts of `system.host.gpus`. None and () stand for what is not known.
+    `gpus` are the facts of `system.host.gpus`. None and () mean not known.
     """
 
     busy: float | None
@@ -56,7 +56,7 @@ class State:
 
 
 def state(sleep: Callable[[float], None] = time.sleep) -> State:
-    """The state of the machine, watched for half a second in which this process does nothing."""
+    """The state of the machine, measured over half a second in which this process is idle."""
     before, begin = busy_seconds(_text(_STAT)), time.monotonic()
     sleep(WATCHED_S)
     after, seconds = busy_seconds(_text(_STAT)), time.monotonic() - begin
@@ -77,7 +77,7 @@ def busy_seconds(stat: str) -> float | None:
 
 
 def warnings(before: State, after: State) -> list[str]:
-    """What happened on the machine that makes the times less believable."""
+    """What happened on the machine that makes the times less reliable."""
     messages = []
     for when, moment in (("began", before), ("ended", after)):
         if moment.busy is not None and moment.busy > LOADED:
@@ -87,9 +87,9 @@ def warnings(before: State, after: State) -> list[str]:
             )
     if before.throttled is not None and (after.throttled or 0) > before.throttled:
         count = (after.throttled or 0) - before.throttled
-        messages.append(f"the processor was slowed down for its heat {count} times")
+        messages.append(f"the processor was slowed down {count} times because it was too hot")
     if any(map(host.slowed_down, (*before.gpus, *after.gpus))):
-        messages.append("the GPU was slowed down, for its heat or for want of power")
+        messages.append("the GPU was slowed down because it was too hot or short of power")
     return messages
 
 
@@ -113,11 +113,10 @@ def default_threads() -> int:
 
 
 def cores_for(threads: int) -> list[int]:
-    """The cores that every worker may use: as many as it has threads, if there are.
+    """The cores that every worker may use: one physical core for each thread, if there are enough.
 
-    With more, two programs would stay for seconds on different cores, and what disturbs one core
-    would not disturb the other. The last ones are taken, as the system uses the first for its own
-    work.
+    With more cores, two workers could run on different ones, and a disturbance of one core would
+    affect only one of them. The last cores are taken, as the system prefers the first.
     """
     physical = physical_cores()
     return physical[-threads:] if threads <= len(physical) else affinity()
@@ -164,21 +163,21 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """Something that can make a comparison unfair: fine, not fine, or (None) not known."""
+    """A possible cause of an unfair comparison; `fine` is None if it is not known."""
 
     fine: bool | None
     text: str
 
 
 def checks(report: Report, model: ModelReport) -> Iterator[Check]:
-    """What would make the comparison unfair, and whether it was so."""
+    """The possible causes of an unfair comparison, and whether each was present."""
     alike = f"every row had the same inputs, {threads(report)} and the same cores"
     yield Check(True, alike)
     kinds = sorted({row.precision for row in model.rows if row.precision})
     yield Check(len(kinds) < 2, f"precision of the rows: {', '.join(kinds) or 'unknown'}")
     doubtful = [row.name for row in model.rows if row.latency and not row.ranked]
-    text = f"not shown to be right: {', '.join(doubtful)}" if doubtful else "every time is of a row"
-    yield Check(not doubtful, text if doubtful else f"{text} that was shown to be right")
+    correct = f"outputs not verified: {', '.join(doubtful)}" if doubtful else "all outputs verified"
+    yield Check(not doubtful, correct)
     undecided = sum(pair.verdict == INCONCLUSIVE for pair in model.pairs)
     yield Check(not undecided, f"{undecided} of {len(model.pairs)} pairs are undecided")
     option = report.options.get("delta")
@@ -201,7 +200,9 @@ def _machine_checks(environment: Mapping[str, Any]) -> Iterator[Check]:
     hot = [s["throttled"] for s in states if isinstance(s.get("throttled"), int)]
     more = hot[-1] - hot[0] if len(hot) == len(states) else None
     text = "not known" if more is None else f"{more} times"
-    yield Check(None if more is None else more <= 0, f"slowed down for its heat: {text}")
+    yield Check(
+        None if more is None else more <= 0, f"processor slowed down because of heat: {text}"
+    )
     names = environment.get("governor")
     governor = ", ".join(map(str, names)) if isinstance(names, list | tuple) else ""
     yield Check(

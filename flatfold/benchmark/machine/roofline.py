@@ -1,8 +1,8 @@
 """The roofline: the limits of this machine on a target, and the least time a graph needs there.
 
-The limits are measured by a product of matrices, about the fastest arithmetic of an engine, and by
-a copy, the least work with data in memory. Both run like any candidate: in a process of their own,
-with the same options, threads and cores. (Williams et al. 2009.)
+The limit of arithmetic is measured with a product of matrices, that of memory with a copy. Both run
+like any candidate: in a separate process with the same options, threads and cores.
+(Williams et al. 2009.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SIDES = (768, 1536)  # rows of a matrix: the smaller fit in the caches, the larger feed more threads
 BLOCKS, RUNS, WARM_S = 4, 10, 1.0
 LEAST, MOST = 2**28, 2**30  # bytes that are copied
-BEYOND = 4  # times the last-level cache: of so many bytes, it holds too few to matter
+BEYOND = 4  # times the last-level cache, so that the cache holds only a small part of the copy
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -45,8 +45,8 @@ def measured_limits(
 ) -> tuple[Limit, ...]:
     """The limits of the targets in `options`, in float32; `folder` is for files.
 
-    A target that fails has none. Nor has one that computes on a device: a copy in the memory of the
-    host says nothing about that of the device, and its times include the transfer.
+    A target that fails has no limit. Nor has one that computes on a device: a copy in host memory
+    does not measure device memory, and the times of a device include the transfer.
     """
     from flatfold.backends import load_backend
 
@@ -82,7 +82,7 @@ def measured_limits(
 def _best(job: Job, folder: Path) -> float | None:
     """The seconds of the fastest run, None where it fails.
 
-    Not the median: other work only ever makes a run slower, and this is to be a limit.
+    Not the median: a limit is wanted, and other work can only make a run slower.
     """
     process = Process(job, folder)
     try:
@@ -112,7 +112,7 @@ def _stored(folder: Path, side: int) -> Path:
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([side, side])
     x, y = (ir.Value(name=name, type=kind, shape=shape) for name in "xy")
     rng = np.random.default_rng(0)
-    given, weight = (rng.uniform(-1, 1, (side, side)).astype(np.float32) for _ in "xw")
+    data, weight = (rng.uniform(-1, 1, (side, side)).astype(np.float32) for _ in "xw")
     constant = ir.tensor(weight, name="w")
     w = ir.Value(name="w", type=kind, shape=shape, const_value=constant)
     node = ir.node("MatMul", [x, w], outputs=[y], name="product")
@@ -121,21 +121,21 @@ def _stored(folder: Path, side: int) -> Path:
     )
     folder.mkdir()
     write_model(ir.Model(graph, ir_version=10), _model(folder))
-    arrays.store(_feeds(folder), {"x": given})
+    arrays.store(_feeds(folder), {"x": data})
     return folder
 
 
 class Copying:
-    """Copies `size` bytes from one place to another, in as many threads; a worker's subject.
+    """Copies `size` bytes from one array to another with `threads` threads, run by a worker.
 
-    It takes any feeds and has no outputs.
+    It accepts any feeds and has no outputs.
     """
 
     precision, layers = "", None
 
     def __init__(self, threads: int) -> None:
         count = size() // 8
-        # Written once here: the system gives memory its pages when it is first written.
+        # Both are written here: the system allocates pages when they are first written.
         self.source, self.target = np.ones(count), np.full(count, 2.0)
         self.pool = ThreadPoolExecutor(threads)
         halves = (np.array_split(array, threads) for array in (self.target, self.source))

@@ -9,11 +9,11 @@ from typing import Any
 from flatfold.benchmark.report import Report
 
 UNKNOWN = "unknown"
-SHOWN_APART = ("versions", "command")  # facts of the environment with a place of their own
+SHOWN_APART = ("versions", "command")  # facts of the environment that are shown separately
 
 
 def date(report: Report) -> str:
-    """2026-08-20T10:00:00+00:00 -> "2026-08-20 10:00 UTC"; else as it is."""
+    """2026-08-20T10:00:00+00:00 -> "2026-08-20 10:00 UTC"; any other date unchanged."""
     text = str(report.environment.get("date") or "")
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") else text
 
@@ -37,7 +37,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def command(report: Report) -> str:
-    """The command line, with the program as "flatfold" wherever it was."""
+    """The command line, with "flatfold" for the path of the program."""
     line = str(report.environment.get("command") or "")
     program, _, rest = line.partition(" ")
     is_ours = PurePath(program).name in ("flatfold", "__main__.py")

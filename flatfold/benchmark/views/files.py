@@ -1,4 +1,4 @@
-"""Reports as files: the ending of the name is the form; a file is written whole or not at all."""
+"""Reports as files; the suffix is the format, and a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def save(reports: Sequence[Report], path: str | PathLike[str]) -> None:
 
 
 def check_place(path: str | PathLike[str], count: int = 1) -> None:
-    """Raises the errors of `save` that are known before there is a report."""
+    """Raises those errors of `save` that need no report."""
     place = Path(path)
     form = place.suffix.lower()
     if form not in FORMS:
@@ -38,7 +38,7 @@ def check_place(path: str | PathLike[str], count: int = 1) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError now rather than after minutes of measuring."""
+    """Raises OutputError, before minutes of measuring, if there is no such folder."""
     if not path.resolve().parent.is_dir() or path.is_dir():
         raise OutputError(
             "expected a file in a folder that exists, found none",
@@ -48,7 +48,7 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Raises OutputError, and then the file is as it was."""
+    """Writes the file. Raises OutputError, and then the file is unchanged."""
     with (
         os_errors_as_ours(path, "file that you may write"),
         atomic_files(path.resolve().parent) as staging,

@@ -39,18 +39,18 @@ def markdown(reports: Sequence[Report]) -> str:
 def _summary(report: Report) -> Iterator[list[str]]:
     """A line for each model and target."""
     for model in report.models:
-        for found in sentences.headlines(model):
-            base = model.row(found.pair.against) if found.pair else None
+        for headline in sentences.headlines(model):
+            base = model.row(headline.pair.against) if headline.pair else None
             yield [
                 escape(model.model),
-                escape(found.target),
+                escape(headline.target),
                 duration(base.latency.value) if base and base.latency else "",
-                duration(found.row.latency.value) if found.row.latency else "",
-                _speed(found.pair) if found.pair else escape(found.verdict),
-                sentences.time_ratio(found.pair.ratio) if found.pair else "",
-                escape(found.best.against) if found.best else "",
-                _speed(found.best) if found.best else "",
-                sentences.time_ratio(found.best.ratio) if found.best else "",
+                duration(headline.row.latency.value) if headline.row.latency else "",
+                _speed(headline.pair) if headline.pair else escape(headline.verdict),
+                sentences.time_ratio(headline.pair.ratio) if headline.pair else "",
+                escape(headline.best.against) if headline.best else "",
+                _speed(headline.best) if headline.best else "",
+                sentences.time_ratio(headline.best.ratio) if headline.best else "",
             ]
 
 
@@ -59,8 +59,8 @@ def _model(model: ModelReport) -> Iterator[str]:
     if model.reason:
         yield f"It was not measured: {escape(model.reason)}"
         return
-    for found in sentences.headlines(model):
-        yield escape(f"{found.sentence} {found.more}".strip())
+    for headline in sentences.headlines(model):
+        yield escape(f"{headline.sentence} {headline.more}".strip())
     yield table(HEAD, (_cells(model, row) for row in sentences.ordered(model)))
     inputs = ", ".join(f"{name} {sentences.shape(sizes)}" for name, sizes in model.inputs.items())
     yield escape(
@@ -111,9 +111,10 @@ def _steps(model: ModelReport) -> Iterator[str]:
 def _decisions(model: ModelReport) -> Iterator[str]:
     for targets, changes in sentences.changes(model):
         places: dict[tuple[bool, str], list[str]] = {}
-        for found in changes.decisions:
-            name = found.rewrite if found.applied else f"{found.rewrite} ({found.code})"
-            places.setdefault((found.applied, name), []).extend(found.places)
+        for decision in changes.decisions:
+            suffix = "" if decision.applied else f" ({decision.code})"
+            name = f"{decision.rewrite}{suffix}"
+            places.setdefault((decision.applied, name), []).extend(decision.places)
         for applied, word in ((True, "applied"), (False, "declined")):
             texts = [f"{n} at {_places(p)}" for (kind, n), p in places.items() if kind == applied]
             if texts:
@@ -135,7 +136,7 @@ def _failures(model: ModelReport) -> Iterator[str]:
 
 
 def _setting(report: Report) -> list[str]:
-    """The facts and versions that reports measured on one machine in one way have in common."""
+    """Facts and versions; reports from one machine with the same options have the same ones."""
     known = [(name, value) for name, value in facts.facts(report) if value != facts.UNKNOWN]
     fixed = [f"{n} {v}" for n, v in known if n.partition(":")[0] not in ("date", "before", "after")]
     return [*fixed, *(f"{name} {version}" for name, version in facts.versions(report))]
@@ -145,7 +146,7 @@ def _machine(reports: Sequence[Report]) -> Iterator[str]:
     yield "## Measured on"
     dates = dict.fromkeys(filter(None, map(facts.date, reports)))
     yield f"{escape('; '.join((*_setting(reports[0]), *dates)))}."
-    # Inside a fence nothing is escaped: a line that ends it must not begin.
+    # Nothing is escaped inside a code fence, so a command must not contain the fence.
     commands = [one_line(facts.command(report)).replace("```", "") for report in reports]
     lines = [f"$ {command}" for command in commands if command]
     if lines:

@@ -1,7 +1,7 @@
 """A report in words, the same in a page, in Markdown and on a terminal.
 
-A speed is said as "1.25x faster", and beside it stands the time ratio, 0.800x. What is no speed,
-because the difference is too small or uncertain, is "as fast" or "inconclusive".
+A speed is written as "1.25x faster", together with the time ratio, 0.800x. If the difference is
+too small or uncertain, the text is "as fast" or "inconclusive" instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Headline:
 
 
 def headlines(model: ModelReport) -> list[Headline]:
-    """One for each target that flatfold has a row on."""
+    """A headline for each target on which flatfold was measured."""
     return [_headline(model, row) for row in model.rows if row.variant == FLATFOLD]
 
 
@@ -85,7 +85,7 @@ def _title(model: ModelReport, pair: Pair, row: Row) -> str:
 
 
 def _claim(pair: Pair, base: str) -> str:
-    """No more than the verdict allows."""
+    """The first part of a headline: the speed, as far as the verdict supports it."""
     if pair.verdict == INCONCLUSIVE:
         return f"Whether flatfold is faster than {base} is inconclusive"
     if pair.verdict == SAME:
@@ -115,7 +115,7 @@ def speed(ratio: Estimate, verdict: str) -> str:
 
 
 def comparison(pair: Pair) -> str:
-    """A pair as a sentence without its end, as of a list."""
+    """A pair as a sentence without a full stop, for a list."""
     evidence = f"{times(pair.ratio)} the time [{between(pair.ratio)}]"
     if pair.verdict == INCONCLUSIVE:
         return f"{pair.row} and {pair.against}: inconclusive, {evidence}"
@@ -136,7 +136,7 @@ def best_other(model: ModelReport, row: Row) -> Pair | None:
 
 
 def standing(row: Row) -> str:
-    """The word in the column of speeds of a row that is compared with no training graph."""
+    """The text in the speed column of a row without a time ratio; "" if it has one."""
     if row.wrong:
         return "WRONG"
     if row.reason or row.latency is None:
@@ -157,7 +157,7 @@ def pairs_with_others(model: ModelReport) -> list[Pair]:
 
 
 def fastest(model: ModelReport) -> set[str]:
-    """The names of the rows that are surely faster than all others of their target."""
+    """The names of the rows with verdict faster against every other row of their target."""
     first = {row.target: row for row in reversed(model.ranking())}
     return {row.name for row in first.values() if _is_ahead(model, row)}
 
@@ -186,16 +186,16 @@ def targets(model: ModelReport) -> list[str]:
 
 def changes(model: ModelReport) -> list[tuple[str, GraphChange]]:
     """Each different change of the graph, with the names of its targets: "ort-cpu and openvino"."""
-    found: list[GraphChange] = []
+    distinct: list[GraphChange] = []
     names: list[list[str]] = []
     for one in model.changes:
-        alike = [replace(other, target=one.target) == one for other in found]
+        alike = [replace(other, target=one.target) == one for other in distinct]
         if any(alike):
             names[alike.index(True)].append(one.target)
         else:
-            found.append(one)
+            distinct.append(one)
             names.append([one.target])
-    return [(" and ".join(each), one) for each, one in zip(names, found, strict=True)]
+    return [(" and ".join(each), one) for each, one in zip(names, distinct, strict=True)]
 
 
 def is_timed(model: ModelReport) -> bool:
@@ -276,7 +276,7 @@ def correctness(row: Row) -> str:
 
 def error(row: Row) -> str:
     """The largest error and the limit, relative to the range of the outputs."""
-    found = row.equivalence
-    if found is None or not found.inputs:
+    checked = row.equivalence
+    if checked is None or not checked.inputs:
         return ""
-    return f"{found.error:.1e} of {found.bound:.1e}"
+    return f"{checked.error:.1e} of {checked.bound:.1e}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli import report as files
 from flatfold.cli.console import err, out, working
 from flatfold.errors import Inconclusive, Regression
@@ -26,7 +26,9 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL", help=given.MODEL_FORMS, autocompletion=given.complete_model),
+    typer.Argument(
+        metavar="MODEL", help=options.MODEL_FORMS, autocompletion=options.complete_model
+    ),
 ]
 Targets = Annotated[
     list[str] | None,
@@ -34,7 +36,7 @@ Targets = Annotated[
         "--target",
         "-t",
         metavar="NAME",
-        autocompletion=given.complete_target,
+        autocompletion=options.complete_target,
         help="May be repeated; default every target that runs here.",
     ),
 ]
@@ -82,10 +84,10 @@ def compare(
     models: Models,
     target: Targets = None,
     against: Against = None,
-    weights: given.Weights = None,
-    batch: given.Batch = None,
-    size: given.Size = None,
-    verify: given.Verify = "certify",
+    weights: options.Weights = None,
+    batch: options.Batch = None,
+    size: options.Size = None,
+    verify: options.Verify = "certify",
     rounds: Rounds = None,
     budget: Budget = None,
     threads: Threads = None,
@@ -95,7 +97,7 @@ def compare(
     json: JsonFile = None,
     baseline: Baseline = None,
     fail_above: FailAbove = "5%",
-    debug: given.Debug = False,
+    debug: options.Debug = False,
 ) -> None:
     """Time a model as exported, rewritten by other tools, in PyTorch and by flatfold."""
     from flatfold.benchmark.measure.protocol import Plan
@@ -116,7 +118,7 @@ def compare(
             plan=plan,
             verify=verify,
             batch=batch,
-            image=given.image_shape(size),
+            image=options.image_shape(size),
             explain=explain,
             progress=progress,
         )
@@ -125,7 +127,7 @@ def compare(
 
 
 def _finish(report: Report, json: str | None, old: Report | None, allowed: float) -> None:
-    """Writes and shows the report, then the changes to the baseline. Raises Regression."""
+    """Writes and shows the report and its changes from the baseline. Raises Regression."""
     from flatfold.benchmark.baseline import changes
     from flatfold.benchmark.views.files import write
     from flatfold.cli.report_table import show
@@ -138,16 +140,16 @@ def _finish(report: Report, json: str | None, old: Report | None, allowed: float
     show(report, console)
     if old is not None:
         _compare_with_baseline(changes(old, report, allowed), console, allowed)
-    lost = [model for model in report.models if model.reason]
-    if lost:
+    failed = [model for model in report.models if model.reason]
+    if failed:
         raise Inconclusive(
-            f"{len(lost)} of {len(report.models)} models were not measured",
-            where="; ".join(f"{model.model}: {model.reason}" for model in lost),
+            f"{len(failed)} of {len(report.models)} models were not measured",
+            where="; ".join(f"{model.model}: {model.reason}" for model in failed),
         )
 
 
 def _compare_with_baseline(changed: Sequence[Change], console: Console, allowed: float) -> None:
-    """Shows the change of each row. Raises Regression."""
+    """Shows the change of each row. Raises Regression if one is slower or no longer correct."""
     from flatfold.cli.report_table import show_changes
 
     show_changes(changed, console)
@@ -180,5 +182,5 @@ def _reader(
     from flatfold.cli.verify import graph_of
     from flatfold.sources import resolve
 
-    shape = given.input_shape(model, batch, size, False)
+    shape = options.input_shape(model, batch, size, False)
     return lambda: resolve(graph_of(model), input_shape=shape, weights=weights)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flatfold.cli import options as given
+from flatfold.cli import options
 from flatfold.cli.console import out
 from flatfold.errors import InputError
 
@@ -40,7 +40,7 @@ def read_report(path: str) -> Report:
 
 
 def check_places(places: Sequence[str] | None, count: int = 1) -> None:
-    """Checks the files before minutes of measuring. Raises InputError or OutputError."""
+    """Checks that the reports can be written there. Raises InputError or OutputError."""
     from flatfold.benchmark.views.files import check_place
 
     for place in places or ():
@@ -48,7 +48,7 @@ def check_places(places: Sequence[str] | None, count: int = 1) -> None:
 
 
 def save_reports(reports: Sequence[Report], places: Sequence[str] | None) -> None:
-    """Raises OutputError."""
+    """Writes the reports to each file. Raises OutputError."""
     from flatfold.benchmark.views import files
 
     for place in places or ():
@@ -61,7 +61,7 @@ Files = Annotated[
 ]
 
 
-def report(reports: Files, save: Save = None, debug: given.Debug = False) -> None:
+def report(reports: Files, save: Save = None, debug: options.Debug = False) -> None:
     """Show reports of flatfold compare again, and save them as one page."""
     from flatfold.cli.report_table import show
 

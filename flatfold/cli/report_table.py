@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 WIDTH = 20
 STYLES = {"faster": "green", "slower": "red"}
 COLUMNS = ("", "latency [95 %]", "speed, time ratio to training", "outputs", "runs in")
-MORE = ("", "p90", "first call")  # where there is room; the first is the bar
-ROOM = {150: 3, 120: 1}  # columns of a terminal: how many of them it has room for
+MORE = ("", "p90", "first call")  # on a wide terminal; the first is the bar
+ROOM = {150: 3, 120: 1}  # width of the terminal: how many columns of MORE are shown
 
 
 def show(report: Report, console: Console) -> None:

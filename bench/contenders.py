@@ -1,4 +1,4 @@
-"""What is measured: each reads a model file and makes the new ModelProto."""
+"""The functions that are measured: each reads a model file and returns the new ModelProto."""
 
 from __future__ import annotations
 

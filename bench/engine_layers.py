@@ -1,4 +1,4 @@
-"""What TensorRT for RTX makes of a network before and after the rewrites: layers and engine size.
+"""Layers and size of TensorRT-RTX engines of a network, before and after the rewrites.
 
     python -m bench.engine_layers [MODEL ...]
 
@@ -22,7 +22,7 @@ HEAD = ("network", "ONNX nodes", "engine layers", "engine, MB")
 
 @dataclass(frozen=True)
 class Built:
-    """One engine: nodes of its graph, its layers, its bytes."""
+    """An engine: nodes of its graph, layers, and size in bytes."""
 
     nodes: int
     layers: int
@@ -30,13 +30,13 @@ class Built:
 
 
 def build(model: ir.Model) -> Built:
-    """Build `model` and count."""
+    """Builds `model` and counts."""
     with load_backend("trt-rtx").build(model, {"compute_capabilities": "89"}) as engine:
         return Built(len(model.graph), engine.layers, engine.size)
 
 
 def both(name: str) -> tuple[Built, Built]:
-    """The training form and what the rewrites make of it for this target."""
+    """The engine of the training form, and that of the rewritten graph."""
     result = flatfold.optimize(name, target="trt-rtx", verify="off")
     return build(result.training), build(result.graph)
 

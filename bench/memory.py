@@ -1,9 +1,9 @@
-"""Peak memory of a contender on a model file, in a process of its own.
+"""Peak memory of a contender on a model file, in a separate process.
 
     python bench/memory.py "optimize" warm-up.onnx model.onnx
 
 prints in bytes by how much the resident memory rose at its peak, over what the process held after
-it had loaded every library and treated the small model `warm-up.onnx`. Counted is everything from
+it had loaded every library and treated the small model `warm-up.onnx`. Everything counts from
 opening the file to the finished ModelProto: the bytes read, the parsed weights, float64 copies,
 the new weights, and the buffers of the libraries. "optimize" stops at the rewritten graph, of which
 "flatfold" makes a ModelProto too: a copy of every weight.

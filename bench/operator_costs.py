@@ -1,13 +1,13 @@
 """Measure the figures of `passes/cost/model.py` on this machine: what each class of operator costs.
 
-    .venv/bin/python bench/operator_costs.py                       every figure beside the profile's
+    .venv/bin/python bench/operator_costs.py                       every figure, and the profile's
     .venv/bin/python bench/operator_costs.py --class depthwise     one class only
     .venv/bin/python bench/operator_costs.py --target openvino     those of another target
     .venv/bin/python bench/operator_costs.py --json                for a program
 
-A rate is what is left after the profile's time for the node and its bytes: the figure with which
-the cost model would be right for that case. The profile needs only round numbers of the right
-ratio. bench/operator_forms.py compares different forms of one function.
+A rate is derived from the time that remains after the profile's time for the node and its bytes:
+with it, the cost model would be right for that case. The profile needs only round numbers in the
+right ratio. bench/operator_forms.py compares different forms of one function.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from flatfold.passes.stencil.geometry import Geometry
 
 MAPS = ((64, 56), (128, 28), (512, 14), (1024, 7))
 MOST_WEIGHTS = 3_000_000  # of one layer; chains of larger ones would no longer fit the cache
-LEAST = 0.25  # a rate is told where multiplying takes at least this share of the time
+LEAST = 0.25  # a rate is given if multiplying takes at least this share of the time
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Case:
         return self.kind in ("Conv", "ConvTranspose", "MatMul")
 
     def estimate(self, profile: Profile) -> Cost:
-        """What the cost model says."""
+        """The estimate of the cost model."""
         c, pixels = self.channels, self.size**2
         if self.figure == "copies":
             once = CostModel(profile).copy(c, pixels)
@@ -88,8 +88,8 @@ class Case:
         out = pixels * (4 if self.kind == "ConvTranspose" else 1)
         return CostModel(profile).stencil(self.geometry, True, False, out)
 
-    def found(self, seconds: float, profile: Profile) -> float | None:
-        """The profile's figure that would give this time; None where the time does not say."""
+    def implied_figure(self, seconds: float, profile: Profile) -> float | None:
+        """The profile's figure that implies this time; None if the time does not determine it."""
         if self.figure == "node":
             return seconds
         estimate = self.estimate(profile)
@@ -110,8 +110,8 @@ class Case:
             return chain.conv(x, c, self.kernel, self.groups, dilation=self.dilation)
         if self.kind == "ConvTranspose":
             weight, half = chain.weight(c, c // self.groups, *self.kernel), self.kernel[0] // 2 - 1
-            how = {"kernel_shape": self.kernel, "group": self.groups, "pads": [half] * 4}
-            y = chain.op("ConvTranspose", x, weight, chain.weight(c), strides=[2, 2], **how)
+            attributes = {"kernel_shape": self.kernel, "group": self.groups, "pads": [half] * 4}
+            y = chain.op("ConvTranspose", x, weight, chain.weight(c), strides=[2, 2], **attributes)
             return chain.op("MaxPool", y, kernel_shape=[1, 1], strides=[2, 2])  # the size of x
         if self.kind == "Slice":
             halves = [chain.slice(x, 1, c // 2, c), chain.slice(x, 1, 0, c // 2)]
@@ -130,11 +130,11 @@ class Case:
 
 
 def layers(channels: int, size: int) -> list[Case]:
-    """Every class of layer on one map, but for what would take minutes."""
+    """Every class of layer on one map, except those that would take minutes."""
     c, conv, spread = channels, "Conv", "ConvTranspose"
     kernels = [(11, 1), (31, 1), (3, 3), (5, 5), (51, 5), (7, 7), (9, 9), (1, 11), (12, 12)]
     kernels += [(13, 13), (14, 14), (17, 17), (1, 31), (31, 31), (5, 51), (51, 51)]
-    made = [
+    cases = [
         Case("pointwise", conv, c, size),
         Case("product", "MatMul", c, size),
         *(Case("dense", conv, c, size, (3, 3), c // wide) for wide in (c, LANES)),
@@ -147,7 +147,7 @@ def layers(channels: int, size: int) -> list[Case]:
     ]
     return [
         case
-        for case in made
+        for case in cases
         if case.estimate(ORT_CPU).parameters < MOST_WEIGHTS and max(case.kernel) <= 2 * size
     ]
 
@@ -162,7 +162,7 @@ CASES = [
 
 
 def measured(cases: Sequence[Case], rounds: int, target: str) -> dict[Case, tuple[float, float]]:
-    """(least, median) in seconds. Copies are timed between layers, where they stand."""
+    """(least, median) in seconds. Copies are timed between layers, as in a network."""
     steps = {}
     for case in cases:
         inside = case.figure == "copies"
@@ -170,7 +170,7 @@ def measured(cases: Sequence[Case], rounds: int, target: str) -> dict[Case, tupl
         if inside:
             steps[str(case.shape)] = case.shape, between_layers(lambda _, x: x)
     took = Timer(target).seconds(steps, rounds)
-    none = (0.0, 0.0)  # what stands around every other case
+    none = (0.0, 0.0)  # every other case has no layers around it
     rest = {case: took[str(case.shape)] if case.figure == "copies" else none for case in cases}
     return {
         case: (took[str(case)][0] - rest[case][0], took[str(case)][1] - rest[case][1])
@@ -179,24 +179,24 @@ def measured(cases: Sequence[Case], rounds: int, target: str) -> dict[Case, tupl
 
 
 def figures(
-    found: Mapping[Case, tuple[float, float]], profile: Profile
+    times: Mapping[Case, tuple[float, float]], profile: Profile
 ) -> dict[str, tuple[float, float | None]]:
-    """By name of the figure: (what the profile says, the median of what the cases say)."""
-    said: dict[str, list[float]] = {}
+    """By name of the figure: (the value in the profile, the median of the measured values)."""
+    measured_values: dict[str, list[float]] = {}
     stated: dict[str, float] = {}
-    for case, (least, _) in found.items():
+    for case, (least, _) in times.items():
         name, wide = case.figure, case.figure == "depthwise"
         name = f"depthwise, {case.kernel[1]} wide" if wide else name
         stated[name] = CostModel(profile).rate(case.geometry) if wide else getattr(profile, name)
-        figure = case.found(least, profile)
-        said.setdefault(name, []).extend([] if figure is None else [figure])
+        figure = case.implied_figure(least, profile)
+        measured_values.setdefault(name, []).extend([] if figure is None else [figure])
     return {
         name: (stated[name], statistics.median(values) if values else None)
-        for name, values in said.items()
+        for name, values in measured_values.items()
     }
 
 
-def told(name: str, figure: float | None) -> str:
+def figure_text(name: str, figure: float | None) -> str:
     if figure is None:
         return "-"
     if name == "node":
@@ -207,19 +207,21 @@ def told(name: str, figure: float | None) -> str:
     return f"{figure / 1e9:.1f} {units.get(name, 'GMAC/s')}"
 
 
-def tables(found: Mapping[Case, tuple[float, float]], profile: Profile) -> list[Table]:
+def tables(measured_times: Mapping[Case, tuple[float, float]], profile: Profile) -> list[Table]:
     cases = Table(title="Cases", title_justify="left")
     for column in ("operator", "least", "median", "cost model", "figure"):
         cases.add_column(column, justify="left" if column == "operator" else "right")
-    for case, times in found.items():
+    for case, times in measured_times.items():
         shown = [f"{t * 1e6:.1f} us" for t in (*times, case.estimate(profile).seconds)]
-        cases.add_row(str(case), *shown, told(case.figure, case.found(times[0], profile)))
+        cases.add_row(
+            str(case), *shown, figure_text(case.figure, case.implied_figure(times[0], profile))
+        )
     figured = Table(title=f"Profile {profile.name}", title_justify="left")
     for column in ("figure", "in the profile", "measured", "ratio"):
         figured.add_column(column, justify="left" if column == "figure" else "right")
-    for name, (said, here) in figures(found, profile).items():
-        ratio = "-" if here is None else f"{here / said:.2f}"
-        figured.add_row(name, told(name, said), told(name, here), ratio)
+    for name, (expected, here) in figures(measured_times, profile).items():
+        ratio = "-" if here is None else f"{here / expected:.2f}"
+        figured.add_row(name, figure_text(name, expected), figure_text(name, here), ratio)
     return [cases, figured]
 
 
@@ -230,18 +232,18 @@ def main() -> int:
     parser.add_argument("--target", default="ort-cpu", choices=("ort-cpu", "openvino"))
     parser.add_argument("--rounds", type=int, default=15, help="times that each chain runs")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args()
-    cases = [case for case in CASES if given.figure in (None, case.figure)]
-    profile = PROFILES[given.target]
-    found = measured(cases, given.rounds, given.target)
-    if given.json:
+    options = parser.parse_args()
+    cases = [case for case in CASES if options.figure in (None, case.figure)]
+    profile = PROFILES[options.target]
+    times = measured(cases, options.rounds, options.target)
+    if options.json:
         rows = [
             {"operator": str(case), **asdict(case), "least": least, "median": median}
-            for case, (least, median) in found.items()
+            for case, (least, median) in times.items()
         ]
-        print(json.dumps({"cases": rows, "figures": figures(found, profile)}, indent=1))
+        print(json.dumps({"cases": rows, "figures": figures(times, profile)}, indent=1))
     else:
-        Console(width=110).print(*tables(found, profile), sep="\n")
+        Console(width=110).print(*tables(times, profile), sep="\n")
     return 0
 
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/operator_forms.py
 
-Which form a pass should write is a question of the target. Alone: in a chain of its own. Between
-layers: what it adds between two convolutions, where a form that ONNX Runtime does not know in its
-own layout is copied into the plain one and back.
+Which form is fastest depends on the target. "alone" is the time in a chain of this form only,
+"between layers" the time that it adds between two convolutions: ONNX Runtime converts to the plain
+layout and back around an operator that does not support its blocked layout.
 """
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20, help="times that each chain runs")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args()
-    rows = measured(given.rounds)
-    if given.json:
+    options = parser.parse_args()
+    rows = measured(options.rounds)
+    if options.json:
         print(json.dumps(rows, indent=1))
         return 0
     table = Table(title="Forms of one function, in microseconds", title_justify="left")

@@ -1,4 +1,4 @@
-"""Chains of equal operators, and what one operator of a chain takes in an engine on one core."""
+"""Chains of equal operators, and the time of one operator in an engine on one core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Chain:
         self.random = np.random.default_rng(0)
 
     def op(self, kind: str, *inputs: str, **attributes: object) -> str:
-        """Add a node; the name of its output."""
+        """Adds a node; returns the name of its output."""
         name = f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
@@ -65,30 +65,30 @@ class Chain:
 
 
 Step = Callable[[Chain, str], str]
-"""Adds an operator behind a value; its output has the same shape."""
+"""Adds an operator that reads a value; its output has the same shape."""
 
 
 def layer(chain: Chain, x: str) -> str:
-    """A cheap convolution, and a pooling that nothing is fused with."""
+    """A cheap convolution, then a pooling that no engine fuses with it."""
     channels = chain.shape[1]
     return pass_on(chain, chain.conv(x, channels, (1, 1), channels))
 
 
 def pass_on(chain: Chain, x: str) -> str:
-    """The same map: in the layout of the convolutions, and a wall between what could be fused."""
+    """An identity pooling: it keeps the layout of the convolutions and prevents fusion."""
     return chain.op("MaxPool", x, kernel_shape=[1, 1])
 
 
 def between_layers(step: Step) -> Step:
-    """`step` where an engine has a layout of its own, which a step may not know."""
+    """`step` between layers, where an engine may use a layout that the step does not support."""
     return lambda chain, x: pass_on(chain, step(chain, layer(chain, x)))
 
 
 class Timer:
     """Engines of `target` on one thread, timed by the processor time that the process used.
 
-    So other work on the machine counts for little, and the figures are those of one core. On more
-    cores all layers get faster alike and the overhead of a node does not.
+    Other work on the machine thus has little effect, and the figures are those of one core. On more
+    cores all layers get faster by the same factor, but the overhead of a node does not.
     """
 
     def __init__(self, target: str = "ort-cpu") -> None:
@@ -100,8 +100,8 @@ class Timer:
     ) -> dict[str, tuple[float, float]]:
         """(least, median) seconds of each step on a map of its shape.
 
-        The difference of a long and a short chain: what a run costs as a whole drops out. All
-        chains run in turn; what disturbs a run only adds to it, so the least says most.
+        It is the difference of a long and a short chain, so the fixed cost of a run cancels. All
+        chains run in turn. A disturbance only adds time, so the least is the most reliable.
         """
         runs = {
             (name, length): self._run(shape, step, length)

@@ -1,11 +1,11 @@
-"""How fast the rewrites are: beside onnxsim on the same files, and along a growing chain.
+"""Time of the rewrites: compared with onnxsim on the same files, and on chains of growing length.
 
     make bench            RepVGG-A0 and B1, VanillaNet-13, RepLKNet-31B, and chains of nodes
     make bench ALL=1      RepVGG-B3 too (a file of half a gigabyte)
 
 Every pair is measured in one process, in turns, and reported as a ratio with its 95 % interval.
 What is timed is reading the file, rewriting, and making the new ModelProto; the proof is timed
-apart. bench/memory.py says what counts as peak memory.
+apart. bench/memory.py defines peak memory.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def main() -> int:
         "Time of optimize, and of onnxsim on the same file (median; ratio with 95 % interval)", rows
     )
     show("Peak memory of optimize as a multiple of the model file", memory)
-    show("Growth of optimize beside growth of the weights", growth(rows))
+    show("Growth of optimize's time and of the weights", growth(rows))
     show("optimize on a chain of nodes: an exponent of 1 is linear time", lengths)
     if options.json:
         figures = {"models": rows, "memory": memory, "growth": growth(rows), "chains": lengths}

@@ -1,4 +1,4 @@
-"""A worker of `flatfold compare` of which the variants called "slowed" take a tenth longer.
+"""A worker of `flatfold compare` whose variants called "slowed" take a tenth longer.
 
 python -m bench.slow_worker JOB
 """
@@ -15,7 +15,7 @@ SLOWER = 0.1
 
 
 class Slowed(worker.Worker):
-    """It keeps its core busy for as long as a tenth of the run has taken."""
+    """A worker that keeps its core busy for another tenth of each run of "slowed"."""
 
     def _once(self) -> float:
         assert self.bound is not None

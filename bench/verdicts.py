@@ -3,10 +3,10 @@
     python -m bench.verdicts [--repeats 20] [--model repvgg_a0] [--size 64] [--budget 300]
                              [--threads 2]
 
-Each repeat measures one graph three times on ort-cpu: as it is, once more, and slowed down by a
-tenth. The first two should be the same, the third slower; both are told apart from "inconclusive",
-which is no wrong answer, but no answer. Where cores are shared with others, one thread is disturbed
-less than two, of which a run waits for the slower one.
+Each repeat measures one graph three times on ort-cpu: unchanged, unchanged again, and slowed down
+by a tenth. The first two should be the same, the third slower. "inconclusive" is counted
+separately: it is no wrong answer, but no answer. On cores shared with other programs, one thread is
+disturbed less than two, because a run waits for the slower one.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ WANTED = {SAME: "same", SLOWED: "slower"}
 
 
 def verdicts(records: Mapping[str, Record], plan: Plan) -> dict[str, str]:
-    """What is said of each variant beside the graph as it is."""
+    """The verdict on each variant, compared with the unchanged graph."""
     noise = timing.ratio(records[BASE].samples, records[BASE + AGAIN].samples)
     reach = 0.0 if noise is None else noise.deviation
-    found = {}
+    words = {}
     for name in WANTED:
         ratio = timing.ratio(records[name].samples, records[BASE].samples)
         known = ratio is not None
-        found[name] = timing.verdict(ratio, noise=reach, delta=plan.delta) if known else "none"
-    return found
+        words[name] = timing.verdict(ratio, noise=reach, delta=plan.delta) if known else "none"
+    return words
 
 
 def undecided(records: Mapping[str, Record], plan: Plan) -> set[str]:
@@ -86,14 +86,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=machine.default_threads())
     asked = parser.parse_args()
     plan = Plan(budget_s=asked.budget)
-    told: dict[str, Counter[str]] = {name: Counter() for name in WANTED}
+    counters: dict[str, Counter[str]] = {name: Counter() for name in WANTED}
     with tempfile.TemporaryDirectory() as name:
         launch = launchers(Path(name), asked.model, asked.size, asked.threads)
         for repeat in range(1, asked.repeats + 1):
             done = measure(launch, partial(undecided, plan=plan), plan)
             for variant, word in verdicts(done.records, plan).items():
-                told[variant][word] += 1
-            counts = "; ".join(f"{variant}: {dict(words)}" for variant, words in told.items())
+                counters[variant][word] += 1
+            counts = "; ".join(f"{variant}: {dict(words)}" for variant, words in counters.items())
             print(f"{repeat} of {asked.repeats}: {counts}", flush=True)
 
 

@@ -185,8 +185,8 @@ def _check_named_sizes(array: Array, spec: TensorSpec, sizes: dict[str, tuple[in
 
 def _mismatch(array: Array, spec: TensorSpec, hint: str) -> InputError:
     dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
-    found = f"{dtype}[{_sizes(array.shape)}]"
-    return InputError(f"input {spec.name!r}: expected {spec}, found {found}", hint=hint)
+    actual = f"{dtype}[{_sizes(array.shape)}]"
+    return InputError(f"input {spec.name!r}: expected {spec}, found {actual}", hint=hint)
 
 
 def _signature(inputs: Sequence[TensorSpec]) -> str:

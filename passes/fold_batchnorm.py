@@ -98,12 +98,12 @@ def read_batch_norm(node: ir.Node) -> Applied:
     gamma, beta, mean, variance = parts
     epsilon = number(node, "epsilon", 1e-5)
     spread, worst = variance + epsilon, int(np.argmin(variance))
-    told = f"the variance {source(node, 4).name} is {variance[worst]:.3g} in channel {worst}"
+    reason = f"the variance {source(node, 4).name} is {variance[worst]:.3g} in channel {worst}"
     if not spread[worst] > 0:
-        raise Decline("NONFINITE", f"{told}, with epsilon {epsilon:.3g} not above 0")
+        raise Decline("NONFINITE", f"{reason}, with epsilon {epsilon:.3g} not above 0")
     scale = gamma / np.sqrt(spread)
     form = diagonal(scale, beta - mean * scale, len(spatial_sizes(source(node))))
-    return Applied(source(node), form, warning=told if variance[worst] < 0 else "")
+    return Applied(source(node), form, warning=reason if variance[worst] < 0 else "")
 
 
 def read_layer_norm(node: ir.Node) -> Applied:
@@ -119,8 +119,10 @@ def read_layer_norm(node: ir.Node) -> Applied:
         raise Decline("NONLINEAR", "the normalisation has no scale and no bias")
     form = diagonal(scale.reshape(-1), None if bias is None else bias.reshape(-1), 0)
     ones = np.ones(count, scale.dtype)
-    how = Deferred(node.op_type, data, (ones,), node.attributes)
-    plain = deferred_value(how, f"{node.outputs[0].name}.plain", data.shape, node.outputs[0])
+    normalisation = Deferred(node.op_type, data, (ones,), node.attributes)
+    plain = deferred_value(
+        normalisation, f"{node.outputs[0].name}.plain", data.shape, node.outputs[0]
+    )
     return Applied(plain, form)
 
 

@@ -83,9 +83,9 @@ class RegionChecks:
             )
         seed = self.seed + self.regions
         doubt = _doubt(change, trials, seed) if self.certifying else "not asked for"
-        made = tuple(node.name or "" for node in change.replacement.nodes)
+        new_names = tuple(node.name or "" for node in change.replacement.nodes)
         replaced = origins(change.region.nodes)
-        entry = Entry(change.rewrite, name, replaced, made, seed, ratio, not doubt, doubt)
+        entry = Entry(change.rewrite, name, replaced, new_names, seed, ratio, not doubt, doubt)
         self.entries.append(entry)
 
 

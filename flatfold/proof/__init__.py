@@ -2,7 +2,7 @@
 
     equivalence.py   Equivalence: the verdict, and the numbers it rests on
     certificate.py   Certificate: the list of all changes, for others to check
-    change.py        RegionChecks: each change is checked before it is made
+    region_check.py  RegionChecks: each rewritten region is checked before it is put in place
     trial_data.py    inputs on which both sides of a change run
     interpreter/     evaluates nodes in float64; shares no code with the passes
     finite_field/    whether a change is right by its algebra, where nothing rounds
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flatfold.proof.certificate import Certificate, Entry, fingerprint, require_about
-    from flatfold.proof.change import RegionChecks
     from flatfold.proof.cut_points.verify import verify_parts
     from flatfold.proof.equivalence import Equivalence
     from flatfold.proof.network.engine import check_engine, original_session
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from flatfold.proof.network.reference import NoReference, Reference, onnx_reference
     from flatfold.proof.network.run import compare
     from flatfold.proof.reduction.reduce import Reduced, reduce_pair
+    from flatfold.proof.region_check import RegionChecks
 
 __all__ = [
     "Certificate",
@@ -55,7 +55,7 @@ _MODULES = {
     "NoReference": "network.reference",
     "Reduced": "reduction.reduce",
     "Reference": "network.reference",
-    "RegionChecks": "change",
+    "RegionChecks": "region_check",
     "check_engine": "network.engine",
     "compare": "network.run",
     "fingerprint": "certificate",

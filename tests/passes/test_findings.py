@@ -15,7 +15,7 @@ import flatfold
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 from tests.passes.exported import diverse, moving
 from tests.passes.exported.exporters import SMALL, WIDE, Case, operators, optimized
-from tests.passes.test_planes import NONE, normed, written
+from tests.passes.test_border_bias import NONE, normed, written
 
 ONE = {"Conv": 1, "Relu": 1}
 

@@ -88,7 +88,7 @@ def read_batch_norm(node: ir.Node) -> Applied:
     if training != 0 or len(node.outputs) > 1:
         raise Decline(
             "TRAINING-MODE",
-            f"the normalisation uses the statistics of the batch: training_mode is {training:g},"
+            f"the normalization uses the statistics of the batch: training_mode is {training:g},"
             f" {len(node.outputs)} outputs",
         )
     if number(node, "spatial", 1) != 1:
@@ -107,16 +107,16 @@ def read_batch_norm(node: ir.Node) -> Applied:
 
 
 def read_layer_norm(node: ir.Node) -> Applied:
-    """g * n(x) + b along the last axis, n the normalisation without them (Ba et al. 2016)."""
+    """g * n(x) + b along the last axis, n the normalization without them (Ba et al. 2016)."""
     data, rank_ = source(node), rank(source(node))
     if int(number(node, "axis", -1)) % rank_ != rank_ - 1 or len(node.outputs) > 1:
-        raise Decline("NONLINEAR", "only a normalisation of the last axis is looked into")
+        raise Decline("NONLINEAR", "only a normalization of the last axis is looked into")
     count = channel_count(data, 0)
     scale, bias = weights(node, 1, "scale"), optional_weights(node, 2, "bias")
     if scale.size != count or (bias is not None and bias.size != count):
         raise Decline("NOT-PER-CHANNEL", f"{scale.size} scales for {count} channels")
     if bias is None and np.all(scale == 1):
-        raise Decline("NONLINEAR", "the normalisation has no scale and no bias")
+        raise Decline("NONLINEAR", "the normalization has no scale and no bias")
     form = diagonal(scale.reshape(-1), None if bias is None else bias.reshape(-1), 0)
     ones = np.ones(count, scale.dtype)
     normalisation = Deferred(node.op_type, data, (ones,), node.attributes)

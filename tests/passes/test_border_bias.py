@@ -1,4 +1,4 @@
-"""Padding by what a normalisation makes of zero (DBB), in each way that it is written."""
+"""Padding by what a normalization makes of zero (DBB), in each way that it is written."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def dilated(c: int, k: int) -> nn.Module:
 
 
 class ResponseNorm(nn.Module):
-    """Global response normalisation of a map in channels-last."""
+    """Global response normalization of a map in channels-last."""
 
     def __init__(self, c: int) -> None:
         super().__init__()

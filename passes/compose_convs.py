@@ -18,6 +18,9 @@ class ComposeConvs(Rewrite):
     *Declines when* g's padding would see values of f that are not zero there (a bias of f, or taps
     of f that still reach the input: exact inside, wrong on the rim); one layer would cost more than
     two (a depthwise kernel times a dense matrix, a bottleneck multiplied out).
+
+    The arithmetic and the border rule are in `lifting/sums.py` and `stencil/`: folding uses them,
+    too.
     """
 
     name = "compose-convs"

@@ -247,8 +247,8 @@ def constant_through(node: ir.Node, values: Array) -> Array:
     if rule is None or len(node.outputs) > 1 or rank(source(node)) < 2:
         raise Decline("NONLINEAR", f"{node.op_type} may mix channels")
     with np.errstate(all="ignore"):
-        found: Array = rule(node, values)
-    return found
+        constants: Array = rule(node, values)
+    return constants
 
 
 def _leaky_relu(node: ir.Node, values: Array) -> Array:

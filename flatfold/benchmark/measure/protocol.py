@@ -1,6 +1,6 @@
 """The protocol: rounds of fresh processes, which take turns in an order that favours none.
 
-A round starts every candidate in a process of its own and warms each up until it is steady. Then
+A round starts every candidate in a separate process and warms each up until it is steady. Then
 the blocks of runs: all candidates in that order, then all in reverse, and so on, so that of any two
 each goes first as often as the other. The next round has the opposite order, which cancels what
 depends on which was started first; after each two rounds the order is rotated. Only one process
@@ -83,7 +83,7 @@ class Started:
 
 
 class Runner(Protocol):
-    """One candidate in a process of its own. Each call raises FlatfoldError where that fails."""
+    """One candidate in a separate process. Each call raises FlatfoldError on failure."""
 
     def start(self) -> Started:
         """Builds the engine and runs it once."""

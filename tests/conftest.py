@@ -15,6 +15,10 @@ from hypothesis import settings
 
 os.environ["FLATFOLD_CACHE"] = ""  # no test may touch, or be served from, the user's own cache
 
+# Each worker of pytest-xdist has a core. Threads of OpenMP beside it would wait for one another in
+# busy loops, which makes a convolution in float64 several times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # torch and the engines leave some million objects that live as long as the process. To walk them
 # again and again is a fifth of the time of an export.
 gc.set_threshold(50_000, 20, 50)

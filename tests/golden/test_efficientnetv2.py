@@ -61,10 +61,7 @@ def test_counts_of_the_reference():
             assert (after["Conv"], after["Add"]) == (count, shortcuts[size])
 
 
-@pytest.mark.parametrize(
-    ("tensorflow", "size"),
-    [pytest.param(False, (45, 38), marks=pytest.mark.slow), (True, (64, 37))],
-)
+@pytest.mark.parametrize(("tensorflow", "size"), [(False, (45, 38)), (True, (64, 37))])
 def test_a_small_one(tensorflow, size):
     """Under TensorFlow's padding an even side is padded at its end alone."""
     depths, widths = (2, 2, 1, 2, 1, 1), (16, 24, 24, 32, 40, 48)

@@ -55,7 +55,7 @@ def test_the_scale_of_a_partial_shortcut_has_a_number_for_each_of_its_channels()
         assert parameters[f"mobilenext_100_d{part}"] == [train, deploy + channels]
 
 
-@pytest.mark.parametrize("divisor", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("divisor", [1, 3])
 def test_a_small_one_at_an_odd_size(divisor):
     """No pair of layers around a narrow middle is composed: the product would be wider than it."""
     module = mobilenext(

@@ -45,7 +45,7 @@ def test_every_norm_and_every_small_kernel_is_folded(name):
     assert row["after"] == deploy_form(FULL)
 
 
-@pytest.mark.parametrize("small", [3, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("small", [3, None])
 def test_a_small_one_with_kernels_larger_than_its_maps(small):
     module = replknet(
         widths=(8, 12, 16, 24),

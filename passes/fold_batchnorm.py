@@ -119,9 +119,9 @@ def read_layer_norm(node: ir.Node) -> Applied:
         raise Decline("NONLINEAR", "the normalization has no scale and no bias")
     form = diagonal(scale.reshape(-1), None if bias is None else bias.reshape(-1), 0)
     ones = np.ones(count, scale.dtype)
-    normalisation = Deferred(node.op_type, data, (ones,), node.attributes)
+    normalization = Deferred(node.op_type, data, (ones,), node.attributes)
     plain = deferred_value(
-        normalisation, f"{node.outputs[0].name}.plain", data.shape, node.outputs[0]
+        normalization, f"{node.outputs[0].name}.plain", data.shape, node.outputs[0]
     )
     return Applied(plain, form)
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from flatfold.passes.cost.model import Cost
 
 HINTS: dict[str, str] = {
-    "ALONE": "put the normalisation right behind a layer that nothing else reads",
+    "ALONE": "put the normalization right behind a layer that nothing else reads",
     "ATTRIBUTE": "export the model again, and check this node with onnx.checker",
     "AUTO-PAD": "export with explicit pads, or give the model a fixed input size",
     "BORDER": "pad in the first of the two layers only",

@@ -2,7 +2,7 @@
 
 Along each axis a border bias has `low` rows of its own at the start, one row that stands for all in
 between, however many these are, and `high` rows of its own at the end. DBB (Ding et al. 2021) pads
-each channel with the image of 0 under the normalisation, by writing it over a border of zeros: with
+each channel with the image of 0 under the normalization, by writing it over a border of zeros: with
 that added, the bias is the same everywhere again.
 """
 

@@ -48,7 +48,7 @@ def report(name: str, before: Row | None, after: Row, progress: str) -> None:
     """Print a changed graph with its number of nodes; keep a terminal informed of the others."""
     if before != after:
         nodes = "new" if before is None else f"{before['nodes']} -> {after['nodes']} nodes"
-        print(f"changed  {name}: {nodes}")
+        print(f"changed  {name}: {nodes}", flush=True)
     elif sys.stderr.isatty():
         print(f"\r{progress}", end="\r", file=sys.stderr)
 

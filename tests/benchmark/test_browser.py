@@ -114,7 +114,7 @@ def test_sorting_by_latency_reorders(opened: WebDriver) -> None:
 
 
 def test_the_keyboard_reaches_the_buttons(opened: WebDriver) -> None:
-    at, found = head(opened, "Candidate")
+    at, found = head(opened, "Variant")
     button = found.find_element(By.TAG_NAME, "button")
     for _ in range(40):
         opened.switch_to.active_element.send_keys(Keys.TAB)

@@ -1,7 +1,4 @@
-"""Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
-
-And what an operator may turn out to be.
-"""
+"""What an operator can mean: Applied, Summed, Joined or Transparent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Reading constants, attributes and shapes off ONNX nodes; Decline where they are not there.
-
-And what an operator may turn out to be.
-"""
+"""Constants, attributes and shapes of ONNX nodes, and who reads a value; Decline if not known."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import pytest
 from flatfold.benchmark.baseline import changes
 from flatfold.benchmark.candidates import candidates
 from flatfold.benchmark.machine import machine
-from flatfold.benchmark.measure import process
-from flatfold.benchmark.measure.protocol import MORE, Plan
+from flatfold.benchmark.measure import process, protocol
+from flatfold.benchmark.measure.protocol import Plan
 from flatfold.benchmark.report import Report, Row
 from flatfold.benchmark.session import report_on
 from flatfold.errors import InputError, UnknownName
@@ -46,6 +46,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Report:
     path = write_onnx(tmp_path_factory.mktemp("net") / "net.onnx", size=24)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "MODULE", "tests.benchmark.faulty_worker")
+        patch.setattr(protocol, "MORE", 1)
         patch.setattr(candidates, "rewritten_by", planted)
         patch.setattr(candidates, "installed_tools", lambda: ["onnxsim", "onnxslim"])
         return report(path)
@@ -63,7 +64,7 @@ def test_every_row_says_what_it_is(found: Report) -> None:
     for row in (training, ours):
         assert row.precision == "fp32" and row.latency is not None and row.ranked
         blocks = [len(process) for process in row.samples_s]
-        assert len(blocks) == 6 and set(blocks) <= set(range(2, 2 * MORE + 1, 2))
+        assert blocks == [made.QUICK.blocks] * 6
         assert blocks == [len(process) for process in training.samples_s]
         assert len(row.build_s) == len(row.first_call_s) == 6
         low, high = row.latency.interval
@@ -123,14 +124,6 @@ def test_what_each_rewrite_and_each_layer_takes_is_in_it(found: Report) -> None:
     assert sum(changes.operators_before.values()) == training.nodes
     assert sum(changes.operators_after.values()) == ours.nodes
     assert changes.blocks and any(decision.applied for decision in changes.decisions)
-
-
-def test_without_explaining_only_the_rows_are_measured(tmp_path: Path) -> None:
-    path = write_onnx(tmp_path / "net.onnx", size=24)
-    (model,) = report(path, explain=False, against=[]).models
-    assert [row.variant for row in model.rows] == ["training", "flatfold"]
-    assert not (model.steps or model.step_rows or model.profiles or model.moves or model.changes)
-    assert all(row.floor_s is None for row in model.rows)
 
 
 def test_the_environment_is_enough_to_measure_again(found: Report) -> None:

@@ -38,16 +38,18 @@ def canned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, An
 
 def test_the_real_command_measures_and_writes(tmp_path: Path) -> None:
     write_onnx(tmp_path / "net.onnx", size=24)
-    options = ("--target", "ort-cpu", "--against", "training", "--rounds", "6", "--budget", "0")
-    done = flatfold("compare", "net.onnx", *options, "--json", "-", "--threads", "1", cwd=tmp_path)
+    options = ["--target", "ort-cpu", "--against", "training", "--rounds", "6", "--budget", "0"]
+    options += ["--threads", "1", "--no-explain"]
+    done = flatfold("compare", "net.onnx", *options, "--json", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = Report.from_json(done.stdout)
-    rows = report.models[0].rows
-    assert [row.variant for row in rows] == ["training", "flatfold"]
-    assert all(row.ranked for row in rows)
+    (model,) = report.models
+    assert [row.variant for row in model.rows] == ["training", "flatfold"]
+    assert all(row.ranked and row.floor_s is None for row in model.rows)
+    assert not (model.steps or model.step_rows or model.profiles or model.moves or model.changes)
     assert "flatfold ort-cpu" in done.stderr, "the table is for people"
     assert "round 6" in done.stderr, "so is the progress"
-    assert report.environment["command"].endswith("--threads 1")
+    assert report.environment["command"].endswith("--json -")
 
 
 def test_the_table_has_every_row_and_verdict(canned: list[Any], capsys: Read) -> None:

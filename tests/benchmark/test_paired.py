@@ -122,14 +122,14 @@ def test_identical_programs_tie_and_a_slow_one_is_found() -> None:
 
 
 def test_the_interval_covers_the_truth() -> None:
-    """Of 200 measurements of 10 rounds each, about 189; a plain bootstrap covers about 160."""
+    """Of 100 measurements of 10 rounds each, about 95; a plain bootstrap covers about 80."""
     covered = 0
-    for seed in range(200):
+    for seed in range(100):
         done = simulate(seed, {"a": 0.03, "b": 0.02}, Plan(rounds=10, most_rounds=10))
         found = timing.ratio(done.records["a"].samples, done.records["b"].samples)
         assert found is not None
         covered += found.interval[0] <= 1.5 <= found.interval[1]
-    assert covered >= 180
+    assert covered >= 90
 
 
 def test_the_seed_decides() -> None:

@@ -49,14 +49,16 @@ def test_both_forms_for_any_batch(name):
     assert batches == {"2", "1"}
 
 
-@pytest.mark.parametrize("name", every())
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
 def test_another_size(name):
     height, width = ROWS[name]["sizes"][1]
     done = flatfold.optimize(name, input_shape=(3, height, width))
     assert done.equivalence.verdict == "certified"
 
 
-@pytest.mark.parametrize("name", every())
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
 def test_the_work_at_its_own_size(name):
     done = flatfold.optimize(name, verify="off")
     assert [round(count.macs / 1e9, 3) for count in (done.before, done.after)] == ROWS[name]["gmac"]

@@ -20,7 +20,7 @@ from tests.passes.drawn.printed import printed
 from tests.passes.drawn.records import Graph, Step
 from tests.passes.drawn.strategy import graphs
 
-COUNT = 2000 if settings.get_current_profile_name() == "fuzz" else 120
+COUNT = 2000 if settings.get_current_profile_name() == "fuzz" else 200
 ORDERS = st.one_of(st.none(), st.none(), st.permutations(range(len(PIPELINE))))
 DRAWN = settings(
     max_examples=COUNT,

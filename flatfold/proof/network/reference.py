@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Outputs = list[npt.NDArray[Any]]
 Reference = Callable[[Mapping[str, npt.NDArray[Any]]], Outputs]
 
-SMALL = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+SMALL = 1 << 10  # elements of a weight
 
 # Operators with operands that the standard fixes to float32; a graph with one is not promoted.
 FIXED = (
@@ -42,8 +43,12 @@ class NoReference(Exception):
     """This graph has no float64 reference; the text says why."""
 
 
-def promoted(model: ir.Model) -> onnx.ModelProto:
-    """The model with every floating-point tensor in double. Raises NoReference."""
+def promoted(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """The model with every floating-point tensor in double, and the weights that it lacks.
+
+    Weights of more than SMALL elements are inputs of the model; in double they would all be in
+    memory at once. Raises NoReference.
+    """
     double = model.clone()
     for graph in double.graphs():
         for node in graph:
@@ -52,26 +57,44 @@ def promoted(model: ir.Model) -> onnx.ModelProto:
             _promote_attributes(node)
             for value in node.outputs:
                 _promote_value(value)
-        for value in (*graph.inputs, *graph.initializers.values()):
-            _promote_value(value)
-    return ir.to_proto(double)
+        if graph is not double.graph:
+            for value in (*graph.inputs, *graph.initializers.values()):
+                _promote_value(value)
+    weights = _take_weights(double.graph)
+    for value in (*double.graph.inputs, *double.graph.initializers.values()):
+        _promote_value(value)
+    return ir.to_proto(double), weights
+
+
+def _take_weights(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
+    """Large floating-point initializers, which become inputs of the graph without a value."""
+    weights = {}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.size <= SMALL or tensor.dtype not in FLOATS:
+            continue
+        weights[name], value.const_value = tensor, None
+        del graph.initializers[name]
+        if not value.is_graph_input():
+            graph.inputs.append(value)
+    return weights
 
 
 def _promote_value(value: ir.Value) -> None:
-    if value.const_value is not None and value.const_value.dtype in SMALL:
+    if value.const_value is not None and value.const_value.dtype in FLOATS:
         array = value.const_value.numpy().astype(np.float64)
         value.const_value = ir.Tensor(array, name=value.name)
-    if value.dtype in SMALL:
+    if value.dtype in FLOATS:
         value.type = ir.TensorType(ir.DataType.DOUBLE)  # a clone shares its type object
 
 
 def _promote_attributes(node: ir.Node) -> None:
     for name, attribute in list(node.attributes.items()):
-        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in SMALL:
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in FLOATS:
             array = attribute.as_tensor().numpy().astype(np.float64)
             node.attributes[name] = ir.AttrTensor(name, ir.Tensor(array))
     to = node.attributes.get("to")
-    if node.op_type == "Cast" and to is not None and ir.DataType(to.as_int()) in SMALL:
+    if node.op_type == "Cast" and to is not None and ir.DataType(to.as_int()) in FLOATS:
         node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.DOUBLE))
 
 
@@ -79,7 +102,7 @@ def onnx_reference(model: ir.Model) -> Reference:
     """Outputs of `model` in float64, for inputs given by name. Raises NoReference."""
     from onnx.reference import ReferenceEvaluator
 
-    proto = promoted(model)
+    proto, weights = promoted(model)
     try:
         evaluator = ReferenceEvaluator(proto, new_ops=_operators())
     except Exception as why:
@@ -89,11 +112,43 @@ def onnx_reference(model: ir.Model) -> Reference:
         double = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}
         try:
             with np.errstate(all="ignore"):  # some values are not finite
-                return [np.asarray(y) for y in evaluator.run(None, double)]
+                return [np.asarray(y) for y in _run_nodes(evaluator, double, weights)]
         except Exception as why:
             raise NoReference(f"the ONNX reference evaluator failed: {why}") from None
 
     return run
+
+
+class _Values(dict[str, Any]):
+    """Values by name. A weight is turned into double each time it is read, and not kept."""
+
+    def __init__(self, known: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol]) -> None:
+        super().__init__(known)
+        self._weights = weights
+
+    def __missing__(self, name: str) -> npt.NDArray[np.float64]:
+        return self._weights[name].numpy().astype(np.float64)
+
+
+def _run_nodes(
+    evaluator: Any,
+    feeds: Mapping[str, npt.NDArray[Any]],
+    weights: Mapping[str, ir.TensorProtocol],
+) -> list[Any]:
+    """The outputs; what no further node reads is forgotten, so that few values are kept at once."""
+    nodes = evaluator.rt_nodes_
+    values = _Values({**evaluator.rt_inits_, **feeds, "": None}, weights)
+    if any(node.need_context() for node in nodes):  # a subgraph may read any value
+        return list(evaluator.run(None, {**{name: values[name] for name in weights}, **feeds}))
+    last = {name: number for number, node in enumerate(nodes) for name in node.input}
+    kept = {"", *evaluator.output_names}
+    for number, node in enumerate(nodes):
+        outputs = node.run(*(values[name] for name in node.input))
+        values.update(zip(node.output, outputs, strict=False))
+        for name in {*node.input, *node.output}:
+            if last.get(name, -1) <= number and name not in kept:
+                values.pop(name, None)
+    return [values[name] for name in evaluator.output_names]
 
 
 def _operators() -> list[Any]:

@@ -7,10 +7,8 @@ prove nothing.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from flatfold.proof.network.judge import ROUNDOFF, Comparison, rounding_growth
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.system.progress import Progress, silent
 
-PROTOBUF_LIMIT = 1 << 31
+LARGE_WEIGHT = 1 << 10  # bytes
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
 
 # Above this many values the reference, which keeps all of them, is not run: 2 GiB in float64.
@@ -132,7 +130,7 @@ class PlainSession:
         options.log_severity_level = FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = _open(ort, model, options)
+            self._session, self._weights = _open(ort, model, options)
         except Exception as why:
             raise BuildError(f"ONNX Runtime refused the graph: {_last_line(why)}") from None
 
@@ -176,16 +174,35 @@ def require_runnable(model: ir.Model) -> int:
     return total
 
 
-def _open(ort: Any, model: ir.Model, options: Any) -> Any:
-    providers = ["CPUExecutionProvider"]
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    if size < PROTOBUF_LIMIT - (1 << 26):
-        serialised = ir.to_proto(model).SerializeToString()
-        return ort.InferenceSession(serialised, options, providers=providers)
-    with tempfile.TemporaryDirectory(prefix="flatfold-") as folder:
-        path = Path(folder) / "model.onnx"
-        ir.save(model, path, external_data="model.data")
-        return ort.InferenceSession(str(path), options, providers=providers)
+def _open(ort: Any, model: ir.Model, options: Any) -> tuple[Any, list[Any]]:
+    """A session of `model`, and large weights, which it reads where they are.
+
+    They must live as long as the session does.
+    """
+    bare, weights = _without_weights(model)
+    names, values = list(weights), [*map(ort.OrtValue.ortvalue_from_numpy, weights.values())]
+    options.add_external_initializers(names, values)  # this alone copies them
+    for name, value in zip(names, values, strict=True):
+        options.add_initializer(name, value)
+    serialised = ir.to_proto(bare).SerializeToString()
+    session = ort.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+    return session, values
+
+
+def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, npt.NDArray[Any]]]:
+    """A copy of `model` whose large weights are said to be in a file, and those weights."""
+    bare, weights = model.clone(), {}
+    for name, value in bare.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < LARGE_WEIGHT or value.is_graph_input():
+            continue
+        array = np.ascontiguousarray(tensor.numpy())
+        if array.dtype.kind in "biuf":  # the other types are not NumPy's own
+            weights[name] = array
+            value.const_value = ir.ExternalTensor(
+                "weights", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name
+            )
+    return bare, weights
 
 
 def _last_line(why: Exception) -> str:

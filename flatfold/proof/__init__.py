@@ -3,6 +3,7 @@
     equivalence.py   Equivalence: the verdict, and the numbers it rests on
     certificate.py   Certificate: the list of all changes, for others to check
     region_check.py  RegionChecks: each rewritten region is checked before it is put in place
+    structure.py     the structure of a change, which is certified once
     trial_data.py    inputs on which both sides of a change run
     interpreter/     evaluates nodes in float64; shares no code with the passes
     finite_field/    whether a change is right by its algebra, where nothing rounds

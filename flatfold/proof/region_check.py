@@ -27,6 +27,7 @@ from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair, Unsupported
 from flatfold.proof.network.judge import MARGIN, ROUNDOFF, SPACING
 from flatfold.proof.reduction.impulse import find_wrong_weight
+from flatfold.proof.structure import structure_of
 from flatfold.proof.trial_data import Trial, draw_trial, extents
 
 # Added to the limit of a region with `border_rounded`: the bias of its border was rounded several
@@ -44,6 +45,7 @@ class RegionChecks:
     seed: int = 0
     certifying: bool = False
     entries: list[Entry] = field(default_factory=list)
+    certified_structures: set[bytes] = field(default_factory=set)
 
     @property
     def regions(self) -> int:
@@ -82,11 +84,28 @@ class RegionChecks:
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
         seed = self.seed + self.regions
-        doubt = _doubt(change, trials, seed) if self.certifying else "not asked for"
+        doubt = self._doubt(change, trials, seed) if self.certifying else "not asked for"
         new_names = tuple(node.name or "" for node in change.replacement.nodes)
         replaced = origins(change.region.nodes)
         entry = Entry(change.rewrite, name, replaced, new_names, seed, ratio, not doubt, doubt)
         self.entries.append(entry)
+
+    def _doubt(self, change: Change, trials: Sequence[Trial], seed: int) -> str:
+        """Why the change is not certified; empty if it is.
+
+        The identity test is about all weights at once, so that of the same change in another place
+        need not be repeated.
+        """
+        structure = structure_of(change)
+        if structure in self.certified_structures:
+            return ""
+        try:
+            require_identity(change, trials, seed)
+        except Uncertified as why:
+            return str(why)
+        if structure is not None:
+            self.certified_structures.add(structure)
+        return ""
 
 
 def _wrong_weight_text(change: Change, trial: Trial) -> str:
@@ -96,15 +115,6 @@ def _wrong_weight_text(change: Change, trial: Trial) -> str:
     cone = Cone(*ends, sources, trial.nodes, tuple(change.replacement.nodes))
     weight = find_wrong_weight(cone, {value: pair.y.shape for value, pair in trial.feeds.items()})
     return f"; {weight}" if weight is not None else ""
-
-
-def _doubt(change: Change, trials: Sequence[Trial], seed: int) -> str:
-    """Why the change is not certified; empty if it is."""
-    try:
-        require_identity(change, trials, seed)
-    except Uncertified as why:
-        return str(why)
-    return ""
 
 
 def _ratio(change: Change, trial: Trial) -> float:

@@ -143,6 +143,9 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
             raise Decline("AUTO-PAD", f"{text} with stride {s} pads by the unknown input size")
         last = 0 if size is None else (-(-size // s) - 1) * s - size + 1
         total = max(d * (k - 1) + last, 0)
+        if d * (k - 1) + last < 0 and node.op_type != "Conv":
+            # ONNX Runtime starts a pool in the middle of what its strides skip, a Conv at 0
+            raise Decline("AUTO-PAD", f"{text} with stride {s} skips the end of an axis of {size}")
         less, more = total // 2, total - total // 2
         begin.append(less if text == "SAME_UPPER" else more)
         end.append(more if text == "SAME_UPPER" else less)

@@ -148,7 +148,7 @@ def _declare_outputs(s: Sketch, model: onnx.ModelProto, outputs: list[str]) -> N
 
 def _open(s: Sketch, array: Array) -> list[None] | None:
     """A shape of which only the rank is known, or not even that."""
-    return None if s.chance(0.05) else [None] * array.ndim
+    return None if s.chance(0.01) else [None] * array.ndim
 
 
 def _opened(s: Sketch, model: onnx.ModelProto, feeds: dict[str, Array]) -> Drawn:

@@ -139,7 +139,7 @@ class Sketch:
             [typed(name, array, array.shape) for name, array in inputs.items()],
             [onnx.ValueInfoProto(name=name) for name in outputs],
             [
-                numpy_helper.from_array(np.ascontiguousarray(array), name)
+                numpy_helper.from_array(np.asarray(array, order="C"), name)
                 for name, array in constants.items()
                 if name not in computed
             ],

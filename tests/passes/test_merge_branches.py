@@ -226,6 +226,17 @@ def test_dynamic_batch_and_size():
         assert_same(done, shape)
 
 
+def test_a_pool_whose_stride_skips_the_end_of_an_axis_keeps_its_auto_pad():
+    """ONNX Runtime reads rows 2 and 8 of 12 there for SAME_UPPER, and a Conv rows 0 and 6."""
+    net = Net((1, 4, 12, 4))
+    pooled = net.op(
+        "AveragePool", net.x, kernel_shape=[1, 2], strides=[6, 2], auto_pad="SAME_UPPER"
+    )
+    done = rewrite(net.model(net.op("Relu", net.conv(pooled, 4, 4, (1, 1)))))
+    assert_untouched(done)
+    assert "AUTO-PAD" in done.codes
+
+
 def test_auto_pad_is_read():
     for mode in ("SAME_UPPER", "SAME_LOWER"):
         net = Net()

@@ -55,11 +55,12 @@ test-slow: $(STAMP)  ## the tests of the large models
 test-gpu: $(STAMP)  ## the tests that need an NVIDIA GPU
 	@$(BIN)/python -m pytest -q -m gpu
 
-fuzz: $(STAMP)  ## rewrite 2,000 random graphs: [SEED=number, default the time]
-	@seed=$${SEED:-$$(date +%s)}; \
+fuzz: $(STAMP)  ## rewrite random graphs of two generators: [SEED=number, default the time] [COUNT=2000] [VERIFY=off]
+	@seed=$${SEED:-$$(date +%s)}; count=$${COUNT:-2000}; \
 	echo "seed $$seed"; \
-	$(BIN)/python -m pytest -q tests/passes/test_random_graphs.py \
-	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed"
+	FLATFOLD_FUZZ_COUNT="$$count" $(BIN)/python -m pytest -q tests/passes/test_random_graphs.py \
+	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed" && \
+	$(BIN)/python -m tests.fuzz --seed "$$seed" --count "$$count" --verify "$${VERIFY:-off}" --save build/fuzz
 
 replay: $(STAMP)  ## rewrite a fixed set of graphs and compare each result with a recorded hash: [MATCH=part of a name] [UPDATE=1]
 	@$(BIN)/python -m tests.replay $${MATCH:+--match "$$MATCH"} $${UPDATE:+--update}

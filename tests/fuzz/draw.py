@@ -116,8 +116,6 @@ def _finished(s: Sketch) -> Drawn:
     outputs = leaves if s.chance(0.6) else leaves[-1:]
     if s.chance(0.15):
         outputs = [*outputs, s.one(computed)]
-    if s.chance(0.03):
-        outputs = [*outputs, next(iter(s.inputs))]
     outputs = list(dict.fromkeys(outputs))
     nodes = s.nodes if s.chance(0.2) else _needed(s.nodes, outputs)
     used = set().union(*map(names_read, nodes)) if nodes else set()

@@ -6,14 +6,15 @@ from collections import Counter
 
 import pytest
 
-from tests.mutants.supervise import outcomes
+from tests.supervise import outcomes
 
+WORKER = "tests.mutants.worker"
 FEW, MANY, AT_ONCE = 300, 10_000, 1_000
 
 
 def check(first: int, last: int) -> None:
     """Every mutant is refused with a code, or passes with a proof; enough of them pass."""
-    by_seed = outcomes(first, last)
+    by_seed = outcomes(first, last, WORKER)
     assert sorted(by_seed) == list(range(first, last))
     verdicts = ("identical", "certified", "bounded", "sampled", "unknown")
     allowed = ("refused ", *(f"passed {verdict}" for verdict in verdicts))
@@ -40,7 +41,7 @@ def test_a_worker_that_hangs_or_dies_is_noticed(monkeypatch: pytest.MonkeyPatch)
     """Otherwise the other tests would pass whatever happens."""
     monkeypatch.setenv("FLATFOLD_MUTANT_THAT_HANGS", "1")
     monkeypatch.setenv("FLATFOLD_MUTANT_THAT_DIES", "3")
-    monkeypatch.setattr("tests.mutants.supervise.SECONDS", 15.0)
-    by_seed = outcomes(1, 5)
+    monkeypatch.setattr("tests.supervise.SECONDS", 15.0)
+    by_seed = outcomes(1, 5, WORKER)
     assert (by_seed[1], by_seed[3]) == ("hung", "died of signal 11")
     assert {by_seed[2][:7], by_seed[4][:7]} <= {"refused", "passed "}

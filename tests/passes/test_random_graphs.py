@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from tests.passes.drawn.printed import printed
 from tests.passes.drawn.records import Graph, Step
 from tests.passes.drawn.strategy import graphs
 
-COUNT = 2000 if settings.get_current_profile_name() == "fuzz" else 200
+FUZZED = int(os.environ.get("FLATFOLD_FUZZ_COUNT", "2000"))
+COUNT = FUZZED if settings.get_current_profile_name() == "fuzz" else 200
 ORDERS = st.one_of(st.none(), st.none(), st.permutations(range(len(PIPELINE))))
 DRAWN = settings(
     max_examples=COUNT,

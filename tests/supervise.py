@@ -1,4 +1,8 @@
-"""Run mutants in workers that may crash or hang, with an outcome for every mutant."""
+"""Run a range of seeds in workers that may crash or hang, with an outcome for every seed.
+
+A worker is a module that is run with the first seed, the one behind the last, and options. Before
+each seed it prints the line [SEED], and after it [SEED, "outcome"].
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,37 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 90.0  # for one mutant: most take 0.05 s, a few much longer
+ROOT = Path(__file__).parents[1]
+SECONDS = 60.0  # for one seed: most take 0.05 s, a few much longer
 START = 60.0  # until a worker has loaded the libraries
 
 
-def outcomes(first: int, last: int) -> dict[int, str]:
+def ignore(seed: int, outcome: str) -> None:
+    """No report of progress."""
+
+
+def outcomes(
+    first: int,
+    last: int,
+    worker: str,
+    *options: str,
+    report: Callable[[int, str], None] = ignore,
+) -> dict[int, str]:
     """The outcome of each seed from `first` to `last`; "hung" or "died of signal N" among them."""
     by_seed: dict[int, str] = {}
     while first < last:
         seed, outcome = first, "did not start"
-        with _worker(first, last) as process:
+        with _worker([worker, str(first), str(last), *options]) as process:
             limit = START
             while (line := _line(process, limit)) is not None:
                 limit = SECONDS
                 seed, *rest = json.loads(line)
                 if rest:
                     by_seed[seed], outcome = rest[0], ""
+                    report(seed, rest[0])
                 else:
                     outcome = "hung"
             ended = process.poll()
@@ -35,14 +50,15 @@ def outcomes(first: int, last: int) -> dict[int, str]:
                 outcome = f"died of signal {-ended}" if ended < 0 else f"died with {ended}"
         if outcome:
             by_seed[seed] = outcome
+            report(seed, outcome)
         first = seed + 1
     return by_seed
 
 
 @contextlib.contextmanager
-def _worker(first: int, last: int) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.mutants.worker", str(first), str(last)],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

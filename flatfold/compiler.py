@@ -242,12 +242,11 @@ class Compiler:
             macs=result.before.macs or 0,
             progress=lambda label: self.progress(f"proving on {label}"),
         )
-        has_regions = checks is not None and checks.regions > 0
-        if equivalence.verdict == "refuted" and not (has_regions and equivalence.is_less_exact):
+        if equivalence.verdict == "refuted":
             raise NotEquivalent(str(equivalence), where=f"input {equivalence.worst_input}")
         if checks is None:
             return replace(result, equivalence=equivalence)
-        if has_regions and equivalence.verdict != "unknown":
+        if checks.regions > 0 and equivalence.verdict != "unknown":
             equivalence = _with_regions(equivalence, checks)
         return replace(result, equivalence=equivalence, changes=tuple(checks.entries))
 
@@ -366,11 +365,7 @@ class Compiler:
 
 def _with_regions(equivalence: Equivalence, checks: RegionChecks) -> Equivalence:
     """The verdict on the whole graph, raised by what was proved of each change."""
-    less_exact = equivalence.is_less_exact
-    certified = checks.certified == checks.regions and not less_exact
-    reason = equivalence.reason
-    if less_exact:
-        reason = reason or "less exact than the original"
+    certified = checks.certified == checks.regions
     return replace(
         equivalence,
         verdict="certified" if certified else "bounded",
@@ -378,7 +373,6 @@ def _with_regions(equivalence: Equivalence, checks: RegionChecks) -> Equivalence
         certified=checks.certified,
         region_ratio=checks.worst,
         doubts=tuple(checks.doubts),
-        reason=reason,
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 PASSING = ("identical", "certified", "bounded", "sampled")
-LESS_EXACT = 8.0  # times the bound: the most that rounding amounts to where large sums cancel
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,11 @@ class Equivalence:
     `bounded`), `bounded` (every change within its rounding bound, and both graphs run), `sampled`
     (both graphs run on the inputs listed), `refuted`, or `unknown` (not checked). Errors are the
     largest absolute differences from a float64 reference, divided by the largest absolute output;
-    `bound` is the most that `error` may be. For two graphs compared part by part, `structural` is
-    the number of operators that are the same, and `faults` are the regions that differ.
+    `bound` is the most that `error` may be, and `measure` says which of the two limits that is: on
+    the `worst` error, or on the `root mean square`. `uncovered` are outputs, branches and regions
+    that no input showed anything about; with one of them the verdict is `unknown` at best
+    (`without`). For two graphs compared part by part, `structural` is the number of operators that
+    are the same, and `faults` are the regions that differ.
     """
 
     verdict: str
@@ -53,19 +55,26 @@ class Equivalence:
     reason: str = ""
     structural: int = 0
     faults: tuple[Fault, ...] = ()
+    measure: str = "worst"
+    uncovered: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether the verdict is neither `refuted` nor `unknown`."""
         return self.verdict in PASSING
 
-    @property
-    def is_less_exact(self) -> bool:
-        """Whether rounding can still explain a refuted result, if each region has passed.
+    def without(self, parts: Iterable[str]) -> Equivalence:
+        """This result where no input reached `parts`: what passed is `unknown`, and they are named.
 
-        So it can for integers that differ: rounding decides which of two close scores is largest.
+        Each part is named in words, such as "the else branch of If n7".
         """
-        return self.verdict == "refuted" and self.error <= LESS_EXACT * self.bound
+        names = tuple(parts)
+        if not names:
+            return self
+        verdict = "unknown" if self.passed else self.verdict
+        reason = f"no input reached {', '.join(names)}"
+        reasons = "; ".join(text for text in (self.reason, reason) if text)
+        return replace(self, verdict=verdict, reason=reasons, uncovered=(*self.uncovered, *names))
 
     def __bool__(self) -> bool:
         return self.passed
@@ -86,7 +95,7 @@ class Equivalence:
         if self.verdict in ("identical", "unknown"):
             return f"{self.verdict}{': ' + self.reason if self.reason else ''}"
         text = (
-            f"{self.verdict}: worst error {self.error:.2e} of the output's range"
+            f"{self.verdict}: {self.measure} error {self.error:.2e} of the output's range"
             f" (original {self.original_error:.2e}, allowed {self.bound:.2e})"
             f" on {len(self.inputs)} inputs against {self.reference}"
         )

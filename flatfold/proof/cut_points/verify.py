@@ -57,14 +57,12 @@ def _judge(proof: CutPointProof, whole: Equivalence) -> Equivalence:
         return _with_reason(whole, reason + missed[0][1].reason)
     if proof.unpaired:
         return _with_reason(whole, f"output {proof.unpaired[0]} is not computed in both")
-    if whole.verdict == "refuted" and not whole.is_less_exact:
+    if whole.verdict == "refuted":
         return _with_reason(whole, "each region is within rounding, the whole is not")
     if whole.verdict == "unknown":
         return whole
     rounded = math.ceil(proof.worst / MARGIN)
     reason = f"weights of the second rounded up to {rounded} times" if rounded > 1 else ""
-    if whole.is_less_exact:
-        reason = "each region is within rounding, but as a whole the second is less exact"
     return replace(_with_reason(whole, reason), verdict="bounded")
 
 

@@ -3,6 +3,9 @@
 inputs.py      the inputs, and the numbers that values inside a graph may have
 reference.py   the original graph in float64, by ONNX's reference evaluator
 judge.py       outputs on one input: how large an error may be
+jump.py        both graphs cut in front of operators that turn a rounding into any difference
+rounding.py    the original with other roundings
+output_range.py  the numbers between which an output lies
 run.py         two graphs compared in ONNX Runtime, optimisation off
 engine.py      an engine compared with the original graph
 """

@@ -7,6 +7,7 @@ graph's: how much a network amplifies roundings shows in the original's own erro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,9 +19,22 @@ from flatfold.backends import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs, shape_settings
-from flatfold.proof.network.judge import NOT_FLOATS, ROUNDOFF, Comparison, rounding_growth
+from flatfold.proof.network.judge import (
+    LARGEST,
+    LESS_EXACT,
+    MAX_FACTOR,
+    MOST,
+    NOT_FLOATS,
+    RMS_FACTOR,
+    ROUNDOFF,
+    Comparison,
+    rounding_growth,
+)
 from flatfold.proof.network.reference import Outputs, Reference
+from flatfold.proof.network.rounding import rounded_otherwise
 from flatfold.proof.network.run import (
+    PlainSession,
+    comparison_of,
     outputs_of,
     plain_session,
     reference_for,
@@ -30,7 +44,7 @@ from flatfold.system.progress import Progress, silent
 
 INPUTS = 3  # of each size: two random ones, and one that is zero except for its border
 
-MOST = 0.25  # of the output's range: a larger error is wrong in any precision
+SLACK = 8.0  # times the limit: the most that the kernels of a target add to rounding
 
 LESS_ACCURATE = "the target is less accurate than its precision"
 
@@ -74,14 +88,17 @@ def check_engine(
         return Equivalence("unknown", reason=why.cause)
     except MemoryError:
         return Equivalence("unknown", reason="not enough memory to run the original graph")
-    if comparison.worst is None:
+    worst = comparison.result
+    if worst is None:
         return Equivalence("unknown", reason="the engine takes none of the sizes tried")
-    worst = replace(comparison.worst, inputs=tuple(comparison.tried), reference=comparison.name)
-    if worst.reason == NOT_FLOATS:
+    if worst.verdict == "unknown" or worst.reason == NOT_FLOATS:
         return worst
-    if worst.error > MOST:
+    if worst.error > MOST:  # that is wrong in any precision
         return replace(worst, verdict="refuted", bound=min(worst.bound, MOST))
-    if worst.is_less_exact:
+    if LESS_EXACT in worst.reason:
+        return replace(worst, reason=LESS_ACCURATE)
+    slack = SLACK * (1 if worst.measure == LARGEST else MAX_FACTOR / RMS_FACTOR)
+    if worst.verdict == "refuted" and worst.error <= slack * worst.bound:
         return replace(worst, verdict="sampled", reason=LESS_ACCURATE)
     return worst
 
@@ -128,7 +145,11 @@ def _comparison(
         return [outputs[name] for name in names]
 
     growth = rounding_growth(original, rewritten) * coarser
-    comparison = Comparison(before, after, *named_reference(reference), graph, growth)
+    exact, name = named_reference(reference)
+    comparison = comparison_of(original, before, after, exact, name, graph, growth)
+    comparison.rounded = lambda: PlainSession(rounded_otherwise(original, coarser))
+    if coarser > 1:  # the original's error times that is more than MOST in many networks
+        comparison.most = math.inf
     if reference is not None:
         comparison.fallback = lambda: named_reference(None)
     return comparison

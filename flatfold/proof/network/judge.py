@@ -7,23 +7,28 @@ that alone makes the rms error 1.6 to 2.7 times the original's (112 inputs, two 
 longest sum of the rewritten graph has K' products and that of the original K, both limits are
 sqrt(K' / K) times as high (`rounding_growth`): one long sum in place of several short ones.
 
-On very large inputs a gate may amplify roundings until few digits are right, and one error of the
-original says little about the error with another order of sums. There a rewrite that is beyond the
-limits is compared with the largest error that the original has on inputs whose last digits differ.
+Only what no rounding explains is refuted. An output beyond these limits is looked at closer:
+
+- Where both graphs can be cut in front of operators that jump (`jump`), they are, and compared from
+  there: the operands of the jump, and what lies behind it on the same operands.
+- The original runs again with other roundings (`rounding`), and its largest error counts.
+
+An error of more than MOST of the range is never accepted because so much was allowed: on such an
+input the output is not judged. An output that no input could judge makes the verdict `unknown`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.errors import BuildError
+from flatfold.errors import BuildError, FlatfoldError
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.network.inputs import EXTREME, Feeds, perturbed
 from flatfold.proof.network.reference import NoReference, Outputs, Reference
@@ -37,32 +42,65 @@ MARGIN = 1.01
 
 # Limits of the error over the original's, largest and root mean square.
 MAX_FACTOR, RMS_FACTOR = 8.0, 4.0
+LARGEST, MEAN = "worst", "root mean square"
 
-NUDGES = 16  # inputs with other last digits, where one error of the original is not enough
+# The most of the range that an error may be, and be called rounding: an output with fewer than two
+# right bits is none. An output that belongs to another input is typically off by that much.
+MOST = 0.25
+
+NUDGES = 16  # runs with other roundings, where one error of the original is not enough
 
 # Without a reference the original's own error is not known: it is assumed to be so many roundings.
 UNREFERENCED = 64
+
+# References that are rejected before no further one is computed.
+REJECTIONS = 2
 
 # Below the smallest normal number roundings are absolute; this many of them are allowed.
 DENORMAL = 1024
 TINY = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 NOT_FLOATS = "outputs that are no floating-point numbers differ"
+ROUNDING = "rounding alone decides"
+LESS_EXACT = "less exact than the original, by no more than other roundings of it"
+JUDGED = ":judged"  # ends the name of a value that is compared in front of a jump
 
 Array = npt.NDArray[Any]
 
-# The error over its limit, and what that means.
-Judgement = tuple[float, Equivalence]
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one output for one input, and its error over the limit.
+
+    The verdict is `sampled` (within the limits), `refuted`, or `unknown` where the input shows
+    nothing about the output.
+    """
+
+    output: str
+    excess: float
+    result: Equivalence
+
+
+@dataclass(frozen=True)
+class Closer:
+    """The two graphs cut at `kinds` of operators: a comparison, and its inputs for the feeds."""
+
+    comparison: Comparison
+    feeds: Callable[[Feeds], Feeds]
+    kinds: tuple[str, ...]
 
 
 @dataclass
 class Comparison:
-    """Two graphs and a reference, compared input by input; `worst` is the worst result so far.
+    """Two graphs and a reference, compared input by input.
 
     before, after: run the original and the rewritten graph. name: of the reference. roundoff: of
-    the original's type. growth: how much more the rewritten graph may round, at least 1. tried:
-    labels of the inputs so far. excess: the error of `worst` over its limit. fallback: another
-    reference and its name, for inputs where the first fails. rejected: the reference ran, but its
+    the original's type. growth: how much more the rewritten graph may round, at least 1. outputs:
+    their names. scales: of outputs that are bounded, the size of their range, else None. most: the
+    largest limit that still shows something, over the range. rounded: builds a function that runs
+    the original with other roundings each time. closer: builds the comparison of both graphs cut
+    in front of their jumps. fallback: another reference and its name, for inputs where the first
+    fails. tried: labels of the inputs so far. rejected: how often the reference ran, but its
     outputs were too far from the original's to be used.
     """
 
@@ -72,49 +110,101 @@ class Comparison:
     name: str
     roundoff: float
     growth: float = 1.0
-    tried: list[str] = field(default_factory=list)
-    worst: Equivalence | None = None
-    excess: float = -1.0
-    rejected: bool = False
+    outputs: Sequence[str] = ()
+    scales: Sequence[float | None] = ()
+    most: float = MOST
+    rounded: Callable[[], Reference] | None = None
+    closer: Callable[[Feeds], Closer | None] | None = None
     fallback: Callable[[], tuple[Reference, str]] | None = None
+    tried: list[str] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)
+    rejected: int = 0
+    _runs: list[Reference] = field(default_factory=list)
+    _cut: list[Closer | None] = field(default_factory=list)
 
     def try_input(self, label: str, feeds: Feeds, original: Outputs) -> None:
         """Compare the outputs for `feeds`; `original` holds those of the original graph."""
+        first = not self.tried
+        self.tried.append(label)
+        if first and not close(self.before(feeds), original, self.roundoff**0.5):
+            reason = "the original gives other outputs each time, so nothing can be compared"
+            result = Equivalence("unknown", worst_input=label, reason=reason)
+            self.judgements.append(Judgement("", np.inf, result))
+            return
+        self.judgements += self.judge_input(label, feeds, original)
+
+    @property
+    def result(self) -> Equivalence | None:
+        """The verdict over all inputs so far, with the worst error of an output; None before any.
+
+        `refuted` if one is; `unknown` if no input could judge some output, which is named.
+        """
+        if not self.judgements:
+            return None
+        results = [self._worst("refuted"), self._unjudged(), self._worst("sampled")]
+        worst = next(result for result in results if result is not None)
+        return replace(worst, inputs=tuple(self.tried), reference=self.name)
+
+    def _worst(self, verdict: str) -> Equivalence | None:
+        found = [j for j in self.judgements if j.result.verdict == verdict]
+        if not found:
+            return None
+        worst = max(found, key=lambda judgement: judgement.excess).result
+        if verdict == "refuted":
+            return worst
+        reasons = [j.result.reason for j in self.judgements if j.result.reason]
+        return replace(worst, reason="; ".join(list(dict.fromkeys(reasons))[:2]))
+
+    def _unjudged(self) -> Equivalence | None:
+        """The verdict `unknown` where some output was judged on no input."""
+        judged = {j.output for j in self.judgements if j.result.verdict == "sampled"}
+        others = [j for j in self.judgements if j.output not in judged]
+        if not others:
+            return None
+        parts = {f"output {j.output}" if j.output else "": j.result.reason for j in others}
+        texts = [f"{part}: {why}" if part else why for part, why in parts.items()]
+        return replace(
+            others[0].result, reason="; ".join(texts[:2]), uncovered=tuple(filter(None, parts))
+        )
+
+    def judge_input(self, label: str, feeds: Feeds, original: Outputs) -> list[Judgement]:
+        """One judgement for each output, each looked at closer where it is not within limits."""
         try:
             rewritten = self.after(feeds)
         except BuildError as why:
-            self.tried.append(label)
             reason = f"the other graph cannot be run on it: {why.cause}"
-            self._keep((np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)))
-            return
-        repeated = original if self.tried else self.before(feeds)
-        if not close(repeated, original, self.roundoff**0.5):
-            reason = "the original gives other outputs each time, so nothing can be compared"
-            self._keep((np.inf, Equivalence("unknown", worst_input=label, reason=reason)))
-            return
-        extreme = label.startswith(EXTREME)
-        exact = self._exact(feeds, original, extreme)
-        self.tried.append(label)
-        judgements = self._judge_outputs(label, exact, [original], rewritten)
-        if extreme and any(excess > 1 for excess, _ in judgements):
-            others = [self.before(perturbed(feeds, seed)) for seed in range(NUDGES)]
-            judgements = self._judge_outputs(label, exact, [original, *others], rewritten)
-        for judgement in judgements:
-            self._keep(judgement)
+            result = Equivalence("refuted", np.inf, worst_input=label, reason=reason)
+            return [Judgement("", np.inf, result)]
+        exact, is_exact = self._exact(feeds, original, label.startswith(EXTREME))
+        one = _Input(label, exact, [original], rewritten, is_exact)
+        judgements = self._judge_outputs(one)
+        if all(judgement.result.verdict == "sampled" for judgement in judgements):
+            return judgements
+        again = self._judge_cut(one, feeds, len(judgements))
+        if again is None:
+            runs = [run for run in (self._rounded(feeds, seed) for seed in range(NUDGES)) if run]
+            again = self._judge_outputs(replace(one, originals=[original, *runs]), LESS_EXACT)
+        pairs = zip(judgements, again, strict=True)
+        return [
+            first if first.result.verdict == "sampled" else replace(second, output=first.output)
+            for first, second in pairs
+        ]
 
-    def _exact(self, feeds: Feeds, original: Outputs, extreme: bool) -> Outputs:
-        """The reference's outputs, or the original's own once the reference fails or is rejected.
+    def _exact(self, feeds: Feeds, original: Outputs, extreme: bool) -> tuple[Outputs, bool]:
+        """The reference's outputs, or the original's own where the reference fails or is rejected.
 
-        A reference that differs from the original by more than rounding reads some operator in
-        another way; on `extreme` inputs the difference is rounding.
+        And whether they are the reference's. One that differs from the original by more than
+        rounding reads some operator in another way; on `extreme` inputs the difference is rounding.
         """
-        if self.reference is not self.before:
-            exact = self._evaluate_reference(feeds)
-            if close(exact, original, np.inf if extreme else self.roundoff**0.5):
-                return exact
+        if self.reference is self.before:
+            return original, False
+        exact = self._evaluate_reference(feeds)
+        if close(exact, original, np.inf if extreme else self.roundoff**0.5, self.scales):
+            return exact, True
+        self.rejected += bool(exact)
+        if not exact or self.rejected >= REJECTIONS:
             self.reference, self.name = self.before, "the original in its own precision"
-            self.rejected = bool(exact)
-        return original
+        return original, False
 
     def _evaluate_reference(self, feeds: Feeds) -> Outputs:
         """Outputs of the reference, or of the fallback if it fails; an empty list if both fail."""
@@ -126,65 +216,173 @@ class Comparison:
         (self.reference, self.name), self.fallback = self.fallback(), None
         return self._evaluate_reference(feeds)
 
-    def _judge_outputs(
-        self, label: str, exact: Outputs, originals: list[Outputs], rewritten: Outputs
-    ) -> list[Judgement]:
-        """One judgement for each output, from the errors of both graphs against `exact`."""
-        return [
-            self._judge(label, np.asarray(y), [np.asarray(one) for one in a], np.asarray(b))
-            for y, b, *a in zip(exact, rewritten, *originals, strict=True)
-        ]
+    def _closer(self, feeds: Feeds) -> Closer | None:
+        """Both graphs cut in front of their jumps; None where they cannot be, or have none."""
+        if not self._cut:
+            try:
+                self._cut.append(self.closer(feeds) if self.closer is not None else None)
+            except FlatfoldError:
+                self._cut.append(None)
+        return self._cut[0]
+
+    def _judge_cut(self, one: _Input, feeds: Feeds, count: int) -> list[Judgement] | None:
+        """The worst judgement on the cut graphs, once for each output; None without a cut."""
+        closer = self._closer(feeds)
+        if closer is None:
+            return None
+        try:
+            more = closer.feeds(feeds)
+            original = closer.comparison.before(more)
+        except FlatfoldError:
+            return None
+        inner = closer.comparison.judge_input(one.label, more, original)
+        ranks = ("refuted", "unknown", "sampled")
+        worst = min(inner, key=lambda j: (ranks.index(j.result.verdict), -j.excess))
+        reason = worst.result.reason
+        if worst.result.verdict == "sampled":
+            kinds = ", ".join(dict.fromkeys(closer.kinds))
+            reason = f"compared in front of {kinds}, and behind on the same numbers"
+        elif worst.output:
+            reason = f"{worst.output.removesuffix(JUDGED)}{': ' * bool(reason)}{reason}"
+        return [replace(worst, result=replace(worst.result, reason=reason))] * count
+
+    def _rounded(self, feeds: Feeds, seed: int) -> Outputs | None:
+        """The original's outputs with other roundings; None where they cannot be computed."""
+        if not self._runs:
+            try:
+                self._runs.append(self.rounded() if self.rounded is not None else self.before)
+            except FlatfoldError:
+                self._runs.append(self.before)
+        run = self._runs[0]
+        try:
+            return run(perturbed(feeds, seed) if run is self.before else feeds)
+        except FlatfoldError:
+            return None
+
+    def _judge_outputs(self, one: _Input, remark: str = "") -> list[Judgement]:
+        """One judgement for each output, from the errors of both graphs against `exact`.
+
+        `remark` is the reason given where an output passes, unless its input is an extreme one.
+        """
+        columns = zip(one.exact, one.rewritten, *one.originals, strict=False)
+        judgements = []
+        for index, (y, b, *a) in enumerate(columns):
+            arrays = np.asarray(y), [np.asarray(run) for run in a], np.asarray(b)
+            scale = self.scales[index] if index < len(self.scales) else None
+            excess, result = self._judge(one, *arrays, scale)
+            if result.verdict == "sampled" and not one.label.startswith(EXTREME):
+                result = replace(result, reason=remark)
+            name = self.outputs[index] if index < len(self.outputs) else str(index)
+            judgements.append(Judgement(name, excess, result))
+        return judgements
 
     def _judge(
-        self, label: str, exact: Array, originals: list[Array], rewritten: Array
-    ) -> Judgement:
-        original = originals[0]
+        self,
+        one: _Input,
+        exact: Array,
+        originals: list[Array],
+        rewritten: Array,
+        width: float | None,
+    ) -> tuple[float, Equivalence]:
+        label, original = one.label, originals[0]
+        alike = [a for a in originals if a.shape == original.shape and a.dtype == original.dtype]
         if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
             reason = f"output is {rewritten.shape} {rewritten.dtype}, was {original.shape}"
-            return np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)
+            return _differing(label, reason, len(alike) < len(originals))
         if exact.dtype.kind not in "f":
             if np.array_equal(original, rewritten):
                 return 0.0, Equivalence("sampled", worst_input=label)
-            return np.inf, Equivalence("refuted", worst_input=label, reason=NOT_FLOATS)
-        lost = ~np.isfinite(rewritten) & np.isfinite(original) & np.isfinite(exact)
+            varying = len(alike) < len(originals)
+            varying |= any(not np.array_equal(original, other) for other in alike)
+            return _differing(label, NOT_FLOATS, varying)
+        lost = ~np.isfinite(rewritten) & np.all(np.isfinite([exact, *alike]), axis=0)
         if np.any(lost):
             reason = f"{np.count_nonzero(lost)} outputs are no longer finite"
-            return np.inf, Equivalence("refuted", np.inf, worst_input=label, reason=reason)
+            return _differing(label, reason, False)
         if label.startswith(EXTREME):  # elements that are not finite are not compared
-            finite = np.all(np.isfinite([exact, rewritten, *originals]), axis=0)
+            finite = np.all(np.isfinite([exact, rewritten, *alike]), axis=0)
             exact, rewritten = exact[finite], rewritten[finite]
-            originals = [one[finite] for one in originals]
+            alike = [run[finite] for run in alike]
+        return self._judge_floats(one, exact, alike, rewritten, width)
+
+    def _judge_floats(
+        self,
+        one: _Input,
+        exact: Array,
+        originals: list[Array],
+        rewritten: Array,
+        width: float | None,
+    ) -> tuple[float, Equivalence]:
+        """By the errors over the largest number of the output, then over its whole range."""
         sizes = np.abs(exact[np.isfinite(exact)])
-        scale = float(np.max(sizes, initial=0.0)) or 1.0
-        new = distance(rewritten, exact, scale)
-        old = np.max([distance(one, exact, scale) for one in originals], axis=0)
-        floor = self.roundoff * (UNREFERENCED if self.reference is self.before else 1)
-        floor += DENORMAL * TINY.get(rewritten.dtype.name, 0.0) * self.roundoff / scale
-        limits = (MAX_FACTOR * self.growth, RMS_FACTOR * self.growth)
-        bounds = (limits[0] * max(old[0], floor), limits[1] * max(old[1], floor))
-        excess = max(new[0] / bounds[0], new[1] / bounds[1])
-        if excess > 1 and self.rejected:
-            reason = "the original is too far from its own values in float64 to compare with"
-            return excess, Equivalence("unknown", new[0], worst_input=label, reason=reason)
-        verdict = "sampled" if excess <= 1 else "refuted"
-        error, bound = float(old[0]), float(bounds[0])
-        return excess, Equivalence(verdict, new[0], error, bound, label)
+        seen = float(np.max(sizes, initial=0.0)) or 1.0
+        floor = self.roundoff * (UNREFERENCED if not one.is_exact else 1)
+        floor += DENORMAL * TINY.get(rewritten.dtype.name, 0.0) * self.roundoff / seen
+        new = distance(rewritten, exact, seen)
+        old = np.max([distance(run, exact, seen) for run in originals], axis=0)
+        wide = floor * max((width or 0.0) / seen, 1.0)
+        least = self._limits(floor, floor)
+        limits = self._limits(max(float(old[0]), wide), max(float(old[1]), wide))
+        excess, measure = _excess(new, limits)
+        error, own = (new[0], float(old[0])) if measure == LARGEST else (new[1], float(old[1]))
+        bound = limits[0] if measure == LARGEST else limits[1]
+        result = Equivalence("sampled", error, own, bound, one.label, measure=measure)
+        decisive = math.isfinite(limits[0]) and limits[0] <= self.most
+        if _excess(new, least)[0] <= 1 or (excess <= 1 and decisive):
+            return excess, result
+        if excess > 1 and math.isfinite(limits[0]):
+            return excess, replace(result, verdict="refuted")
+        reason = f"{ROUNDING} more than {self.most:g} of its range on {one.label}"
+        return excess, replace(result, verdict="unknown", reason=reason)
 
-    def _keep(self, judgement: Judgement) -> None:
-        """Make it `worst` if it is the worst so far."""
-        excess, result = judgement
-        if excess > self.excess:
-            self.excess, self.worst = excess, result
+    def _limits(self, largest: float, mean: float) -> tuple[float, float]:
+        return MAX_FACTOR * self.growth * largest, RMS_FACTOR * self.growth * mean
 
 
-def close(exact: Outputs, original: Outputs, most: float) -> bool:
-    """Whether shapes are equal, and floats differ by at most `most` times the largest `exact`."""
+@dataclass(frozen=True)
+class _Input:
+    """Outputs for the input `label`; the first of `originals` is the original's run itself.
+
+    is_exact: whether `exact` is the reference's, not the original's own.
+    """
+
+    label: str
+    exact: Outputs
+    originals: list[Outputs]
+    rewritten: Outputs
+    is_exact: bool
+
+
+def _differing(label: str, reason: str, varying: bool) -> tuple[float, Equivalence]:
+    """Outputs that are different altogether: unknown where the original's are `varying` as well."""
+    if varying:
+        reason = f"{ROUNDING} on {label}: {reason}"
+        return np.inf, Equivalence("unknown", worst_input=label, reason=reason)
+    error = 0.0 if reason == NOT_FLOATS else np.inf
+    return np.inf, Equivalence("refuted", error, worst_input=label, reason=reason)
+
+
+def _excess(errors: tuple[float, float], limits: tuple[float, float]) -> tuple[float, str]:
+    """The larger of both errors over its limit, and which one that is."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.nan_to_num(np.divide(errors, limits), nan=0.0, posinf=np.inf)
+    return (float(ratios[0]), LARGEST) if ratios[0] >= ratios[1] else (float(ratios[1]), MEAN)
+
+
+def close(
+    exact: Outputs, original: Outputs, most: float, widths: Sequence[float | None] = ()
+) -> bool:
+    """Whether shapes are equal, and floats differ by at most `most` times the largest `exact`.
+
+    Or times the range of the output, where `widths` has one.
+    """
     if [np.shape(y) for y in exact] != [np.shape(a) for a in original]:
         return False
-    for y, a in zip(exact, original, strict=True):
+    for index, (y, a) in enumerate(zip(exact, original, strict=True)):
         y, a = np.asarray(y), np.asarray(a)
         finite = np.isfinite(y) & np.isfinite(a) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
-        scale = float(np.max(np.abs(y[finite]), initial=0.0)) or 1.0
+        width = (widths[index] or 0.0) if index < len(widths) else 0.0
+        scale = max(float(np.max(np.abs(y[finite]), initial=0.0)), width) or 1.0
         gap = np.abs(a[finite].astype(np.float64) - y[finite]) / scale
         if not np.max(gap, initial=0.0) <= most:
             return False

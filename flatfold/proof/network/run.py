@@ -7,8 +7,7 @@ prove nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,11 @@ import onnx_ir as ir
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs, shape_settings
-from flatfold.proof.network.judge import ROUNDOFF, Comparison, rounding_growth
+from flatfold.proof.network.judge import ROUNDOFF, Closer, Comparison, rounding_growth
+from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
+from flatfold.proof.network.output_range import output_scale
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
+from flatfold.proof.network.rounding import rounded_otherwise
 from flatfold.system.progress import Progress, silent
 
 LARGE_WEIGHT = 1 << 10  # bytes
@@ -64,7 +66,8 @@ def compare(
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
     growth = rounding_growth(original, rewritten)
-    comparison = Comparison(before, after, exact, name, roundoff, growth)
+    comparison = comparison_of(original, before, after, exact, name, roundoff, growth)
+    comparison.closer = lambda feeds: cut_comparison(comparison, original, rewritten, feeds)
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
     for number, shapes in enumerate(shape_settings(specs)):
@@ -83,13 +86,55 @@ def compare(
                     f"not enough memory to run the graph on {label}",
                     hint='export it for a smaller input, or leave the proof out with verify="off"',
                 ) from error
-    if comparison.worst is None:
+    if comparison.result is None:
         raise InputError(
             "the original graph could not be run on any input tried",
             hint="check that ONNX Runtime runs the model, or fix its open sizes",
         )
-    tried = tuple(comparison.tried)
-    return replace(comparison.worst, inputs=tried, reference=comparison.name)
+    return comparison.result
+
+
+def comparison_of(
+    original: ir.Model,
+    before: Reference,
+    after: Callable[[Feeds], Outputs],
+    reference: Reference,
+    name: str,
+    roundoff: float,
+    growth: float,
+) -> Comparison:
+    """The comparison that knows the outputs of `original` by name and range, and its roundings."""
+    outputs = original.graph.outputs
+    names = [value.name or "" for value in outputs]
+    comparison = Comparison(before, after, reference, name, roundoff, growth, names)
+    comparison.scales = [output_scale(value) for value in outputs]
+    comparison.rounded = lambda: PlainSession(rounded_otherwise(original))
+    return comparison
+
+
+def cut_comparison(
+    whole: Comparison, original: ir.Model, rewritten: ir.Model, feeds: Feeds
+) -> Closer | None:
+    """The comparison of both graphs cut in front of their jumps; None where there is none to cut.
+
+    Raises BuildError where ONNX Runtime refuses a graph.
+    """
+    places = places_to_cut(original, rewritten)
+    if not places:
+        return None
+    arrays = PlainSession(with_outputs(original, places))(feeds)
+    pairs = [(p, a) for p, a in zip(places, arrays, strict=True) if a.dtype.kind == "f"]
+    if not pairs:
+        return None
+    places, arrays = [place for place, _ in pairs], [array for _, array in pairs]
+    record = PlainSession(with_outputs(original, places))
+    cut = cut_graphs(original, rewritten, places, arrays)
+    before, after = PlainSession(cut.before), PlainSession(cut.after)
+    exact, name = reference_for(cut.before, before, None)
+    if whole.reference is whole.before:
+        exact, name = before, whole.name
+    comparison = comparison_of(cut.before, before, after, exact, name, whole.roundoff, whole.growth)
+    return Closer(comparison, lambda feeds: cut.feeds(feeds, record(feeds)), cut.kinds)
 
 
 def outputs_of(session: Reference, feeds: Feeds) -> Outputs | None:

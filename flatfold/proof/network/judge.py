@@ -221,7 +221,7 @@ class Comparison:
         if not self._cut:
             try:
                 self._cut.append(self.closer(feeds) if self.closer is not None else None)
-            except FlatfoldError:
+            except (FlatfoldError, MemoryError):
                 self._cut.append(None)
         return self._cut[0]
 
@@ -233,7 +233,7 @@ class Comparison:
         try:
             more = closer.feeds(feeds)
             original = closer.comparison.before(more)
-        except FlatfoldError:
+        except (FlatfoldError, MemoryError):
             return None
         inner = closer.comparison.judge_input(one.label, more, original)
         ranks = ("refuted", "unknown", "sampled")
@@ -251,12 +251,12 @@ class Comparison:
         if not self._runs:
             try:
                 self._runs.append(self.rounded() if self.rounded is not None else self.before)
-            except FlatfoldError:
+            except (FlatfoldError, MemoryError):
                 self._runs.append(self.before)
         run = self._runs[0]
         try:
             return run(perturbed(feeds, seed) if run is self.before else feeds)
-        except FlatfoldError:
+        except (FlatfoldError, MemoryError):
             return None
 
     def _judge_outputs(self, one: _Input, remark: str = "") -> list[Judgement]:

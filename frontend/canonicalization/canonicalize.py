@@ -26,45 +26,39 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.errors import ExportError
 from flatfold.frontend.canonicalization.control_flow import inline_constant_if
 from flatfold.frontend.canonicalization.gather import (
     canonicalize_gathers,
     canonicalize_sequences,
     canonicalize_stacks,
 )
-from flatfold.frontend.canonicalization.guards import (
-    detach_subgraphs,
-    hide_overridable_defaults,
-    protect_castlike,
+from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
+from flatfold.frontend.canonicalization.guards import detach_subgraphs
+from flatfold.frontend.canonicalization.identities import (
+    canonicalize_casts,
+    canonicalize_empty_parts,
+    canonicalize_identities,
 )
-from flatfold.frontend.canonicalization.identities import canonicalize_identities
+from flatfold.frontend.canonicalization.inlining import inline_functions
 from flatfold.frontend.canonicalization.interface import Interface
 from flatfold.frontend.canonicalization.scatter import canonicalize_scatters
 from flatfold.frontend.canonicalization.shape_constants import (
-    canonicalize_integers,
+    canonicalize_constants,
     canonicalize_reshapes,
     canonicalize_shape_operands,
-    canonicalize_shapes,
 )
-from flatfold.frontend.canonicalization.shape_rules import RULES
-from flatfold.frontend.canonicalization.symbolic_dims import Shapes, evaluate_shapes
+from flatfold.frontend.canonicalization.symbolic_dims import constant_of
 
 _OLDEST_OPSET = 7
-_AXES_ARE_INPUTS = 13  # the opset from which on axes and sizes are inputs of their operators
+_SPLIT_HAS_SIZES = 13  # the opset from which on the sizes of Split are an input
 _SHAPE_HAS_START = 15  # the opset from which on Shape has a start and an end
-_SEQUENCES = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
-_UNLIMITED = 2**62  # elements; a weight of any size may be computed from constants
-_MAX_FOLDED = 2**26  # elements of a constant that folding may compute
-_MAX_GROWTH = 512 * 512  # elements by which folding one node may make the model larger
-_MAX_ROUNDS = 32  # each uses the shapes that became known in the one before
+_MAX_ROUNDS = 32  # each uses what the one before made
 
 
 def canonicalize(model: ir.Model) -> None:
@@ -80,16 +74,12 @@ def canonicalize(model: ir.Model) -> None:
         return
     interface = Interface.of(model.graph)
     with _quiet():
-        _inline_functions(model)
-        changed = _canonicalize_once(model, interface)
+        inline_functions(model)
+        _lift_constants(model)
         for _ in range(_MAX_ROUNDS):
-            if not changed and not _lacks_shapes(model.graph):
+            if not _canonicalize_once(model, interface):
                 break
-            if not _has_sequences(model.graph):
-                _infer_shapes(model)
-            changed = _canonicalize_once(model, interface)  # inferred shapes may enable more rules
-            if not changed:
-                break
+    interface.restore(model.graph)
 
 
 def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
@@ -97,23 +87,17 @@ def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
     from onnx_ir.passes import common
 
     graph = model.graph
-    _drop_dropouts(model)
-    with hide_overridable_defaults(graph), detach_subgraphs(graph), protect_castlike(graph):
-        _fold_constants(model)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    inlined = inline_constant_if(graph)
-    if inlined:
-        common.NameFixPass(_Names())(model)
+    _drop_dropouts(graph)
     _drop_identities(graph)
-    changed = _apply_rules(model) or inlined
+    changed = _apply_rules(model)
+    if inline_constant_if(graph):
+        _lift_constants(model)
+        changed = True
     _drop_identities(graph)
     _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass(_Names())(model)
-    interface.restore(graph)
-    computed = [value for node in graph for value in node.outputs]
-    for value in [*graph.initializers.values(), *computed]:
-        value.metadata_props.pop("pkg.onnxscript.optimizer.folded_from", None)
+    interface.restore_names(graph)
     return changed
 
 
@@ -122,93 +106,59 @@ def _apply_rules(model: ir.Model) -> bool:
 
     The results are equal to the bit; what cannot be shown to have one of the forms is left alone.
     """
-    graph, version = model.graph, model.opset_imports.get("", 0)
-    if version < _AXES_ARE_INPUTS:
-        return canonicalize_reshapes(graph, Shapes())
-    shapes = evaluate_shapes(graph, RULES)
-    changed = canonicalize_shapes(shapes)
-    for rule in (
-        canonicalize_integers,
+    graph, version = model.graph, model.opset_imports.get("", 1)
+    shapes = evaluate_shapes(graph, dict(model.opset_imports))
+    changed = canonicalize_casts(graph)
+    rules = [
+        canonicalize_constants,
         canonicalize_reshapes,
+        canonicalize_empty_parts,
         canonicalize_scatters,
-        canonicalize_sequences,
         canonicalize_gathers,
         canonicalize_stacks,
         canonicalize_identities,
-    ):
-        changed |= rule(graph, shapes)
+    ]
+    if version >= _SPLIT_HAS_SIZES:
+        rules.append(canonicalize_sequences)
     if version >= _SHAPE_HAS_START:
-        changed |= canonicalize_shape_operands(graph, shapes)
+        rules.append(canonicalize_shape_operands)
+    for rule in rules:
+        changed |= rule(graph, shapes)
     return changed
 
 
-def _fold_constants(model: ir.Model) -> None:
-    from onnxscript import optimizer
+def _lift_constants(model: ir.Model) -> None:
+    """Make initializers of the Constants of the main graph."""
+    from onnx_ir.passes import common
 
-    graph = model.graph
-    if _has_sequences(graph):
-        return
-
-    def should_fold(node: ir.Node) -> bool | None:
-        if node.graph is not graph or any(value.is_graph_output() for value in node.outputs):
-            return False
-        if any(_elements(value) > _MAX_FOLDED for value in node.outputs):
-            return False  # it would be computed and then dropped as too large
-        return True if node.op_type == "ConstantOfShape" and node.domain == "" else None
-
-    try:
-        with np.errstate(all="ignore"):
-            optimizer.fold_constants(
-                model,
-                onnx_shape_inference=True,
-                input_size_limit=_UNLIMITED,
-                output_size_limit=_MAX_GROWTH,
-                should_fold=should_fold,
-            )
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise ExportError(
-            f"cannot evaluate the constants of the graph: {type(cause).__name__}: {cause}",
-            where=str(error).splitlines()[0],
-            hint="check the model with onnx.checker.check_model(..., full_check=True)",
-        ) from error
+    with detach_subgraphs(model.graph):
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
-def _elements(value: ir.Value) -> int:
-    """The product of the known sizes of `value`."""
-    return math.prod(dim for dim in value.shape or () if isinstance(dim, int))
+def _drop_dropouts(graph: ir.Graph) -> None:
+    """Replace each Dropout that drops nothing, and whose mask is not read, by an Identity."""
+    for node in graph:
+        if (node.op_type, node.domain) != ("Dropout", "") or _is_training(node):
+            continue
+        if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+            continue
+        identity = ir.node("Identity", [node.inputs[0]], name=node.name)
+        ir.convenience.replace_nodes_and_values(
+            graph, node, [node], [identity], node.outputs[:1], identity.outputs
+        )
 
 
-def _has_sequences(graph: ir.Graph) -> bool:
-    """Whether values are sequences, which folding and shape inference take for tensors."""
-    return any(node.op_type.startswith(_SEQUENCES) for node in graph.all_nodes())
-
-
-def _inline_functions(model: ir.Model) -> None:
-    from onnx_ir.passes import PreconditionError, common
-
-    def compatible(function: ir.Function) -> bool:
-        imports = model.opset_imports
-        opsets = function.opset_imports.items()
-        return all(imports.get(domain, version) == version for domain, version in opsets)
-
-    if not model.functions:
-        return
-    with contextlib.suppress(PreconditionError):  # functions that call each other recursively
-        common.InlinePass(criteria=compatible)(model)
-
-
-def _drop_dropouts(model: ir.Model) -> None:
-    """Drop each Dropout of an opset before 12; constant folding does the later ones."""
-    if model.opset_imports.get("", 0) >= 12:
-        return
-    for node in model.graph:
-        if node.op_type == "Dropout" and node.domain == "" and len(node.outputs) == 1:
-            identity = ir.node("Identity", [node.inputs[0]], name=node.name)
-            identity.outputs[0].shape = node.outputs[0].shape
-            ir.convenience.replace_nodes_and_values(
-                model.graph, node, [node], [identity], node.outputs, identity.outputs
-            )
+def _is_training(node: ir.Node) -> bool:
+    """Whether a Dropout may drop something: from opset 12 on in training, by a ratio."""
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return False
+    training = constant_of(node.inputs[2])
+    if training is not None and not training.any():
+        return False
+    if node.inputs[1] is None:
+        return True
+    ratio = constant_of(node.inputs[1])
+    return ratio is None or bool(ratio.any())
 
 
 def _drop_identities(graph: ir.Graph) -> None:
@@ -220,8 +170,6 @@ def _drop_identities(graph: ir.Graph) -> None:
             continue
         if source.type is None:
             source.type = result.type
-        if source.shape is None:
-            source.shape = result.shape
         ir.convenience.replace_all_uses_with(result, source, replace_graph_outputs=True)
         graph.remove(node, safe=True)
 
@@ -241,20 +189,6 @@ def _drop_zero_biases(graph: ir.Graph) -> None:
             continue
         if bias.const_value is not None and not np.any(bias.const_value.numpy()):
             node.resize_inputs(2)
-
-
-def _lacks_shapes(graph: ir.Graph) -> bool:
-    values = (value for node in graph.all_nodes() for value in node.outputs)
-    return any(value.shape is None or value.type is None for value in values)
-
-
-def _infer_shapes(model: ir.Model) -> None:
-    from onnx_ir.passes import common
-
-    # The pass sets weights above 1 KB aside while it runs, and puts them back. No size may follow
-    # from the default of an input.
-    with hide_overridable_defaults(model.graph):
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 class _Names:

@@ -106,6 +106,8 @@ def _stacked(stack: ir.Node, shapes: Shapes) -> list[ir.Value] | None:
 def _unsqueezed(unsqueeze: ir.Node, axis: int, rank: int) -> ir.Value | None:
     """The input of an Unsqueeze, if that adds `axis` to a tensor that then has `rank` axes."""
     axes = constant_of(unsqueeze.inputs[1]) if len(unsqueeze.inputs) == 2 else None
+    if "axes" in unsqueeze.attributes:  # before opset 13
+        axes = np.array(unsqueeze.attributes["axes"].as_ints())
     if axes is None or axes.size != 1 or int(axes.item()) % rank != axis:
         return None
     return unsqueeze.inputs[0]

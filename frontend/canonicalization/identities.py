@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +28,51 @@ def canonicalize_identities(graph: ir.Graph, shapes: Shapes) -> bool:
             replace_with_identity(node, source)
             changed = True
     return changed
+
+
+def canonicalize_casts(graph: ir.Graph) -> bool:
+    """Write each CastLike to a known type as Cast; return whether any was.
+
+    One with attributes, which say how to round and to saturate, stays as it is.
+    """
+    changed = False
+    for node in graph:
+        if (node.op_type, node.domain) != ("CastLike", "") or node.attributes:
+            continue
+        like = node.inputs[1]
+        if like is None or like.dtype is None:
+            continue
+        cast = ir.node("Cast", [node.inputs[0]], {"to": like.dtype}, name=node.name)
+        cast.outputs[0].shape, cast.outputs[0].type = node.outputs[0].shape, like.type
+        ir.convenience.replace_nodes_and_values(
+            graph, node, [node], [cast], node.outputs, cast.outputs
+        )
+        changed = True
+    return changed
+
+
+def canonicalize_empty_parts(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Drop the inputs of each Concat that have no elements along its axis; whether any was."""
+    changed = False
+    for node in graph:
+        if (node.op_type, node.domain) != ("Concat", "") or len(node.inputs) < 2:
+            continue
+        axis = int_attribute(node, "axis", 1)
+        sizes = [shapes.sizes(value) for value in node.inputs]
+        if any(part is None or not -len(part) <= axis < len(part) for part in sizes):
+            continue
+        pairs = zip(node.inputs, sizes, strict=True)
+        kept = [value for value, part in pairs if part is not None and part[axis] != 0]
+        if 0 < len(kept) < len(sizes):
+            _keep_inputs(node, kept)
+            changed = True
+    return changed
+
+
+def _keep_inputs(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
+    for i, value in enumerate(values):
+        node.replace_input_with(i, value)
+    node.resize_inputs(len(values))
 
 
 def _slice(node: ir.Node, shapes: Shapes) -> ir.Value | None:
@@ -100,6 +145,15 @@ def _concat(node: ir.Node, shapes: Shapes) -> ir.Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
+def _cast(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    """The input if it has the type already; of CastLike, that of its second input."""
+    source = node.inputs[0]
+    wanted = None if "to" not in node.attributes else int_attribute(node, "to", 0)
+    if node.op_type == "CastLike" and node.inputs[1] is not None:
+        wanted = node.inputs[1].dtype
+    return source if source is not None and wanted and source.dtype == wanted else None
+
+
 def _keeps_shape(node: ir.Node, shapes: Shapes) -> ir.Value | None:
     """The input of Expand or Reshape if the output has its shape."""
     before, after = shapes.sizes(node.inputs[0]), shapes.tensor(node.outputs[0])
@@ -109,6 +163,8 @@ def _keeps_shape(node: ir.Node, shapes: Shapes) -> ir.Value | None:
 
 
 _RULES: dict[str, Callable[[ir.Node, Shapes], ir.Value | None]] = {
+    "Cast": _cast,
+    "CastLike": _cast,
     "Concat": _concat,
     "Expand": _keeps_shape,
     "Pad": _pad,

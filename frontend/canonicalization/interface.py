@@ -28,14 +28,25 @@ class Interface:
         inputs = tuple((value, _port(value)) for value in graph.inputs)
         return cls(inputs, tuple(_port(value) for value in graph.outputs))
 
-    def restore(self, graph: ir.Graph) -> None:
-        """Give `graph`, changed since, this interface again; undeclared shapes and types stay."""
+    def restore_names(self, graph: ir.Graph) -> None:
+        """Give the inputs and outputs of `graph`, changed since, these names again."""
         for value, port in self.inputs:
             _rename_clashing(graph, {port.name}, {value})
             _declare(value, port)
         name_outputs(graph, [port.name for port in self.outputs])
+
+    def restore(self, graph: ir.Graph) -> None:
+        """Give `graph` this interface again; undeclared shapes and types stay.
+
+        So do shapes that contradict those declared, which are wrong then: runtimes would refuse
+        the graph once they can tell.
+        """
+        self.restore_names(graph)
         for value, port in zip(graph.outputs, self.outputs, strict=True):
+            found = value.shape
             _declare(value, port)
+            if found is not None and not _agree(found, value.shape):
+                value.shape = found
 
 
 def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
@@ -68,6 +79,14 @@ def _declare(value: ir.Value, port: _Port) -> None:
         value.shape = port.shape
     if port.type is not None:
         value.type = port.type
+
+
+def _agree(found: ir.Shape, declared: ir.Shape | None) -> bool:
+    """Whether both shapes can be that of one tensor."""
+    if declared is None or len(found) != len(declared):
+        return declared is None
+    pairs = zip(found, declared, strict=True)
+    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
 
 
 def _copy_of(value: ir.Value, graph: ir.Graph) -> ir.Value:

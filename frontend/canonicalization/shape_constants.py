@@ -1,49 +1,36 @@
-"""Shape arithmetic replaced by its results: declared shapes, constants, sizes of the inputs."""
+"""Shape arithmetic replaced by its results: constants, and sizes of the inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from flatfold.frontend.canonicalization.edit import add_constant, shape_of
+from flatfold.frontend.canonicalization.edit import add_constant
 from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, constant_of
 
-_TYPES = {
-    ir.DataType.INT64: np.int64,
-    ir.DataType.INT32: np.int32,
-    ir.DataType.BOOL: np.bool_,
-}
 
-
-def canonicalize_shapes(shapes: Shapes) -> bool:
-    """Declare every shape that is known better than the graph says; return whether any was."""
+def canonicalize_constants(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Replace computed values by constants where all elements are known; whether any was."""
     changed = False
-    for value, known in shapes.tensors.items():
-        shape = shape_of(shapes.sizes(value) or known.shape)
-        if value.shape is None or (value.shape != shape and not value.is_graph_output()):
-            value.shape = shape
+    for value in [*shapes.constants, *shapes.tensors]:
+        producer = value.producer()
+        if producer is None or producer.graph is not graph:
+            continue
+        if not value.uses() or value.is_graph_output():
+            continue
+        array = shapes.array(value)
+        if array is not None:
+            ir.convenience.replace_all_uses_with(value, add_constant(graph, _take(value), array))
             changed = True
     return changed
 
 
-def canonicalize_integers(graph: ir.Graph, shapes: Shapes) -> bool:
-    """Replace computed integers by constants where all elements are known; whether any was."""
-    changed = False
-    for value in list(shapes.tensors):
-        array = shapes.integers(value)
-        if array is None or value.dtype not in _TYPES or value.is_graph_output():
-            continue
-        typed: NDArray[Any] = array.astype(_TYPES[value.dtype])
-        if not value.uses() or not np.array_equal(typed, array):
-            continue
-        constant = add_constant(graph, f"{value.name}_known", typed)
-        ir.convenience.replace_all_uses_with(value, constant)
-        changed = True
-    return changed
+def _take(value: ir.Value) -> str:
+    """The name of `value`, which gets another one."""
+    name, value.name = value.name or "constant", None
+    return name
 
 
 def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:
@@ -58,7 +45,7 @@ def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:
         operand = node.inputs[1]
         if operand is None or operand.is_graph_input() or constant_of(operand) is not None:
             continue
-        sizes = _from_output_shape(node) or _from_operand(node, shapes)
+        sizes = _from_result(shapes.sizes(node.outputs[0])) or _from_operand(node, shapes)
         if sizes is None:
             continue
         name = f"{node.outputs[0].name}_shape"
@@ -67,12 +54,11 @@ def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:
     return changed
 
 
-def _from_output_shape(node: ir.Node) -> list[int] | None:
-    """The constant operand, where the output's declared shape leaves one size open."""
-    shape = node.outputs[0].shape
-    if shape is None:
+def _from_result(result: tuple[Size, ...] | None) -> list[int] | None:
+    """The constant operand, where one size of the result is open."""
+    if result is None:
         return None
-    sizes = [size if isinstance(size, int) else -1 for size in shape]
+    sizes = [size if isinstance(size, int) else -1 for size in result]
     return None if sizes.count(-1) != 1 or 0 in sizes else sizes
 
 

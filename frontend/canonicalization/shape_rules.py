@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from flatfold.frontend.canonicalization.edit import int_attribute
 from flatfold.frontend.canonicalization.symbolic_dims import (
@@ -41,8 +42,7 @@ def _gather(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
 
 
 def _slice(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
-    data = shapes.tensor(node.inputs[0])
-    bounds = [shapes.integers(value) for value in node.inputs[1:]]
+    data, bounds = shapes.tensor(node.inputs[0]), _bounds(node, shapes)
     if data is None or len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
         return None
     starts, ends = bounds[0].tolist(), bounds[1].tolist()
@@ -57,6 +57,14 @@ def _slice(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
     for axis, start, end in zip(axes, starts, ends, strict=True):
         index[axis] = slice(start, end)
     return KnownTensor.of(data.elements[tuple(index)])
+
+
+def _bounds(node: ir.Node, shapes: Shapes) -> list[NDArray[np.int64] | None]:
+    """Starts, ends, axes and steps of a Slice: inputs, and before opset 10 attributes."""
+    if "starts" not in node.attributes:
+        return [shapes.integers(value) for value in node.inputs[1:]]
+    names = [name for name in ("starts", "ends", "axes") if name in node.attributes]
+    return [np.array(node.attributes[name].as_ints(), dtype=np.int64) for name in names]
 
 
 def _optional(bounds: Sequence[Any], i: int, default: Sequence[int]) -> Sequence[int] | None:
@@ -184,7 +192,7 @@ def _reshaped(known: KnownTensor | None, shape: tuple[Size, ...]) -> KnownTensor
 
 
 def _unsqueeze(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
-    sizes, axes = shapes.sizes(node.inputs[0]), shapes.integers(node.inputs[1])
+    sizes, axes = shapes.sizes(node.inputs[0]), _axes(node, shapes)
     if sizes is None or axes is None:
         return None
     rank = len(sizes) + axes.size
@@ -194,13 +202,20 @@ def _unsqueeze(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
     )
 
 
+def _axes(node: ir.Node, shapes: Shapes) -> NDArray[np.int64] | None:
+    """The axes of Squeeze and Unsqueeze: an attribute, and from opset 13 on an input."""
+    if "axes" in node.attributes:
+        return np.array(node.attributes["axes"].as_ints(), dtype=np.int64)
+    return shapes.integers(node.inputs[1])
+
+
 def _squeeze(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
     sizes = shapes.sizes(node.inputs[0])
     if sizes is None:
         return None
     dropped = {axis for axis, size in enumerate(sizes) if size == 1}
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        axes = shapes.integers(node.inputs[1])
+    if "axes" in node.attributes or (len(node.inputs) > 1 and node.inputs[1] is not None):
+        axes = _axes(node, shapes)
         if axes is None:
             return None
         dropped = {int(axis) % len(sizes) for axis in axes.flat}
@@ -215,6 +230,12 @@ def _cast(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
     if known is None or known.elements is None or to not in (ir.DataType.INT32, ir.DataType.INT64):
         return None
     return KnownTensor.of(np.frompyfunc(bounded, 1, 1)(known.elements))
+
+
+def _size(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
+    sizes = shapes.sizes(node.inputs[0])
+    count = None if sizes is None else element_count(sizes)
+    return None if count is None else KnownTensor.of(bounded(count))
 
 
 def _elementwise(function: Callable[..., Size]) -> Rule:
@@ -240,9 +261,10 @@ RULES: dict[str, Rule] = {
     "Range": _range,
     "Reshape": _reshape,
     "Shape": _shape,
+    "Size": _size,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     **{operator: _elementwise(function) for operator, function in ELEMENTWISE.items()},
 }
-"""By operator, for opset 13 and later: in earlier ones axes and bounds are attributes."""
+"""By operator: what is known of its output beside the sizes that `operator_shapes` tells."""

@@ -4,15 +4,16 @@ A size is an int, the name of a symbolic dimension (equal names are equal sizes)
 nothing is known. An element of an integer tensor is the same.
 
     Size, KnownTensor, Arange   the values: what is known of a size, of a tensor, of its elements
-    Shapes, evaluate_shapes     what is known of every tensor of a graph
+    Shapes                      what is known of every tensor of a graph
     ELEMENTWISE                 arithmetic on sizes, by ONNX operator
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -25,7 +26,14 @@ MAX_ELEMENTS = 2**16
 """The largest tensor whose elements are evaluated one by one."""
 
 _UNNAMED = "\0"  # starts the unique names; no name in a model starts with it
-_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+_LONGEST_NAME = 200  # characters of the name of a size
+
+NUMPY_INTEGERS: dict[ir.DataType | None, type[np.generic]] = {
+    ir.DataType.INT64: np.int64,
+    ir.DataType.INT32: np.int32,
+    ir.DataType.BOOL: np.bool_,
+}
+"""The types of the tensors whose elements are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,13 @@ class KnownTensor:
 
 
 class Shapes:
-    """Shapes of tensors, and the elements of those that hold sizes or indices."""
+    """Shapes of tensors, the elements of those that hold sizes or indices, computed constants."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterable[str] = ()) -> None:
         self.tensors: dict[ir.Value, KnownTensor] = {}
+        self.constants: dict[ir.Value, NDArray[Any]] = {}
+        self._taken = frozenset(names)  # the names that the inputs of the graph declare
+        self._shifts: dict[str, tuple[str, int]] = {}
 
     def tensor(self, value: ir.Value | None) -> KnownTensor | None:
         """Shape and elements of an integer tensor; of an evaluated other tensor, its shape."""
@@ -68,7 +79,7 @@ class Shapes:
         if value in self.tensors:
             return self.tensors[value]
         array = constant_of(value)
-        if array is None or value.dtype not in _INTEGERS or array.size > MAX_ELEMENTS:
+        if array is None or value.dtype not in NUMPY_INTEGERS or array.size > MAX_ELEMENTS:
             return None
         return KnownTensor.of(array.astype(object))
 
@@ -77,12 +88,23 @@ class Shapes:
         if value is None:
             return None
         known = self.tensors.get(value)
-        if value.shape is None:
-            return known.shape if known else None
-        declared = [_size(value, i) for i in range(len(value.shape))]
-        if known is None or len(known.shape) != len(declared):
-            return tuple(declared)
-        return tuple(_more_specific(a, b) for a, b in zip(known.shape, declared, strict=True))
+        if known is not None:
+            sizes = enumerate(known.shape)
+            return tuple(_unique(value, i) if size is None else size for i, size in sizes)
+        return None if value.shape is None else _declared(value)
+
+    def array(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """The elements of a tensor that is constant or was computed from constants."""
+        if value is None:
+            return None
+        array = self.constants.get(value)
+        if array is None:
+            array = constant_of(value)
+        if array is None and value in self.tensors and value.dtype in NUMPY_INTEGERS:
+            integers = self.integers(value)
+            typed = None if integers is None else integers.astype(NUMPY_INTEGERS[value.dtype])
+            return typed if np.array_equal(typed, integers) else None  # type: ignore[arg-type]
+        return array
 
     def shape_operand(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """The elements of a 1-D tensor of sizes, such as the second input of Reshape."""
@@ -93,9 +115,11 @@ class Shapes:
 
     def integers(self, value: ir.Value | None) -> NDArray[np.int64] | None:
         """The elements of an integer tensor, if all are known numbers."""
-        array = None if value is None else constant_of(value)
+        array = None if value is None else self.constants.get(value)
+        if array is None:
+            array = constant_of(value)
         if array is not None:
-            return array.astype(np.int64) if array.dtype.kind in "ib" else None
+            return array.astype(np.int64) if array.dtype.kind in "iub" else None
         known = self.tensor(value)
         if known is None or known.elements is None:
             return None
@@ -103,25 +127,37 @@ class Shapes:
             return None
         return known.elements.astype(np.int64)
 
+    def shifted(self, size: Size, shift: int) -> Size:
+        """``size + shift``; equal expressions have equal names."""
+        if isinstance(size, int):
+            return size + shift
+        if size is None or not shift:
+            return size
+        base, before = self._shifts.get(size, (size, 0))
+        if before + shift == 0:
+            return base
+        name = self._expression(base, f"{base}{before + shift:+d}")
+        if isinstance(name, str):
+            self._shifts[name] = (base, before + shift)
+        return name
+
+    def divided(self, size: Size, divisor: int) -> Size:
+        """``size // divisor``; equal expressions have equal names."""
+        if isinstance(size, int):
+            return size // divisor
+        if size is None or divisor == 1:
+            return size
+        return self._expression(size, f"({size})//{divisor}")
+
+    def _expression(self, size: str, name: str) -> Size:
+        """`name`, as unnamed as `size` is; None if it is long or means something else."""
+        if len(name) > _LONGEST_NAME or name in self._taken:
+            return None
+        return _UNNAMED + name.replace(_UNNAMED, "") if is_unnamed(size) else name
+
 
 Rule = Callable[[ir.Node, Shapes], "KnownTensor | None"]
 """What is known of the output of a node, given what is known of its inputs."""
-
-
-def evaluate_shapes(graph: ir.Graph, rules: Mapping[str, Rule]) -> Shapes:
-    """Apply `rules`, by operator, to the nodes of `graph` in order; subgraphs are not entered."""
-    shapes = Shapes()
-    for node in graph:
-        rule = rules.get(node.op_type) if node.domain == "" else None
-        if rule is None or len(node.outputs) != 1:
-            continue
-        try:
-            known = rule(node, shapes)
-        except (IndexError, KeyError, TypeError, ValueError):
-            continue  # the node is malformed; the runtime will say so
-        if known is not None and not any(isinstance(n, int) and n < 0 for n in known.shape):
-            shapes.tensors[node.outputs[0]] = known
-    return shapes
 
 
 def constant_of(value: ir.Value | None) -> NDArray[np.generic] | None:
@@ -142,21 +178,15 @@ def is_unnamed(size: Size) -> bool:
     return isinstance(size, str) and size.startswith(_UNNAMED)
 
 
-def _size(value: ir.Value, axis: int) -> Size:
-    assert value.shape is not None
-    size = value.shape[axis]
-    if isinstance(size, int):
-        return size
-    return size.value or f"{_UNNAMED}{id(value)}:{axis}"
+def _declared(value: ir.Value) -> tuple[Size, ...]:
+    sizes = enumerate(value.shape or ())
+    return tuple(
+        size if isinstance(size, int) else size.value or _unique(value, i) for i, size in sizes
+    )
 
 
-def _more_specific(a: Size, b: Size) -> Size:
-    """A number before a name, a name of the model before a unique one, None last."""
-
-    def rank(size: Size) -> int:
-        return 0 if isinstance(size, int) else 3 if size is None else 2 if is_unnamed(size) else 1
-
-    return min((a, b), key=rank)
+def _unique(value: ir.Value, axis: int) -> str:
+    return f"{_UNNAMED}{id(value)}:{axis}"
 
 
 _SAFE = 2**31  # beyond it arithmetic may wrap around, depending on the type
@@ -217,6 +247,10 @@ def _mod(a: Size, b: Size) -> Size:
     return 0 if b == 1 else None
 
 
+def _abs(a: Size) -> Size:
+    return abs(a) if isinstance(a, int) else a
+
+
 def _neg(a: Size) -> Size:
     return bounded(-a) if isinstance(a, int) else None
 
@@ -264,6 +298,7 @@ ELEMENTWISE: dict[str, Callable[..., Size]] = {
     "Mul": _mul,
     "Div": _div,
     "Mod": _mod,
+    "Abs": _abs,
     "Neg": _neg,
     "Equal": _equal,
     "Where": _where,

@@ -1,0 +1,165 @@
+"""Nodes of constants, computed by ONNX's reference implementation within a budget.
+
+A node is computed if the sizes of its outputs are known before, so that nothing that is too large
+is ever computed, and if the model does not grow by more than some elements. What fails, and what
+the implementation computes with other sizes or another type than the operator's rules say, stays
+as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, element_count
+
+_MAX_COMPUTED = 2**26  # elements of a constant
+_MAX_GROWTH = 512 * 512  # elements by which one node may make the model larger
+_MAX_TOTAL_GROWTH = 2**26  # elements by which all nodes may
+_MAX_SLOW = 2**16  # elements that operators with a slow implementation may read and write
+
+_KEPT = """
+Constant DequantizeLinear DynamicQuantizeLinear QuantizeLinear Multinomial Bernoulli RandomNormal
+RandomNormalLike RandomUniform RandomUniformLike ImageDecoder StringNormalizer StringSplit
+"""
+_SLOW = """
+AveragePool Col2Im Conv ConvInteger ConvTranspose DFT DeformConv Det Einsum GRU GlobalAveragePool
+GlobalMaxPool GridSample LRN LSTM LpPool MaxPool MaxUnpool NonMaxSuppression RNN Resize RoiAlign
+STFT TfIdfVectorizer TopK Unique Upsample
+"""
+_BOUNDED = ("Compress", "NonZero", "Unique")  # at most as large as their inputs
+_NUMBERS = "biufcV"  # V: types that NumPy itself does not have
+
+
+class Folding:
+    """Computes the nodes of `graph` that depend on constants alone; `version` is its opset."""
+
+    def __init__(self, graph: ir.Graph, version: int, shapes: Shapes) -> None:
+        self._graph = graph
+        self._version = version
+        self._shapes = shapes
+        self._grown = 0
+        self._readers: dict[ir.Value, int] = {}
+
+    def fold(self, node: ir.Node) -> bool:
+        """Record what `node` computes in the constants of the shapes; return whether it was."""
+        if not self._may_fold(node):
+            return False
+        arrays = [self._shapes.array(value) for value in node.inputs]
+        missing = zip(node.inputs, arrays, strict=True)
+        if any(value is not None and array is None for value, array in missing):
+            return False
+        known = [array for array in arrays if array is not None]
+        if not self._is_affordable(node, known):
+            return False
+        results = _computed(node, self._version, arrays)
+        if results is None or not self._as_expected(node, results):
+            return False
+        self._shapes.constants.update(zip(node.outputs, results, strict=True))
+        self._release(node, results)
+        return True
+
+    def _may_fold(self, node: ir.Node) -> bool:
+        if node.domain != "" or node.graph is not self._graph or node.op_type in _KEPT.split():
+            return False
+        if not node.inputs or any(value.is_graph_output() for value in node.outputs):
+            return False
+        graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        return not any(attribute.type in graphs for attribute in node.attributes.values())
+
+    def _is_affordable(self, node: ir.Node, inputs: Sequence[NDArray[Any]]) -> bool:
+        read = sum(array.size for array in inputs)
+        if node.op_type in _BOUNDED:
+            return read <= _MAX_SLOW
+        sizes = [self._shapes.sizes(value) for value in node.outputs]
+        counts = [None if size is None else element_count(size) for size in sizes]
+        written = [count for count in counts if count is not None]
+        if len(written) < len(counts) or sum(written) > _MAX_COMPUTED:
+            return False
+        if node.op_type in _SLOW.split() and read + sum(written) > _MAX_SLOW:
+            return False
+        growth = sum(written) - self._freed(node)
+        return self._grown + growth <= _MAX_TOTAL_GROWTH and (
+            sum(written) <= _MAX_GROWTH or growth <= 0
+        )
+
+    def _freed(self, node: ir.Node) -> int:
+        """The elements of constants that only `node` still reads."""
+        arrays = [self._shapes.array(value) for value in node.inputs if self._unread(value) == 1]
+        return sum(array.size for array in arrays if array is not None)
+
+    def _unread(self, value: ir.Value | None) -> int:
+        """How many readers of `value` have not been computed."""
+        if value is None:
+            return 0
+        return self._readers.get(value, len(value.uses()))
+
+    def _release(self, node: ir.Node, results: Sequence[NDArray[Any]]) -> None:
+        """Count what the model has grown, and forget what is no longer read."""
+        self._grown += sum(result.size for result in results) - self._freed(node)
+        for value in node.inputs:
+            if value is None:
+                continue
+            self._readers[value] = self._unread(value) - 1
+            if not self._readers[value]:
+                self._shapes.constants.pop(value, None)
+
+    def _as_expected(self, node: ir.Node, results: Sequence[NDArray[Any]]) -> bool:
+        return all(
+            output.dtype == _dtype(result) and self._fits(output, result)
+            for output, result in zip(node.outputs, results, strict=True)
+        )
+
+    def _fits(self, output: ir.Value, result: NDArray[Any]) -> bool:
+        sizes = self._shapes.sizes(output)
+        if sizes is None or len(sizes) != result.ndim:
+            return False
+        pairs = zip(sizes, result.shape, strict=True)
+        return all(size == count for size, count in pairs if isinstance(size, int))
+
+
+def _dtype(array: NDArray[Any]) -> ir.DataType | None:
+    try:
+        return ir.DataType.from_numpy(array.dtype)
+    except TypeError:
+        return None
+
+
+def _computed(
+    node: ir.Node, version: int, arrays: Sequence[NDArray[Any] | None]
+) -> list[NDArray[Any]] | None:
+    """The outputs of `node`; None where the implementation fails."""
+    implementation = _implementation(node.op_type, version)
+    if implementation is None:
+        return None
+    attributes = {name: _attribute(value) for name, value in node.attributes.items()}
+    try:
+        with np.errstate(all="ignore"):
+            result = implementation(*arrays, **attributes)
+    except Exception:  # whatever an implementation raises on a malformed node
+        return None
+    results = [np.asarray(part) for part in (result if isinstance(result, tuple) else (result,))]
+    usable = all(array.dtype.kind in _NUMBERS for array in results)
+    return results if usable and len(results) == len(node.outputs) else None
+
+
+def _attribute(attribute: ir.Attr) -> Any:
+    if attribute.type == ir.AttributeType.TENSOR:
+        return ir.serde.serialize_tensor(attribute.as_tensor())
+    return attribute.value
+
+
+@functools.cache
+def _implementation(operator: str, version: int) -> Callable[..., Any] | None:
+    from onnx.reference.ops import load_op
+
+    try:
+        evaluate: Callable[..., Any] = load_op("", operator, version).eval
+    except Exception:  # there is none
+        return None
+    return evaluate

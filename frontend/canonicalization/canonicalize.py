@@ -12,10 +12,12 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 - no operator that changes nothing; no Identity, except where an output is an input, a constant or
   another output; no Dropout;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
-- nothing unused; every node and value has a unique name, and a shape and type if inferable;
+- nothing unused; every node and value has a unique name, and a shape and type if these follow
+  from the inputs and the weights: what the file declares of computed values is dropped;
 - calls of model-local functions are inlined where their opsets allow it.
 
-Inputs and outputs keep names, types and declared shapes. An initializer that is also an input
+Inputs and outputs keep names, types and declared shapes, except for an output that cannot have
+its shape. An initializer that is also an input
 may be overridden by the caller, so it is never taken for a constant. An If with a constant
 condition is replaced by the branch it takes; other subgraphs only have their shapes inferred. A
 BatchNormalization in training mode is left alone. A model of an opset before 7 is left as it is:
@@ -64,8 +66,7 @@ _MAX_ROUNDS = 32  # each uses what the one before made
 def canonicalize(model: ir.Model) -> None:
     """Bring `model` into the canonical form, in place; a second time changes nothing more.
 
-    Never folds a BatchNormalization into a convolution. Weights are shared, not copied. Raises
-    `ExportError` when the graph is so malformed that its constants cannot be evaluated.
+    Never folds a BatchNormalization into a convolution. Weights are shared, not copied.
     """
     imports = model.opset_imports
     if "ai.onnx" in imports:  # the other spelling of the same domain
@@ -109,6 +110,8 @@ def _apply_rules(model: ir.Model) -> bool:
     graph, version = model.graph, model.opset_imports.get("", 1)
     shapes = evaluate_shapes(graph, dict(model.opset_imports))
     changed = canonicalize_casts(graph)
+    if changed:  # a constant that was cast is now one
+        shapes = evaluate_shapes(graph, dict(model.opset_imports))
     rules = [
         canonicalize_constants,
         canonicalize_reshapes,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from flatfold.frontend.canonicalization.symbolic_dims import Size, is_unnamed
+from flatfold.frontend.canonicalization.symbolic_dims import Size
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
@@ -103,5 +103,5 @@ def resized(sizes: Sequence[Size], axis: int, size: Size) -> tuple[Size, ...]:
 
 
 def shape_of(sizes: Sequence[Size]) -> ir.Shape:
-    """`sizes` as a shape of the graph, where unnamed dimensions stay unnamed."""
-    return ir.Shape([None if is_unnamed(size) else size for size in sizes])
+    """`sizes` as a shape of the graph."""
+    return ir.Shape(sizes)

@@ -25,7 +25,7 @@ Elements = NDArray[np.object_]
 MAX_ELEMENTS = 2**16
 """The largest tensor whose elements are evaluated one by one."""
 
-_UNNAMED = "\0"  # starts the unique names; no name in a model starts with it
+_UNNAMED = "unknown_"  # starts the names of sizes of which nothing is known
 _LONGEST_NAME = 200  # characters of the name of a size
 
 NUMPY_INTEGERS: dict[ir.DataType | None, type[np.generic]] = {
@@ -71,6 +71,8 @@ class Shapes:
         self.constants: dict[ir.Value, NDArray[Any]] = {}
         self._taken = frozenset(names)  # the names that the inputs of the graph declare
         self._shifts: dict[str, tuple[str, int]] = {}
+        self._unnamed: dict[tuple[ir.Value, int], str] = {}
+        self._count = 0
 
     def tensor(self, value: ir.Value | None) -> KnownTensor | None:
         """Shape and elements of an integer tensor; of an evaluated other tensor, its shape."""
@@ -84,14 +86,14 @@ class Shapes:
         return KnownTensor.of(array.astype(object))
 
     def sizes(self, value: ir.Value | None) -> tuple[Size, ...] | None:
-        """The shape of `value`; each unnamed symbolic dimension gets a unique name."""
+        """The shape of `value`; each size of which nothing is known gets a name of its own."""
         if value is None:
             return None
         known = self.tensors.get(value)
         if known is not None:
             sizes = enumerate(known.shape)
-            return tuple(_unique(value, i) if size is None else size for i, size in sizes)
-        return None if value.shape is None else _declared(value)
+            return tuple(self._unique(value, i) if size is None else size for i, size in sizes)
+        return None if value.shape is None else self._declared(value)
 
     def array(self, value: ir.Value | None) -> NDArray[Any] | None:
         """The elements of a tensor that is constant or was computed from constants."""
@@ -136,7 +138,7 @@ class Shapes:
         base, before = self._shifts.get(size, (size, 0))
         if before + shift == 0:
             return base
-        name = self._expression(base, f"{base}{before + shift:+d}")
+        name = self._expression(f"{base}{before + shift:+d}")
         if isinstance(name, str):
             self._shifts[name] = (base, before + shift)
         return name
@@ -147,13 +149,27 @@ class Shapes:
             return size // divisor
         if size is None or divisor == 1:
             return size
-        return self._expression(size, f"({size})//{divisor}")
+        return self._expression(f"({size})//{divisor}")
 
-    def _expression(self, size: str, name: str) -> Size:
-        """`name`, as unnamed as `size` is; None if it is long or means something else."""
-        if len(name) > _LONGEST_NAME or name in self._taken:
-            return None
-        return _UNNAMED + name.replace(_UNNAMED, "") if is_unnamed(size) else name
+    def _expression(self, name: str) -> Size:
+        """`name`; None if it is long or means something else."""
+        return None if len(name) > _LONGEST_NAME or name in self._taken else name
+
+    def _declared(self, value: ir.Value) -> tuple[Size, ...]:
+        sizes = enumerate(value.shape or ())
+        return tuple(
+            size if isinstance(size, int) else size.value or self._unique(value, i)
+            for i, size in sizes
+        )
+
+    def _unique(self, value: ir.Value, axis: int) -> str:
+        """The name of a size of which nothing is known."""
+        if (value, axis) not in self._unnamed:
+            self._count += 1
+            while f"{_UNNAMED}{self._count}" in self._taken:
+                self._count += 1
+            self._unnamed[value, axis] = f"{_UNNAMED}{self._count}"
+        return self._unnamed[value, axis]
 
 
 Rule = Callable[[ir.Node, Shapes], "KnownTensor | None"]
@@ -171,22 +187,6 @@ def element_count(sizes: Sequence[Size]) -> int | None:
     """The product of `sizes`, if every one is a number."""
     numbers = [size for size in sizes if isinstance(size, int)]
     return math.prod(numbers) if len(numbers) == len(sizes) else None
-
-
-def is_unnamed(size: Size) -> bool:
-    """Whether `size` is the unique name that `Shapes.sizes` gave to an unnamed dimension."""
-    return isinstance(size, str) and size.startswith(_UNNAMED)
-
-
-def _declared(value: ir.Value) -> tuple[Size, ...]:
-    sizes = enumerate(value.shape or ())
-    return tuple(
-        size if isinstance(size, int) else size.value or _unique(value, i) for i, size in sizes
-    )
-
-
-def _unique(value: ir.Value, axis: int) -> str:
-    return f"{_UNNAMED}{id(value)}:{axis}"
 
 
 _SAFE = 2**31  # beyond it arithmetic may wrap around, depending on the type

@@ -16,7 +16,7 @@ PRODUCTS = "cpu cuda html markdown onnxruntime onnxsim openvino pytorch tensorrt
 # Words that mean in a module's name what they mean in PyTorch, in ONNX and in every network.
 NETWORKS = """
 activation constant control conv convolution flow gather graph identity input layer model module
-network node operator pooling sampling scatter shape tensor weight
+network node operator pooling sampling scatter shape tensor type weight
 """
 # Words that mean what they mean in any program.
 PROGRAMS = """

@@ -8,7 +8,7 @@ SAME_*          the padding is that for ceil(size / stride) windows without dila
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flatfold.frontend.canonicalization.operator_shapes.rule import Operands, Sizes, unknown
 from flatfold.frontend.canonicalization.symbolic_dims import Size
@@ -39,6 +39,8 @@ def convolution(operands: Operands, kernel_index: int = 1) -> list[Sizes | None]
     if len(before) != len(kernel):
         return []
     windows = _windows(operands, operands.integers("kernel_shape") or list(kernel[2:]))
+    if operands.text("auto_pad", "NOTSET").startswith("SAME"):
+        windows = [window and replace(window, dilation=1) for window in windows]
     return [(before[0], kernel[0], *_map(operands, before[2:], windows, ceil=False))]
 
 
@@ -162,7 +164,7 @@ def _swept(size: Size, window: _Window | None, mode: str, ceil: bool, operands: 
         padding = (wanted - 1) * window.stride + window.kernel - size
     room = size + padding - window.span
     if not ceil:
-        return room // window.stride + 1
+        return int(room / window.stride) + 1  # rounded towards zero
     count = -(-room // window.stride) + 1
     return count - 1 if (count - 1) * window.stride >= size + window.begin else count
 
@@ -172,5 +174,5 @@ def _grown(size: Size, window: _Window | None, more: int, mode: str) -> Size:
     if window is None or not isinstance(size, int):
         return None
     if mode.startswith("SAME"):
-        return size * window.stride
+        return min(size * window.stride, (size - 1) * window.stride + window.span)
     return (size - 1) * window.stride + more + window.span - window.begin - window.end

@@ -52,17 +52,23 @@ def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
 
 
 def shapes_of(
-    inputs: Sequence[TensorSpec], batch: int | None, image: Sequence[int] | None
+    inputs: Sequence[TensorSpec],
+    batch: int | None,
+    image: Sequence[int] | None,
+    likely: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each input, its open sizes set to `batch` and `image` (the last axes).
 
-    An open batch is 1 if `batch` is None. Raises InputError where a size stays open.
+    Other open sizes are those of `likely`, or without it 1 for the batch. Raises InputError where a
+    size stays open.
     """
     shapes = {}
     for spec in inputs:
+        known = (likely or {}).get(spec.name, ())
+        others = known if len(known) == len(spec.shape) else (None,) * len(spec.shape)
         sizes = [
-            size if isinstance(size, int) else wanted
-            for size, wanted in _open_sizes(spec, batch, image)
+            size if isinstance(size, int) else other if wanted is None else wanted
+            for (size, wanted), other in zip(_open_sizes(spec, batch, image), others, strict=True)
         ]
         if sizes and sizes[0] is None:
             sizes[0] = 1

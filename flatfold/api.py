@@ -57,7 +57,7 @@ def optimize(
     model: Any,
     *,
     name: str = "",
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     example_inputs: Any = None,
     dynamic_batch: bool = False,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
@@ -72,7 +72,10 @@ def optimize(
     """Rewrite a model's graph into the cheapest form that computes the same function.
 
     `model` is an nn.Module, a zoo name, "timm:NAME", "package.module:factory", the path of an
-    .onnx file, an onnx.ModelProto or an onnx_ir.Model; it is never modified. Costs are those of
+    .onnx file, an onnx.ModelProto or an onnx_ir.Model; it is never modified. `input_shape` is
+    (C, H, W), a whole shape, or a shape for each input by name; `example_inputs` are arrays or
+    tensors with such shapes. A module is exported for these sizes; a graph, whose open axes stay
+    open, is run at them, and without them at likely ones that it takes. Costs are those of
     `target`, which need not be available here. `passes` names the rewrites to use (default all).
     `verify`: "off"; "sample" runs both graphs against a float64 reference; "bound" also checks
     each change against its rounding bound before it is made; "certify" also proves that its
@@ -121,7 +124,7 @@ def verify(
     """
     from flatfold.proof import Equivalence, compare, verify_parts
     from flatfold.result import summarise
-    from flatfold.sources import is_same, reference_of, resolve_both
+    from flatfold.sources import is_same, reference_of, resolve_both, sizes_to_compare_at
 
     if verify not in VERIFY:
         raise UnknownName("verification", verify, VERIFY)
@@ -130,15 +133,17 @@ def verify(
     if is_same(a.model, b.model):
         reasons.insert(0, "the two graphs have the same bytes")
         return Equivalence("identical", reason="; ".join(reasons))
+    sizes = sizes_to_compare_at(a, b)
     equivalence = compare(
         a.model,
         b.model,
+        sizes=sizes,
         reference=reference_of(a),
         macs=summarise(a.model).macs or 0,
         progress=lambda label: progress(f"running on {label}"),
     )
     if verify == "bound":
-        equivalence = verify_parts(a.model, b.model, equivalence, progress)
+        equivalence = verify_parts(a.model, b.model, equivalence, progress, sizes)
     if equivalence.reason:
         reasons.insert(0, equivalence.reason)
     return replace(equivalence, reason="; ".join(reasons))
@@ -173,10 +178,10 @@ def reduce(
     a difference can be shown.
     """
     from flatfold.proof import reduce_pair
-    from flatfold.sources import resolve_both
+    from flatfold.sources import resolve_both, sizes_to_compare_at
 
     a, b = resolve_both(model_a, model_b, **reading)
-    return reduce_pair(a.model, b.model, Path(folder), progress)
+    return reduce_pair(a.model, b.model, Path(folder), progress, sizes_to_compare_at(a, b))
 
 
 def load(folder: str | os.PathLike[str]) -> Engine:

@@ -138,6 +138,16 @@ class Compiler:
         progress("exporting")
         return cls(resolve(model, **reading), progress)
 
+    @cached_property
+    def sizes(self) -> list[dict[str, tuple[int, ...]]]:
+        """The shapes of all inputs at which the model is run: as asked for, or likely ones.
+
+        Raises InputError where it runs at none.
+        """
+        from flatfold.proof import sizes_that_run
+
+        return sizes_that_run(self.source.model, self.source.shapes)
+
     def optimize(self, options: Options) -> Optimized:
         """The rewritten graph, with the proof that `options.verify` asks for.
 
@@ -239,6 +249,7 @@ class Compiler:
             result.original,
             result.graph,
             reference=result.reference(),
+            sizes=self.sizes,
             macs=result.before.macs or 0,
             progress=lambda label: self.progress(f"proving on {label}"),
         )
@@ -289,6 +300,7 @@ class Compiler:
             result.original,
             result.graph,
             reference=result.reference(),
+            sizes=self.sizes,
             progress=lambda label: self.progress(f"running the engine on {label}"),
         )
         if equivalence.verdict == "refuted":
@@ -350,7 +362,9 @@ class Compiler:
             engine = self._engine(choices[0])
         else:
             packages = {target: len(backend.needs) for target, backend in backends.items()}
-            choice, engine = choose(list(by_target), engine_to_time, packages, self.progress)
+            choice, engine = choose(
+                list(by_target), engine_to_time, packages, self.progress, self.sizes[-1]
+            )
             if backends[choice.target].timing_options:  # it was built for timing, not for use
                 engine.close()
                 engine = self._engine(by_target[choice.target])

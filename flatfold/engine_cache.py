@@ -58,6 +58,7 @@ def key_of(source: Source, backend: Backend, options: Mapping[str, object]) -> s
         **options,
         "graph": graph_hash(source.model),
         "name": source.name,
+        "shapes": sorted(source.shapes.items()),
         "reference": source.module is not None,
         "target": backend.name,
         "device": backend.device(),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FILE_OPTIONS = ("max_weights", "links_inside")  # how to read a file, not how to export a module
 
+SHAPE_OPTIONS = ("input_shape", "example_inputs")
+
 
 def resolve(model: Any, *, name: str = "", **options: Any) -> Source:
     """`flatfold.frontend.resolve`, for names of the zoo too. Raises InputError and ExportError."""
@@ -48,15 +50,31 @@ def is_graph(model: Any) -> bool:
 def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source]:
     """Two models to compare, with the same inputs and outputs. Raises InputError.
 
-    FILE_OPTIONS go to both, the other options to the models that are no graph yet; to both where
-    both are graphs, which refuse them with a message.
+    FILE_OPTIONS and SHAPE_OPTIONS go to both, the other options to the models that are no graph
+    yet; to both where both are graphs, which refuse them with a message.
     """
     reading = {name: options.pop(name, None) for name in FILE_OPTIONS}
     both = is_graph(model_a) and is_graph(model_b)
-    export = [{} if is_graph(model) and not both else options for model in (model_a, model_b)]
+    shapes = {name: options[name] for name in SHAPE_OPTIONS if name in options}
+    export = [shapes if is_graph(model) and not both else options for model in (model_a, model_b)]
     a, b = resolve(model_a, **reading, **export[0]), resolve(model_b, **reading, **export[1])
     require_same_interface(a.model, b.model)
     return a, b
+
+
+def sizes_to_compare_at(a: Source, b: Source) -> list[dict[str, tuple[int, ...]]]:
+    """The shapes of all inputs at which `a` is run: those asked for, that `b` has, or likely ones.
+
+    Raises InputError where it runs at none.
+    """
+    from flatfold.proof import sizes_that_run
+
+    fixed = {
+        value.name or "": tuple(size if isinstance(size, int) else None for size in value.shape)
+        for value in b.model.graph.inputs
+        if value.shape is not None
+    }
+    return sizes_that_run(a.model, {**fixed, **b.shapes, **a.shapes})
 
 
 def is_same(a: ir.Model, b: ir.Model) -> bool:

@@ -11,7 +11,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,24 +27,31 @@ from flatfold.frontend.pytorch.weights import load_weights
 if TYPE_CHECKING:
     from torch import nn
 
+InputShape = Sequence[Any] | Mapping[str, Sequence[Any]]
+
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _FORMS = "expected an nn.Module, an .onnx file, 'timm:NAME', 'package.module:factory' or a proto"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model to compile: its graph as exported, and the module behind it if there is one."""
+    """A model to compile: its graph as exported, and the module behind it if there is one.
+
+    `shapes` are those of inputs that the caller asked to be run with, None where a size is left
+    open: axes that are open in the graph have these sizes in the proof and when it is timed.
+    """
 
     name: str
     model: ir.Model
     module: nn.Module | None = None
+    shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
 
 def resolve(
     model: Any,
     *,
     name: str = "",
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     example_inputs: Any = None,
     dynamic_batch: bool = False,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
@@ -57,18 +64,18 @@ def resolve(
     `model` is an nn.Module, the path of an ``.onnx`` file, an onnx.ModelProto, an onnx_ir.Model,
     ``timm:NAME`` or ``package.module:factory`` (a callable that returns a module; the current
     folder is importable). `name` replaces the name derived from it. A file may have `max_weights`
-    GiB of weights, and keep them behind symbolic links to files below `links_inside`. The other
-    options apply to modules only and are those of `export_module` and `load_weights`. A module
-    given by the caller is copied before weights are loaded. Raises `InputError` or `ExportError`.
+    GiB of weights, and keep them behind symbolic links to files below `links_inside`. For a module
+    the other options are those of `export_module` and `load_weights`; it is copied before weights
+    are loaded. For a graph, `input_shape` and `example_inputs` say with which sizes it is run, see
+    `shapes_asked_for`. Raises `InputError` or `ExportError`.
     """
     module, default_name = _module_of(model)
     if module is None:
-        options = {"input_shape": input_shape, "example_inputs": example_inputs}
-        options |= {"dynamic_batch": dynamic_batch or None, "weights": weights}
-        _refuse_options(options)
+        _refuse_options({"dynamic_batch": dynamic_batch or None, "weights": weights})
         links = None if links_inside is None else Path(links_inside)
         graph, default_name = _graph_of(model, Allowed(max_weights, links))
-        return Source(name or default_name, graph)
+        shapes = shapes_asked_for(graph, input_shape, example_inputs)
+        return Source(name or default_name, graph, shapes=shapes)
     if weights is not None:
         module = copy.deepcopy(module) if module is model else module
         load_weights(module, weights, renames)
@@ -111,6 +118,66 @@ def _graph_of(model: Any, allowed: Allowed) -> tuple[ir.Model, str]:
     if isinstance(model, onnx.ModelProto):
         return from_proto(model), model.graph.name or "model"
     raise InputError(f"{_FORMS}, found {type(model).__name__}", hint="pass one of these")
+
+
+def shapes_asked_for(
+    model: ir.Model, input_shape: InputShape | None, example_inputs: Any = None
+) -> dict[str, tuple[int | None, ...]]:
+    """The shape of each input of a graph that the caller asks for, by name.
+
+    `input_shape` is a mapping by name, or the shape of every input that has open axes. A size that
+    is None stays open, and an ellipsis stands for any number of those. A shape with one size less
+    than the input has lacks the batch. `example_inputs`: arrays by name or position, whose shapes
+    are taken. Raises InputError for a name or a shape that the graph does not have.
+    """
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if example_inputs is not None:
+        if not isinstance(example_inputs, Mapping | list | tuple):
+            example_inputs = (example_inputs,)
+        if not isinstance(example_inputs, Mapping):
+            names = (value.name for value in inputs)
+            example_inputs = dict(zip(names, example_inputs, strict=False))
+        input_shape = {name: tuple(array.shape) for name, array in example_inputs.items()}
+    if input_shape is None:
+        return {}
+    if not isinstance(input_shape, Mapping):
+        asked = tuple(input_shape)
+        several = [v for v in inputs if len(inputs) == 1 or _has_open_axes(v, asked)]
+        return {str(value.name): _aligned(value, asked) for value in several}
+    by_name = {str(value.name): value for value in inputs}
+    for name in input_shape:
+        if name not in by_name:
+            raise InputError(f"the model has no input {name!r}", hint=_suggestion(name, [*by_name]))
+    return {name: _aligned(by_name[name], tuple(shape)) for name, shape in input_shape.items()}
+
+
+def _has_open_axes(value: ir.Value, asked: Sequence[Any]) -> bool:
+    """Whether `value` has open axes, and enough of them all for what is asked for."""
+    dims = value.shape.dims if value.shape is not None else (None,) * len(asked)
+    return any(not isinstance(dim, int) for dim in dims) and len(dims) >= len(asked) - 1
+
+
+def _aligned(value: ir.Value, asked: tuple[Any, ...]) -> tuple[int | None, ...]:
+    """`asked` with a size or None for each axis. Raises InputError if it does not fit."""
+    rank = value.shape.rank() if value.shape is not None else len(asked)
+    if ... in asked:
+        at = asked.index(...)
+        asked = (*asked[:at], *(None,) * (rank - len(asked) + 1), *asked[at + 1 :])
+    elif len(asked) == rank - 1:
+        asked = (None, *asked)
+    if len(asked) != rank:
+        raise InputError(
+            f"input {value.name!r} has {rank} axes, not {len(asked)}: its shape is {value.shape}",
+            hint="give a size for each axis, as in --shape NAME:1x3x320x320",
+        )
+    dims = value.shape.dims if value.shape is not None else asked
+    for axis, (wanted, size) in enumerate(zip(asked, dims, strict=True)):
+        if isinstance(size, int) and wanted not in (None, size):
+            raise InputError(
+                f"input {value.name!r} has a fixed size of {size} on axis {axis}, not {wanted}",
+                hint="leave batch and size out, or export the model again",
+            )
+    return tuple(None if size is None else int(size) for size in asked)
 
 
 def _refuse_options(options: Mapping[str, Any]) -> None:

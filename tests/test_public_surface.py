@@ -35,7 +35,7 @@ PUBLIC = {
     "flatfold.proof": (
         "Certificate Entry Equivalence NoReference Reduced Reference RegionChecks "
         "check_engine compare fingerprint input_specs onnx_reference original_session "
-        "reduce_pair require_about verify_parts"
+        "reduce_pair require_about sizes_that_run verify_parts"
     ),
 }
 

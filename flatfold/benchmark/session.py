@@ -248,9 +248,11 @@ class Session:
 def _store_feeds(source: Source, settings: Settings, path: Path) -> dict[str, tuple[int, ...]]:
     """Writes the inputs of all candidates, drawn at random, and returns their shapes."""
     from flatfold.backends import check_sizes, random_feeds, shapes_of, specs_of
+    from flatfold.proof import sizes_that_run
 
     specs = specs_of(v for v in source.model.graph.inputs if not v.is_initializer())
     check_sizes(specs, settings.batch, settings.image)
-    shapes = shapes_of(specs, settings.batch, settings.image)
+    likely = sizes_that_run(source.model, source.shapes)[-1]
+    shapes = shapes_of(specs, settings.batch, settings.image, likely)
     arrays.store(path, random_feeds(specs, shapes))
     return shapes

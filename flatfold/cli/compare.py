@@ -87,6 +87,7 @@ def compare(
     weights: options.Weights = None,
     batch: options.Batch = None,
     size: options.Size = None,
+    shape: options.Shape = None,
     verify: options.Verify = "certify",
     rounds: Rounds = None,
     budget: Budget = None,
@@ -111,7 +112,7 @@ def compare(
     plan = Plan.of(rounds, budget, seed)
     with working() as progress:
         report = report_on(
-            [_reader(model, batch, size, weights) for model in models],
+            [_reader(model, batch, size, shape, weights) for model in models],
             target or ["auto"],
             against=None if against is None else [n.strip() for n in against.split(",") if n],
             threads=threads,
@@ -177,10 +178,14 @@ def _named(change: Change) -> str:
 
 
 def _reader(
-    model: str, batch: int | None, size: str | None, weights: str | None
+    model: str,
+    batch: int | None,
+    size: str | None,
+    shape: Sequence[str] | None,
+    weights: str | None,
 ) -> Callable[[], Any]:
     from flatfold.cli.verify import graph_of
     from flatfold.sources import resolve
 
-    shape = options.input_shape(model, batch, size, False)
-    return lambda: resolve(graph_of(model), input_shape=shape, weights=weights)
+    asked = options.input_shape(model, batch, size, False, shape)
+    return lambda: resolve(graph_of(model), input_shape=asked, weights=weights)

@@ -16,6 +16,7 @@ from flatfold.errors import FlatfoldError
 from flatfold.text import change, clean, count, duration
 
 if TYPE_CHECKING:
+    from flatfold.compiler import Compiler
     from flatfold.result import Optimized
     from flatfold.timing import Estimate, Timing
 
@@ -56,6 +57,7 @@ def compile(
     weights: options.Weights = None,
     batch: options.Batch = None,
     size: options.Size = None,
+    shape: options.Shape = None,
     dynamic_batch: options.DynamicBatch = False,
     verify: options.Verify = "certify",
     passes: options.Passes = None,
@@ -78,7 +80,7 @@ def compile(
 
     by_target = {t: options.engine_options(t, threads, option or ()) for t in targets_of(target)}
     reading = {
-        "input_shape": options.input_shape(model, batch, size, dynamic_batch),
+        "input_shape": options.input_shape(model, batch, size, dynamic_batch, shape),
         "dynamic_batch": dynamic_batch,
         "weights": weights,
         "max_weights": max_weights,
@@ -101,7 +103,7 @@ def compile(
         latency: Latency | str = "switched off"
         if not no_time:
             progress("measuring")
-            latency = latency_of(result, built, batch, image, by_target[built])
+            latency = latency_of(compiler, result, built, (batch, image), by_target[built])
     cached, manifest = compiled.cached, engine.manifest
     outcome = Outcome(result, built, precision, folder, latency, cached, layers, manifest)
     if json:
@@ -153,13 +155,16 @@ class Latency:
 
 
 def latency_of(
+    compiler: Compiler,
     result: Optimized,
     target: str,
-    batch: int | None,
-    image: Sequence[int] | None,
+    asked: tuple[int | None, Sequence[int] | None],
     engine_options: Mapping[str, object],
 ) -> Latency | str:
-    """Both graphs timed on the same seeded inputs, or why they could not be."""
+    """Both graphs timed on the same seeded inputs, or why they could not be.
+
+    `asked` is the batch and the size of the image, for open axes.
+    """
     from flatfold.backends import load_backend, random_feeds, shapes_of
     from flatfold.timing import interleaved_ratio, measure
 
@@ -173,7 +178,7 @@ def latency_of(
             backend.build(result.training, timed) as before,
             backend.build(result.graph, timed) as after,
         ):
-            shapes = shapes_of(after.inputs, batch, image)
+            shapes = shapes_of(after.inputs, *asked, compiler.sizes[-1])
             feeds = random_feeds(after.inputs, shapes)
             runs = {"before": before.bind(feeds), "after": after.bind(feeds)}
             timings = measure(runs, budget_s=BUDGET_S)

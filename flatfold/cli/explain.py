@@ -34,6 +34,7 @@ def explain(
     weights: options.Weights = None,
     batch: options.Batch = None,
     size: options.Size = None,
+    shape: options.Shape = None,
     dynamic_batch: options.DynamicBatch = False,
     target: options.Target = "auto",
     verify: options.Verify = "off",
@@ -51,7 +52,7 @@ def explain(
     with working() as progress:
         result = api.optimize(
             model,
-            input_shape=options.input_shape(model, batch, size, dynamic_batch),
+            input_shape=options.input_shape(model, batch, size, dynamic_batch, shape),
             dynamic_batch=dynamic_batch,
             weights=weights,
             target=target,

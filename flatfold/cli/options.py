@@ -11,6 +11,7 @@ import typer
 
 from flatfold.errors import UnknownName
 
+SHAPE = re.compile(r"(?:(.+):)?(\d{1,9}(?:x\d{1,9})*)")
 SIZE = re.compile(r"\d{1,6}(x\d{1,6}){0,2}")
 MODEL_FORMS = "A zoo name, an .onnx file, package.module:factory or timm:NAME."
 
@@ -54,6 +55,13 @@ Size = Annotated[
         metavar="S|HxW|CxHxW",
         callback=lambda text: text if text is None else _size(text),
         help="Size of the input image.",
+    ),
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME:]1x3x320x320",
+        help="Shape of an input, of any kind and rank. May be repeated.",
     ),
 ]
 Batch = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in one run.")]
@@ -102,15 +110,36 @@ def image_shape(size: str | None) -> tuple[int, ...] | None:
     return numbers * 2 if len(numbers) == 1 else numbers
 
 
+def shapes_by_name(texts: Sequence[str]) -> Any:
+    """The shape in 1x3x320x320, or a mapping from those in NAME:1x3x320x320."""
+    shapes = {}
+    for text in texts:
+        match = SHAPE.fullmatch(text)
+        if match is None or (match[1] is None and len(texts) > 1):
+            raise typer.BadParameter(f"expected NAME:1x3x320x320, found {text!r}")
+        shapes[match[1]] = _numbers(match[2])
+    return shapes.get(None, shapes)
+
+
 def input_shape(
-    model: str, batch: int | None, size: str | None, dynamic_batch: bool
-) -> tuple[int, ...] | None:
-    """The input_shape for `optimize`; None lets it decide. An ONNX model has its own shapes."""
+    model: str,
+    batch: int | None,
+    size: str | None,
+    dynamic_batch: bool,
+    shapes: Sequence[str] | None = None,
+) -> Any:
+    """The input_shape for `optimize`; None lets it decide."""
     from flatfold.sources import is_graph
 
-    if is_graph(model) or (size is None and (batch is None or dynamic_batch)):
+    if shapes:
+        if batch is not None or size is not None:
+            raise typer.BadParameter("expected --shape, or --size and --batch, found both")
+        return shapes_by_name(shapes)
+    if size is None and (batch is None or dynamic_batch):
         return None
     shape = image_shape(size)
+    if is_graph(model):
+        return batch, ..., *(shape or ())
     if shape is None or len(shape) == 2:
         preferred = _preferred_shape(model)
         if shape is None and preferred is None:

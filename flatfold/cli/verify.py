@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +37,7 @@ def verify(
     weights: options.Weights = None,
     batch: options.Batch = None,
     size: options.Size = None,
+    shape: options.Shape = None,
     dynamic_batch: options.DynamicBatch = False,
     verify: Level = "bound",
     certificate: WithCertificate = False,
@@ -56,7 +57,7 @@ def verify(
             verify=verify,
             certificate=certificate_of(model_b) if certificate else None,
             progress=progress,
-            input_shape=input_shape_of((model_a, model_b), batch, size, dynamic_batch),
+            input_shape=input_shape_of((model_a, model_b), batch, size, dynamic_batch, shape),
             dynamic_batch=dynamic_batch,
             weights=weights,
             max_weights=max_weights,
@@ -71,11 +72,17 @@ def verify(
 
 
 def input_shape_of(
-    models: Iterable[str], batch: int | None, size: str | None, dynamic_batch: bool
-) -> tuple[int, ...] | None:
-    """The input shape to export with: that of the first model that is not ONNX already."""
-    shapes = (options.input_shape(model, batch, size, dynamic_batch) for model in models)
-    return next((shape for shape in shapes if shape), None)
+    models: Sequence[str],
+    batch: int | None,
+    size: str | None,
+    dynamic_batch: bool,
+    shape: Sequence[str] | None,
+) -> Any:
+    """The input shape: that of the first model that is not ONNX already, or of both."""
+    from flatfold.sources import is_graph
+
+    modules = [model for model in models if not is_graph(model)]
+    return options.input_shape((*modules, *models)[0], batch, size, dynamic_batch, shape)
 
 
 def graph_of(model: str) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flatfold.proof.network.inputs import input_specs
     from flatfold.proof.network.reference import NoReference, Reference, onnx_reference
     from flatfold.proof.network.run import compare
+    from flatfold.proof.network.sizes import sizes_that_run
     from flatfold.proof.reduction.reduce import Reduced, reduce_pair
     from flatfold.proof.region_check import RegionChecks
 
@@ -46,6 +47,7 @@ __all__ = [
     "original_session",
     "reduce_pair",
     "require_about",
+    "sizes_that_run",
     "verify_parts",
 ]
 
@@ -65,6 +67,7 @@ _MODULES = {
     "original_session": "network.engine",
     "reduce_pair": "reduction.reduce",
     "require_about": "certificate",
+    "sizes_that_run": "network.sizes",
     "verify_parts": "cut_points.verify",
 }
 

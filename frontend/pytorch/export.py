@@ -42,16 +42,16 @@ def export_module(
     module: nn.Module,
     *,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     dynamic_batch: bool = False,
     opset: int | None = None,
 ) -> ir.Model:
     """The inference graph of `module`, unoptimized, with a private copy of its weights.
 
     Give either `example_inputs` (a tensor, the positional arguments of ``forward``, or a mapping
-    of its keyword arguments) or `input_shape`, (C, H, W) or (N, C, H, W). Without
-    `dynamic_batch` the graph has the batch size given, or 1; with it, axis 0 of every input is
-    the symbol ``batch``. `opset` defaults to that of the exporter.
+    of its keyword arguments) or `input_shape`, (C, H, W), a whole shape, or a mapping of those.
+    Without `dynamic_batch` the graph has the batch size given, or 1; with it, axis 0 of every input
+    is the symbol ``batch``. `opset` defaults to that of the exporter.
 
     The graph is that of eval mode, even for a module in train mode; the module is not changed.
     Inputs are named after the parameters of ``forward``, the outputs ``output``, or ``output_0``,

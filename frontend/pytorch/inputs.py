@@ -29,23 +29,22 @@ class Example:
     dynamic_shapes: Any = None
 
 
-def full_shape(input_shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """(C, H, W) or (N, C, H, W) -> (N, C, H, W), with N = 1 if missing. Raises `InputError`."""
+def full_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    """(C, H, W) -> (1, C, H, W); any other shape as it is. Raises `InputError`."""
     shape = tuple(input_shape)
     whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
-    if len(shape) not in (3, 4) or not whole:
+    if not shape or not whole:
         raise InputError(
-            f"expected input_shape (C, H, W) or (N, C, H, W) of positive integers, found {shape}",
-            hint="pass example_inputs for inputs that are no images",
+            f"expected input_shape (C, H, W) or a whole shape of positive integers, found {shape}",
+            hint="input_shape=(3, 224, 224), or a shape for each argument by its name",
         )
-    n, c, h, w = (int(size) for size in ((1, *shape) if len(shape) == 3 else shape))
-    return n, c, h, w
+    return tuple(int(size) for size in ((1, *shape) if len(shape) == 3 else shape))
 
 
 def example_of(
     module: nn.Module,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None,
-    input_shape: Sequence[int] | None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None,
     dynamic_batch: bool,
 ) -> Example:
     """Example inputs on the module's device, copied; of batch size 2 or more if it is dynamic.
@@ -65,8 +64,14 @@ def example_of(
     if example_inputs is None:
         assert input_shape is not None
         generator = torch.Generator().manual_seed(0)
-        image = torch.randn(full_shape(input_shape), generator=generator)
-        example_inputs = (image.to(device, dtype),)
+
+        def drawn(shape: Sequence[int]) -> Tensor:
+            return torch.randn(tuple(shape), generator=generator).to(device, dtype)
+
+        if isinstance(input_shape, Mapping):
+            example_inputs = {name: drawn(shape) for name, shape in input_shape.items()}
+        else:
+            example_inputs = (drawn(full_shape(input_shape)),)
     if isinstance(example_inputs, torch.Tensor | np.ndarray):
         example_inputs = (example_inputs,)
     kwargs = dict(example_inputs) if isinstance(example_inputs, Mapping) else {}

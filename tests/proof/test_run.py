@@ -9,7 +9,8 @@ import pytest
 import flatfold
 from flatfold.errors import InputError
 from flatfold.proof import NoReference, compare, onnx_reference
-from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs, shape_settings
+from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs
+from flatfold.proof.network.sizes import sizes_that_run
 from tests.nets import Net, rewrite, run
 
 
@@ -154,8 +155,9 @@ def test_a_graph_without_a_double_form_is_judged_by_the_original():
 
 
 def test_inputs_are_seeded_and_cover_rim_and_centre():
-    specs = input_specs(ir.from_proto(small().model("relu2")))
-    (shapes,) = shape_settings(specs)
+    model = ir.from_proto(small().model("relu2"))
+    specs = input_specs(model)
+    (shapes,) = sizes_that_run(model)
     first, second = (dict(draw_feeds(specs, shapes, 0)) for _ in range(2))
     for kind in KINDS:
         assert np.array_equal(first[kind]["x"], second[kind]["x"], equal_nan=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -19,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.errors import BuildError
-from flatfold.proof.network.inputs import draw_feeds, input_specs, shape_settings
+from flatfold.proof.network.inputs import draw_feeds, input_specs
 from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.sizes import Shapes, sizes_that_run
 
 Array = npt.NDArray[Any]
 
@@ -104,18 +103,15 @@ def evaluate_values(
     return {value: np.asarray(arrays[value.name]) for value in values}
 
 
-def record_first_input(model: ir.Model, seed: int = 0) -> tuple[dict[str, Array], RecordedValues]:
-    """A random input, of the first size that `model` runs on, and the values recorded on it.
+def record_first_input(
+    model: ir.Model, seed: int = 0, sizes: Sequence[Shapes] | None = None
+) -> tuple[dict[str, Array], RecordedValues]:
+    """A random input, of the first of `sizes` or of a size found, and the values recorded on it.
 
-    Raises InputError where a type or rank is unknown, BuildError where it runs on none.
+    Raises InputError where a type or rank is unknown, BuildError where it does not run.
     """
-    specs = input_specs(model)
-    *others, last = shape_settings(specs)
-    for shapes in others:
-        feeds = dict(next(draw_feeds(specs, shapes, seed))[1])
-        with suppress(BuildError):
-            return feeds, record_values(model, feeds)
-    feeds = dict(next(draw_feeds(specs, last, seed))[1])
+    shapes = (sizes or sizes_that_run(model))[0]
+    feeds = dict(next(draw_feeds(input_specs(model), shapes, seed))[1])
     return feeds, record_values(model, feeds)
 
 

@@ -9,7 +9,7 @@ then equal within rounding, including channels that are dead, and errors that an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,7 @@ from flatfold.proof.cut_points.cones import (
     is_same_operator,
     since_version,
 )
+from flatfold.proof.network.sizes import Shapes
 from flatfold.system.progress import Progress, silent
 
 DEEPEST = 2  # operators in a row that are not linear; beyond, M is too large to conclude anything
@@ -182,12 +183,18 @@ def _ends(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.inputs, *graph.outputs]
 
 
-def prove(a: ir.Model, b: ir.Model, progress: Progress = silent, seed: int = 0) -> CutPointProof:
+def prove(
+    a: ir.Model,
+    b: ir.Model,
+    progress: Progress = silent,
+    seed: int = 0,
+    sizes: Sequence[Shapes] | None = None,
+) -> CutPointProof:
     """The proof that b equals a. Both are canonical, with the same inputs and outputs.
 
     Neither is changed. Raises FlatfoldError where a graph cannot be run.
     """
-    feeds, of_a = record_first_input(a, seed)
+    feeds, of_a = record_first_input(a, seed, sizes)
     of_b = record_values(b, feeds)
     sides = _PairedGraphs(a, b, feeds, of_a, of_b, propose_pairs(a, b, of_a, of_b))
     proof = _check_cones(sides, sides.cones(), progress, seed)

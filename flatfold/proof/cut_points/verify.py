@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from flatfold.proof.cut_points.cones import Cone
 from flatfold.proof.cut_points.prove import CutPointProof, prove
 from flatfold.proof.equivalence import Equivalence, Fault
 from flatfold.proof.network.judge import MARGIN
+from flatfold.proof.network.sizes import Shapes
 from flatfold.proof.reduction.impulse import description, find_wrong_weight
 from flatfold.system.progress import Progress, silent
 
@@ -22,7 +23,11 @@ SHOWN = 3  # faults that are described
 
 
 def verify_parts(
-    a: ir.Model, b: ir.Model, whole: Equivalence, progress: Progress = silent
+    a: ir.Model,
+    b: ir.Model,
+    whole: Equivalence,
+    progress: Progress = silent,
+    sizes: Sequence[Shapes] | None = None,
 ) -> Equivalence:
     """`whole`, the verdict from running both graphs, extended by a comparison part by part.
 
@@ -35,7 +40,7 @@ def verify_parts(
             canonicalize(model)
         if ir.to_proto(one) == ir.to_proto(two):
             return Equivalence("identical", reason="the same bytes once both are canonical")
-        proof = prove(one, two, progress)
+        proof = prove(one, two, progress, sizes=sizes)
     except FlatfoldError as why:
         return _with_reason(whole, f"the parts were not compared: {why.cause}")
     counted = replace(

@@ -8,7 +8,7 @@ graph's: how much a network amplifies roundings shows in the original's own erro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import onnx_ir as ir
 from flatfold.backends import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs, shape_settings
+from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs
 from flatfold.proof.network.judge import (
     LARGEST,
     LESS_EXACT,
@@ -40,6 +40,7 @@ from flatfold.proof.network.run import (
     reference_for,
     require_runnable,
 )
+from flatfold.proof.network.sizes import Shapes, sizes_that_run
 from flatfold.system.progress import Progress, silent
 
 INPUTS = 3  # of each size: two random ones, and one that is zero except for its border
@@ -71,6 +72,7 @@ def check_engine(
     *,
     reference: Reference | None = None,
     before: Reference | None = None,
+    sizes: Sequence[Shapes] | None = None,
     progress: Progress = silent,
 ) -> Equivalence:
     """The verdict `sampled`, `refuted`, or `unknown` where the engine cannot be run or compared.
@@ -78,12 +80,12 @@ def check_engine(
     `run` returns the outputs of the engine built from `rewritten`, by name; `precision` is
     `Engine.precision`. An error beyond the limits that rounding can still explain is `sampled`, and
     the reason says that the target is less accurate. `before` runs the original; without it
-    `original_session` does.
+    `original_session` does. `sizes` as for `compare`.
     """
     try:
         before = before or original_session(original)
         comparison = _comparison(run, precision, original, rewritten, before, reference)
-        _try_inputs(comparison, original, progress)
+        _try_inputs(comparison, original, sizes, progress)
     except (InputError, TargetUnavailable) as why:
         return Equivalence("unknown", reason=why.cause)
     except MemoryError:
@@ -155,10 +157,16 @@ def _comparison(
     return comparison
 
 
-def _try_inputs(comparison: Comparison, original: ir.Model, progress: Progress) -> None:
+def _try_inputs(
+    comparison: Comparison,
+    original: ir.Model,
+    sizes: Sequence[Shapes] | None,
+    progress: Progress,
+) -> None:
     """Compare on a few inputs of each size that both the original and the engine accept."""
     specs = input_specs(original)
-    for number, shapes in enumerate(shape_settings(specs)):
+    settings = sizes or sizes_that_run(original, run=comparison.before)
+    for number, shapes in enumerate(settings):
         for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed=number)):
             if count >= INPUTS:
                 break
@@ -166,7 +174,7 @@ def _try_inputs(comparison: Comparison, original: ir.Model, progress: Progress) 
             progress(label)
             outputs = outputs_of(comparison.before, feeds)
             if outputs is None:
-                break
+                continue
             try:
                 comparison.try_input(label, feeds, outputs)
             except InputError:  # an engine may accept some sizes only

@@ -21,10 +21,6 @@ from flatfold.errors import InputError
 from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.operators import traits_of
 
-# Sizes for open axes: batch above one, and maps that are odd, even and not square.
-BATCHES = (2, 1)
-EXTENTS = ((64, 48, 32), (65, 49, 33))
-
 KINDS = (
     "normal",
     "normal 2",
@@ -47,11 +43,15 @@ Feeds = dict[str, npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A graph input: a dim is an int, or None where the graph leaves it open."""
+    """A graph input. Of `shape`, an open dim is its symbol, or None where it has no name.
+
+    `choices` are the integers that it is drawn from, see `choices_of`.
+    """
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str | None, ...]
+    choices: tuple[int, ...] = (1, 0)
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
@@ -62,26 +62,11 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
             continue
         if value.shape is None or value.dtype is None:
             raise InputError(f"input {value.name} has no type or rank", hint="give its shape")
-        dims = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-        specs.append(InputSpec(value.name or "", value.dtype.numpy().name, dims))
+        dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+        dtype = value.dtype.numpy().name
+        choices = choices_of(value) if value.dtype.is_integer() else ()
+        specs.append(InputSpec(value.name or "", dtype, dims, choices or (1, 0)))
     return specs
-
-
-def shape_settings(specs: Sequence[InputSpec]) -> list[dict[str, tuple[int, ...]]]:
-    """Shapes to try, by input name: one setting for a static graph, two where an axis is open."""
-    dynamic = any(dim is None for spec in specs for dim in spec.shape)
-    return [
-        {spec.name: _shape(spec, BATCHES[i], EXTENTS[i]) for spec in specs}
-        for i in range(2 if dynamic else 1)
-    ]
-
-
-def _shape(spec: InputSpec, batch: int, extents: tuple[int, ...]) -> tuple[int, ...]:
-    spatial = iter(extents)
-    return tuple(
-        dim if dim is not None else batch if axis == 0 else next(spatial, extents[-1])
-        for axis, dim in enumerate(spec.shape)
-    )
 
 
 def draw_feeds(
@@ -92,8 +77,10 @@ def draw_feeds(
         feeds: Feeds = {}
         for index, spec in enumerate(specs):
             rng = np.random.default_rng([seed, index, KINDS.index(name)])
-            array = _fill(name, shapes[spec.name], rng)
-            feeds[spec.name] = _as_type(array, spec.dtype)
+            if np.dtype(spec.dtype).kind == "f":
+                feeds[spec.name] = _fill(name, shapes[spec.name], rng).astype(spec.dtype)
+            else:
+                feeds[spec.name] = _integers(spec, shapes[spec.name], KINDS.index(name), rng)
         yield name, feeds
 
 
@@ -153,9 +140,61 @@ def _natural(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np
     return array
 
 
-def _as_type(array: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.generic]:
-    values = np.asarray(array)  # NumPy turns arrays without axes into numbers; sessions take none
-    return values.astype(dtype) if np.dtype(dtype).kind == "f" else np.asarray(values > 0, dtype)
+def _integers(
+    spec: InputSpec, shape: tuple[int, ...], number: int, rng: np.random.Generator
+) -> npt.NDArray[np.generic]:
+    """An array of its choices; a single one is each of them in turn, from draw to draw."""
+    count = len(spec.choices)
+    which = rng.integers(0, count, shape)
+    if which.size == 1:
+        which = np.full(shape, number % count)
+    return np.asarray(np.asarray(spec.choices, np.int64)[which], spec.dtype)
+
+
+# Operators that pass the integers of their first input on.
+PASSING_ON = (
+    *("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"),
+    *("Tile", "Transpose", "Unsqueeze"),
+)
+COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+MOST_CHOICES = 12
+
+
+def choices_of(value: ir.Value) -> tuple[int, ...]:
+    """Integers that make a difference: those that the graph compares with, and their neighbours.
+
+    Of indices, the first and last rows of the table that they index.
+    """
+    found: list[int] = []
+    pending, seen = [value], {value}
+    while pending:
+        for use in pending.pop().uses():
+            node = use.node
+            if use.idx == 0 and node.op_type in PASSING_ON and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                pending.append(node.outputs[0])
+            elif node.op_type in COMPARING:
+                found += _compared_with(node.inputs[1 - use.idx])
+            elif use.idx == 1 and node.op_type in ("Gather", "GatherElements"):
+                found += _rows(node)
+    later = [number + step for number in found for step in (1, -1)] if len(found) < 4 else []
+    return tuple(dict.fromkeys((*found, *later)))[:MOST_CHOICES]
+
+
+def _compared_with(value: ir.Value | None) -> list[int]:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    if tensor is None or not tensor.dtype.is_integer():
+        return []
+    return [int(number) for number in tensor.numpy().reshape(-1)[:MOST_CHOICES]]
+
+
+def _rows(node: ir.Node) -> list[int]:
+    """The first and the last positions on the axis that a Gather takes from."""
+    table, axis = node.inputs[0], node.attributes.get("axis")
+    if table is None or table.shape is None:
+        return [0, 1]
+    size = table.shape[axis.as_int() if axis is not None else 0]
+    return [*range(min(size, 6)), max(size - 1, 0)] if isinstance(size, int) else [0, 1]
 
 
 def within_range(source: ir.Value, x: Array) -> Array:

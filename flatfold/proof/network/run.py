@@ -7,7 +7,7 @@ prove nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs, shape_settings
+from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs
 from flatfold.proof.network.judge import ROUNDOFF, Closer, Comparison, rounding_growth
 from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
 from flatfold.proof.network.output_range import output_scale
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.network.rounding import rounded_otherwise
+from flatfold.proof.network.sizes import Shapes, sizes_that_run
 from flatfold.system.progress import Progress, silent
 
 LARGE_WEIGHT = 1 << 10  # bytes
@@ -43,6 +44,7 @@ def compare(
     *,
     reference: Reference | None = None,
     macs: int = 0,
+    sizes: Sequence[Shapes] | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Equivalence:
@@ -50,8 +52,9 @@ def compare(
 
     `reference` computes the original in float64, such as a PyTorch module; without one the ONNX
     reference evaluator does. `macs`: multiply-accumulates for one input; above HEAVY_MACS fewer
-    inputs are run. A difference is a verdict, not an exception. Raises InputError for a graph that
-    cannot be run at all.
+    inputs are run. `sizes` are the settings of the inputs' shapes to run at, those that
+    `sizes_that_run` finds if None. A difference is a verdict, not an exception. Raises InputError
+    for a graph that cannot be run at all.
     """
     specs = input_specs(original)
     size = max(require_runnable(model) for model in (original, rewritten))
@@ -70,7 +73,7 @@ def compare(
     comparison.closer = lambda feeds: cut_comparison(comparison, original, rewritten, feeds)
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
-    for number, shapes in enumerate(shape_settings(specs)):
+    for number, shapes in enumerate(sizes or sizes_that_run(original, run=before)):
         for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed + number)):
             if heavy and count >= HEAVY_INPUTS:
                 break
@@ -79,7 +82,7 @@ def compare(
             try:
                 outputs = outputs_of(before, feeds)
                 if outputs is None:
-                    break  # the original does not accept this size
+                    continue  # the original does not accept this size, or these integers
                 comparison.try_input(label, feeds, outputs)
             except MemoryError as error:
                 raise InputError(
@@ -240,6 +243,8 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, npt.NDArray[A
     for name, value in bare.graph.initializers.items():
         tensor = value.const_value
         if tensor is None or tensor.nbytes < LARGE_WEIGHT or value.is_graph_input():
+            continue
+        if not value.uses():  # ONNX Runtime removes it, and then does not find what replaces it
             continue
         array = np.ascontiguousarray(tensor.numpy())
         if array.dtype.kind in "biuf":  # the other types are not NumPy's own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from flatfold.proof.cut_points.cones import node_names
 from flatfold.proof.cut_points.prove import CutPointProof, prove
 from flatfold.proof.cut_points.verify import fault_of
 from flatfold.proof.equivalence import Fault
+from flatfold.proof.network.sizes import Shapes
 from flatfold.proof.reduction.extract import extract
 from flatfold.proof.reduction.shrink import shrink
 from flatfold.system.atomic import atomic_folder, os_errors_as_ours, refuse_foreign
@@ -49,13 +51,22 @@ class Reduced:
         return self.text
 
 
-def reduce_pair(a: ir.Model, b: ir.Model, folder: Path, progress: Progress) -> Reduced:
-    """Write the smallest pair to `folder`. Raises Inconclusive, OutputError, or BuildError."""
+def reduce_pair(
+    a: ir.Model,
+    b: ir.Model,
+    folder: Path,
+    progress: Progress,
+    sizes: Sequence[Shapes] | None = None,
+) -> Reduced:
+    """Write the smallest pair to `folder`. Raises Inconclusive, OutputError, or BuildError.
+
+    `sizes` as for `compare`.
+    """
     _refuse_foreign(folder)
     one, two = a.clone(), b.clone()
     for model in (one, two):
         canonicalize(model)
-    proof = prove(one, two, progress)
+    proof = prove(one, two, progress, sizes=sizes)
     refuted = proof.of_kind("refuted")
     if not refuted:
         return _agreeing(proof)
@@ -66,8 +77,8 @@ def reduce_pair(a: ir.Model, b: ir.Model, folder: Path, progress: Progress) -> R
     nodes = len(one.graph) + len(two.graph), small.nodes
     inputs = tuple(small.shapes[value] for value in small.a.graph.inputs)
     sides = node_names(list(small.a.graph)), node_names(list(small.b.graph))
-    sizes = ", ".join("x".join(map(str, shape)) for shape in inputs)
-    text = f"{nodes[0]} nodes of both became {nodes[1]}: {sides[0]} and {sides[1]} on {sizes}"
+    shapes = ", ".join("x".join(map(str, shape)) for shape in inputs)
+    text = f"{nodes[0]} nodes of both became {nodes[1]}: {sides[0]} and {sides[1]} on {shapes}"
     result = Reduced(f"{text}; {fault.text}", str(folder), fault, nodes, inputs)
     _write((small.a, small.b), result, folder)
     return result

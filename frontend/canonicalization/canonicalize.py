@@ -48,7 +48,7 @@ from flatfold.frontend.canonicalization.identities import (
     canonicalize_identities,
 )
 from flatfold.frontend.canonicalization.inlining import inline_functions
-from flatfold.frontend.canonicalization.interface import Interface
+from flatfold.frontend.canonicalization.interface import Interface, name_uniquely
 from flatfold.frontend.canonicalization.scatter import canonicalize_scatters
 from flatfold.frontend.canonicalization.shape_constants import (
     canonicalize_constants,
@@ -97,7 +97,7 @@ def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
     _drop_identities(graph)
     _drop_zero_biases(graph)
     common.RemoveUnusedNodesPass()(model)
-    common.NameFixPass(_Names())(model)
+    name_uniquely(graph)
     interface.restore_names(graph)
     return changed
 
@@ -192,17 +192,6 @@ def _drop_zero_biases(graph: ir.Graph) -> None:
             continue
         if bias.const_value is not None and not np.any(bias.const_value.numpy()):
             node.resize_inputs(2)
-
-
-class _Names:
-    """Names nodes and values that have none after their operator."""
-
-    def generate_node_name(self, node: ir.Node) -> str:
-        return node.name or node.op_type
-
-    def generate_value_name(self, value: ir.Value) -> str:
-        producer = value.producer()
-        return value.name or (f"{producer.name or producer.op_type}_out" if producer else "value")
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ AveragePool Col2Im Conv ConvInteger ConvTranspose DFT DeformConv Det Einsum GRU 
 GlobalMaxPool GridSample LRN LSTM LpPool MaxPool MaxUnpool NonMaxSuppression RNN Resize RoiAlign
 STFT TfIdfVectorizer TopK Unique Upsample
 """
+_KEPT_OPERATORS, _SLOW_OPERATORS = frozenset(_KEPT.split()), frozenset(_SLOW.split())
 _BOUNDED = ("Compress", "NonZero", "Unique")  # at most as large as their inputs
 _NUMBERS = "biufcV"  # V: types that NumPy itself does not have
 
@@ -65,7 +66,7 @@ class Folding:
         return True
 
     def _may_fold(self, node: ir.Node) -> bool:
-        if node.domain != "" or node.graph is not self._graph or node.op_type in _KEPT.split():
+        if node.domain != "" or node.graph is not self._graph or node.op_type in _KEPT_OPERATORS:
             return False
         if not node.inputs or any(value.is_graph_output() for value in node.outputs):
             return False
@@ -81,7 +82,7 @@ class Folding:
         written = [count for count in counts if count is not None]
         if len(written) < len(counts) or sum(written) > _MAX_COMPUTED:
             return False
-        if node.op_type in _SLOW.split() and read + sum(written) > _MAX_SLOW:
+        if node.op_type in _SLOW_OPERATORS and read + sum(written) > _MAX_SLOW:
             return False
         growth = sum(written) - self._freed(node)
         return self._grown + growth <= _MAX_TOTAL_GROWTH and (

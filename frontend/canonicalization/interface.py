@@ -68,6 +68,54 @@ def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
         value.name = name
 
 
+def name_uniquely(graph: ir.Graph) -> None:
+    """Give each node and value of `graph` and its subgraphs a name that no other one has.
+
+    Names that are unique stay, as do those of inputs. What has no name is named after its
+    operator. Takes time in proportion to the graph, however many names are equal.
+    """
+    nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+    graphs = {id(part): part for part in (graph, *(n.graph for n in nodes)) if part is not None}
+    values, names = _Unique(), _Unique()
+    for part in graphs.values():
+        for value in part.inputs:
+            values.keep(value)
+    for part in graphs.values():
+        if isinstance(part, ir.Graph):
+            for value in list(part.initializers.values()):
+                values.name(value, "value")
+    for node in nodes:
+        names.name(node, node.op_type)
+        for value in node.outputs:
+            values.name(value, f"{node.name}_out")
+
+
+class _Unique:
+    """Names in use, and the last number appended to each."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, ir.Node | ir.Value] = {}
+        self._numbers: dict[str, int] = {}
+
+    def keep(self, item: ir.Value) -> None:
+        """Reserve the name of `item`."""
+        self._owners[item.name or ""] = item
+
+    def name(self, item: ir.Node | ir.Value, default: str) -> None:
+        """Leave the name of `item` if no other has it, else append a number to it."""
+        wanted = name = item.name or default
+        if self._owners.get(name, item) is item:
+            self._owners[name] = item
+            if item.name != name:
+                item.name = name
+            return
+        while name in self._owners:
+            self._numbers[wanted] = number = self._numbers.get(wanted, 0) + 1
+            name = f"{wanted}_{number}"
+        self._owners[name] = item
+        item.name = name
+
+
 def _port(value: ir.Value) -> _Port:
     return _Port(value.name or "", value.shape.copy() if value.shape else value.shape, value.type)
 

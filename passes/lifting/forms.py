@@ -40,6 +40,10 @@ Operand = tuple[ir.Value, Affine]
 SLACK = 1e-6  # of a number: as much as rounding can add
 
 
+MAX_JOINED = 2**24
+"""The most channels times values of a Concat that is one form: each value has an index of all."""
+
+
 @dataclass
 class FormBuilder:
     """Makes the form of an operator's output from the forms of its inputs.
@@ -106,6 +110,8 @@ class FormBuilder:
         if linear.fills:
             rows = sum(fill.rows for fill in linear.fills)
             raise Decline("CONSTANT", f"{rows} constant channels are put next to data")
+        if len(forms) * sum(form.geometry.outputs for form in forms) > MAX_JOINED:
+            raise Decline("SHAPE", f"{len(forms)} values are joined, too many to look at as one")
         return self._noted(node, *concat_channels(forms, context))
 
     def _noted(self, node: ir.Node, form: Affine, refusal: Decline | None) -> Affine:

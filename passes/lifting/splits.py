@@ -15,6 +15,9 @@ import onnx_ir as ir
 from flatfold.passes.lowering.replacement import Names
 from flatfold.passes.remark import REPLACED_KEY
 
+_MAX_PARTS = 1024
+"""A Split into more parts stays: a Slice for each would cost more than any rewrite gains."""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -36,6 +39,8 @@ def _parts(node: ir.Node) -> list[int]:
     """Channels of each part; none if the Split is of another axis or of unknown sizes."""
     source, axis = node.inputs[0], node.attributes.get("axis")
     if source is None or source.shape is None or axis is None or len(source.shape) < 2:
+        return []
+    if len(node.outputs) > _MAX_PARTS:
         return []
     shapes = [value.shape for value in node.outputs]
     if axis.as_int() % len(source.shape) != 1 or any(shape is None for shape in shapes):

@@ -62,11 +62,17 @@ def with_channels(value: ir.Value, count: int, axes: int) -> ir.Shape | None:
     return ir.Shape(dims)
 
 
+MAX_CHANNELS = 2**20
+"""The most channels of a map that is rewritten; several arrays have a number for each."""
+
+
 def channel_count(value: ir.Value, axes: int | None = None) -> int:
     """Channels of an [N, C, ...] value, or of one that a stencil with `axes` is applied to."""
     size = dims_of(value)[1 if axes is None else channel_axis(value, axes)]
     if not size:
         raise Decline("SHAPE", f"the number of channels of {value.name} is unknown or 0")
+    if size > MAX_CHANNELS:
+        raise Decline("SHAPE", f"{value.name} has {size} channels, more than {MAX_CHANNELS}")
     return size
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ["FLATFOLD_CACHE"] = ""  # no test may touch, or be served from, the user's own cache
@@ -27,3 +28,9 @@ settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None, print_blob=True)
 settings.register_profile("fuzz", deadline=None, database=None)
 settings.load_profile("random" if os.environ.get("FLATFOLD_RANDOM") else "fixed")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Free the weights of a large network, which a graph holds in a cycle, before the next one."""
+    if item.get_closest_marker("slow") is not None:
+        gc.collect()

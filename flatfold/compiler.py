@@ -243,6 +243,7 @@ class Compiler:
         the outputs differ by more than rounding explains.
         """
         from flatfold.proof import compare
+        from flatfold.proof.network.inputs import FEW_KINDS, KINDS
 
         self.progress("proving")
         equivalence = compare(
@@ -250,6 +251,7 @@ class Compiler:
             result.graph,
             reference=result.reference(),
             sizes=self.sizes,
+            kinds=KINDS if checks is None else FEW_KINDS,
             macs=result.before.macs or 0,
             progress=lambda label: self.progress(f"proving on {label}"),
         )

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs
+from flatfold.proof.network.inputs import KINDS, Feeds, draw_feeds, input_specs
 from flatfold.proof.network.judge import ROUNDOFF, Closer, Comparison, rounding_growth
 from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
 from flatfold.proof.network.output_range import output_scale
@@ -45,6 +45,7 @@ def compare(
     reference: Reference | None = None,
     macs: int = 0,
     sizes: Sequence[Shapes] | None = None,
+    kinds: Sequence[str] = KINDS,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Equivalence:
@@ -53,8 +54,8 @@ def compare(
     `reference` computes the original in float64, such as a PyTorch module; without one the ONNX
     reference evaluator does. `macs`: multiply-accumulates for one input; above HEAVY_MACS fewer
     inputs are run. `sizes` are the settings of the inputs' shapes to run at, those that
-    `sizes_that_run` finds if None. A difference is a verdict, not an exception. Raises InputError
-    for a graph that cannot be run at all.
+    `sizes_that_run` finds if None, and `kinds` the inputs to run on. A difference is a verdict, not
+    an exception. Raises InputError for a graph that cannot be run at all.
     """
     specs = input_specs(original)
     size = max(require_runnable(model) for model in (original, rewritten))
@@ -74,7 +75,7 @@ def compare(
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
     for number, shapes in enumerate(sizes or sizes_that_run(original, run=before)):
-        for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed + number)):
+        for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed + number, kinds)):
             if heavy and count >= HEAVY_INPUTS:
                 break
             label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"

@@ -12,11 +12,11 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu fuzz replay conformance lint sizes bench pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [OUT=dir]
 	@set --; \
@@ -55,6 +55,9 @@ test-slow: $(STAMP)  ## the tests of the large models
 
 test-gpu: $(STAMP)  ## the tests that need an NVIDIA GPU
 	@$(BIN)/python -m pytest -q -m gpu
+
+test-pretrained: $(STAMP)  ## pretrained files of public packages; writes docs/pretrained.md: [MATCH=part of a path]
+	@$(BIN)/python -m tests.pretrained $${MATCH:+--match "$$MATCH"}
 
 fuzz: $(STAMP)  ## rewrite random graphs of two generators: [SEED=number, default the time] [COUNT=2000] [VERIFY=off]
 	@seed=$${SEED:-$$(date +%s)}; count=$${COUNT:-2000}; \

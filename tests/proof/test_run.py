@@ -10,6 +10,7 @@ import flatfold
 from flatfold.errors import InputError
 from flatfold.proof import NoReference, compare, onnx_reference
 from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs
+from flatfold.proof.network.run import LARGE_WEIGHT
 from flatfold.proof.network.sizes import sizes_that_run
 from tests.nets import Net, rewrite, run
 
@@ -214,3 +215,11 @@ def test_longer_sums_may_round_more_and_others_not():
     assert (longest_sum(short), longest_sum(long)) == (9, 72)
     assert rounding_growth(short, long) == 8**0.5
     assert rounding_growth(long, short) == 1.0
+
+
+def test_a_large_weight_that_no_node_reads_is_left_to_onnx_runtime():
+    """It removes such weights, and refuses to be given them."""
+    net = small()
+    net.const(np.zeros(LARGE_WEIGHT, np.float32), "unread")
+    model = ir.from_proto(net.model(net.conv(net.x, 4, 4, (3, 3))))
+    assert compare(model, model.clone()).verdict == "sampled"

@@ -1,4 +1,4 @@
-"""Mutants of one small model, each drawn from a seed: changed bytes, or a changed structure."""
+"""Mutants of small models, each drawn from a seed: changed bytes, or a changed structure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from tests.fuzz.draw import draw
 from tests.mutants.declarations import DECLARATIONS
 from tests.mutants.draws import Rng
 from tests.mutants.nodes import NODES
@@ -73,11 +74,16 @@ def original() -> bytes:
 
 
 def mutant(seed: int) -> bytes:
-    """The mutant of `seed`: bytes are changed if it is even, nodes or declarations if it is odd."""
+    """The mutant of `seed`: bytes are changed if it is even, nodes or declarations if it is odd.
+
+    Every other two are mutants of a random graph of their own, the others of one small network.
+    """
     rng = np.random.default_rng(seed)
+    drawn = draw(seed) if seed % 4 > 1 else None
+    base = original() if drawn is None else drawn.model.SerializeToString(deterministic=True)
     if seed % 2 == 0:
-        return _changed_bytes(bytearray(original()), rng)
-    proto = onnx.load_model_from_string(original())
+        return _changed_bytes(bytearray(base), rng)
+    proto = onnx.load_model_from_string(base)
     for _ in range(int(rng.integers(1, 4))):
         change = CHANGES[int(rng.integers(len(CHANGES)))]
         change(proto, rng)

@@ -71,8 +71,17 @@ def _describe(path: str, max_weights: float | None, links_inside: str | None) ->
 
 def _value(value: Any) -> dict[str, Any]:
     dims = None if value.shape is None else [_dim(dim) for dim in value.shape.dims]
-    dtype = "unknown" if value.dtype is None else value.dtype.numpy().name
-    return {"name": value.name, "dtype": dtype, "shape": dims}
+    return {"name": value.name, "dtype": _type_name(value.dtype), "shape": dims}
+
+
+def _type_name(dtype: Any) -> str:
+    """What NumPy calls a type, or ONNX where NumPy has no such type."""
+    if dtype is None:
+        return "unknown"
+    try:
+        return str(dtype.numpy().name)
+    except TypeError:
+        return str(dtype.name).lower()
 
 
 def _dim(dim: Any) -> int | str | None:

@@ -32,12 +32,31 @@ def check_names(proto: onnx.ModelProto) -> None:
         _require_disjoint(computed, function.input, where)
     graphs = [graph for root in (proto.graph, *proto.functions) for graph in _nested_graphs(root)]
     for graph in graphs:
+        _require_text(graph)
         if graph.DESCRIPTOR.name == "GraphProto":
             _check_graph(graph)
         for node in graph.node:
             attributes = [attribute.name for attribute in node.attribute]
             where = f"node {node.name or node.op_type!r}"
             _require_single("attributes are named", attributes, where)
+
+
+def _require_text(graph: Any) -> None:
+    """Raise `InputError` if a name in a graph or function is not UTF-8, and so bytes here."""
+    texts = [graph.name, graph.doc_string]
+    for node in graph.node:
+        texts += (node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output)
+    if graph.DESCRIPTOR.name == "GraphProto":
+        values = (*graph.input, *graph.output, *graph.value_info)
+        texts += (part.name for part in (*values, *graph.initializer))
+        dims = (dim for value in values for dim in value.type.tensor_type.shape.dim)
+        texts += (dim.dim_param for dim in dims)
+    for text in texts:
+        if isinstance(text, bytes):
+            raise InputError(
+                f"not a valid ONNX model: a name is not UTF-8: {text!r:.60}",
+                hint="export it again, for example with torch.onnx.export",
+            )
 
 
 def _check_graph(graph: onnx.GraphProto) -> None:

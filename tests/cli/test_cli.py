@@ -210,6 +210,14 @@ def test_inspect_a_file(tmp_path: Path, capsys: Read) -> None:
     assert "Conv x2" in text(capsys, "inspect", "m.onnx")
 
 
+def test_inspect_a_file_with_a_type_that_numpy_lacks(tmp_path: Path, capsys: Read) -> None:
+    write_onnx(tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+    onnx.save(model, tmp_path / "m.onnx")
+    assert result(capsys, "inspect", "m.onnx")["model"]["outputs"][0]["dtype"] == "undefined"
+
+
 def test_inspect_a_bundle(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx")
     folder = result(capsys, *COMPILE, "m.onnx", "--no-time")["folder"]

@@ -49,6 +49,15 @@ def test_text_that_is_not_utf8_is_refused() -> None:
         from_proto(proto)
 
 
+def test_the_name_of_a_node_that_is_not_utf8_is_refused() -> None:
+    proto = good()
+    proto.graph.node[0].name = "nodename"
+    mutant = onnx.ModelProto()
+    mutant.ParseFromString(proto.SerializeToString().replace(b"nodename", b"nodenam\xeb"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        from_proto(mutant)
+
+
 def test_sizes_of_a_split_that_a_caller_may_override() -> None:
     """The parts need not have the sizes that the default gives."""
     text = """<ir_version: 10, opset_import: ["" : 17]>

@@ -8,12 +8,27 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from tests.fuzz.sketch import Array, Rejected
 from tests.pools import AveragePool, MaxPool
 
-RESIZING = ("Resize", "Upsample")  # whose scales are weights of no kind
 FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
+RESIZING = ("Resize", "Upsample")  # whose scales are weights of no kind
+
+
+class BatchNormalization(OpRun):
+    """The evaluator's own takes the statistics of the batch before opset 14."""
+
+    def _run(self, x, scale, shift, mean, variance, epsilon=None, **_):
+        scale, shift, mean, variance = (
+            part.reshape(-1, *[1] * (x.ndim - 2)) for part in (scale, shift, mean, variance)
+        )
+        epsilon = 1e-5 if epsilon is None else epsilon
+        return (scale * (x - mean) / np.sqrt(variance + epsilon) + shift,)
+
+
+OPERATORS = [AveragePool, BatchNormalization, MaxPool]
 
 
 def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -35,7 +50,7 @@ def evaluate(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
     }
     try:
         with np.errstate(all="ignore"):
-            evaluator = ReferenceEvaluator(model, new_ops=[AveragePool, MaxPool])
+            evaluator = ReferenceEvaluator(model, new_ops=OPERATORS)
             return [np.asarray(y) for y in evaluator.run(None, doubled)]
     except Exception as why:
         raise Rejected(f"{type(why).__name__}: {str(why)[:200]}") from None

@@ -10,7 +10,7 @@ import flatfold
 from flatfold.errors import InputError
 from flatfold.proof import NoReference, compare, onnx_reference
 from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs
-from flatfold.proof.network.run import LARGE_WEIGHT
+from flatfold.proof.network.run import LARGE_WEIGHT, plain_session
 from flatfold.proof.network.sizes import sizes_that_run
 from tests.nets import Net, rewrite, run
 
@@ -223,3 +223,15 @@ def test_a_large_weight_that_no_node_reads_is_left_to_onnx_runtime():
     net.const(np.zeros(LARGE_WEIGHT, np.float32), "unread")
     model = ir.from_proto(net.model(net.conv(net.x, 4, 4, (3, 3))))
     assert compare(model, model.clone()).verdict == "sampled"
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13, 14, 22])
+def test_the_reference_takes_the_statistics_that_a_norm_is_given(opset):
+    """ONNX's own evaluator takes those of the batch before opset 14, and fails before 9."""
+    net = Net((2, 3, 4, 5), opset=opset, dtype=np.float32)
+    model = net.model(net.bn(net.x, 3, eps=0.01))
+    x = np.random.default_rng(0).standard_normal(net.shape).astype(np.float32)
+    feeds = {"x": x}
+    (exact,) = onnx_reference(ir.from_proto(model))(feeds)
+    (single,) = plain_session(ir.from_proto(model), "the graph")(feeds)
+    assert np.abs(exact - single).max() < 1e-5

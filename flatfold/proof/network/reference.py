@@ -176,7 +176,23 @@ def _operators() -> list[Any]:
             y = crop(y, options.get("pads") or 2 * [0] * len(one), options.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
-    return [Conv, ConvTranspose, *_samplers(), *pool_operators(NoReference)]
+    return [Conv, ConvTranspose, _batch_norm(), *_samplers(), *pool_operators(NoReference)]
+
+
+def _batch_norm() -> Any:
+    """BatchNormalization: the evaluator's own takes the statistics of the batch before opset 14."""
+    from onnx.reference.op_run import OpRun
+
+    class BatchNormalization(OpRun):
+        def _run(self, x: Any, *parts: Any, **options: Any) -> tuple[Any]:
+            if options.get("training_mode") or options.get("spatial") == 0 or len(self.output) > 1:
+                raise NoReference("BatchNormalization in training mode, or of each pixel")
+            one = [1] * (x.ndim - 2)
+            scale, shift, mean, variance = (part.reshape(-1, *one) for part in parts)
+            epsilon = 1e-5 if options.get("epsilon") is None else options["epsilon"]
+            return ((x - mean) / np.sqrt(variance + epsilon) * scale + shift,)
+
+    return BatchNormalization
 
 
 def _samplers() -> list[Any]:

@@ -113,6 +113,8 @@ def verify(
 ) -> Equivalence:
     """Whether two models with the same inputs and outputs compute the same function.
 
+    Inputs and outputs that are called otherwise are paired by their order, if types and shapes fit.
+
     Runs both on random, constant, impulse and border inputs against model_a in float64. `verify`:
     "sample" stops there; "bound" also compares them part by part, whichever tool rewrote the
     second: operators that are the same, and regions that agree within rounding. The verdict is
@@ -128,8 +130,9 @@ def verify(
 
     if verify not in VERIFY:
         raise UnknownName("verification", verify, VERIFY)
-    a, b = resolve_both(model_a, model_b, **reading)
-    reasons = [] if certificate is None else [_certified(certificate, Compiler(a), Compiler(b))]
+    a, b, remark = resolve_both(model_a, model_b, **reading)
+    reasons = [remark] if remark else []
+    reasons += [] if certificate is None else [_certified(certificate, Compiler(a), Compiler(b))]
     if is_same(a.model, b.model):
         reasons.insert(0, "the two graphs have the same bytes")
         return Equivalence("identical", reason="; ".join(reasons))
@@ -180,7 +183,7 @@ def reduce(
     from flatfold.proof import reduce_pair
     from flatfold.sources import resolve_both, sizes_to_compare_at
 
-    a, b = resolve_both(model_a, model_b, **reading)
+    a, b, _ = resolve_both(model_a, model_b, **reading)
     return reduce_pair(a.model, b.model, Path(folder), progress, sizes_to_compare_at(a, b))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import InputError
@@ -47,19 +48,24 @@ def is_graph(model: Any) -> bool:
     return not callable(model)
 
 
-def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source]:
-    """Two models to compare, with the same inputs and outputs. Raises InputError.
+def resolve_both(model_a: Any, model_b: Any, **options: Any) -> tuple[Source, Source, str]:
+    """Two models to compare, with the same inputs and outputs, and a remark. Raises InputError.
 
-    FILE_OPTIONS and SHAPE_OPTIONS go to both, the other options to the models that are no graph
-    yet; to both where both are graphs, which refuse them with a message.
+    Inputs and outputs of the second that are called otherwise, but have the types and shapes of the
+    first's in the same places, get their names; the remark says which. FILE_OPTIONS and
+    SHAPE_OPTIONS go to both, the other options to the models that are no graph yet; to both where
+    both are graphs, which refuse them with a message.
     """
     reading = {name: options.pop(name, None) for name in FILE_OPTIONS}
     both = is_graph(model_a) and is_graph(model_b)
-    shapes = {name: options[name] for name in SHAPE_OPTIONS if name in options}
-    export = [shapes if is_graph(model) and not both else options for model in (model_a, model_b)]
+    sizes = {name: options[name] for name in SHAPE_OPTIONS if name in options}
+    export = [sizes if is_graph(model) and not both else options for model in (model_a, model_b)]
     a, b = resolve(model_a, **reading, **export[0]), resolve(model_b, **reading, **export[1])
-    require_same_interface(a.model, b.model)
-    return a, b
+    model, remark = with_names_of(a.model, b.model)
+    names = zip(_ends(b.model, "inputs"), _ends(model, "inputs"), strict=True)
+    new = {old.name: value.name or "" for old, value in names}
+    shapes = {new.get(name, name): shape for name, shape in b.shapes.items()}
+    return a, replace(b, model=model, shapes=shapes), remark
 
 
 def sizes_to_compare_at(a: Source, b: Source) -> list[dict[str, tuple[int, ...]]]:
@@ -102,19 +108,62 @@ def reference_of(source: Source) -> Reference | None:
     return reference
 
 
-def require_same_interface(a: ir.Model, b: ir.Model) -> None:
-    """Raises InputError where the names or types of inputs or outputs differ."""
+def with_names_of(a: ir.Model, b: ir.Model) -> tuple[ir.Model, str]:
+    """`b` with the names that `a` has for its inputs and outputs, and a remark where they differed.
+
+    Raises InputError where number, types or shapes differ too.
+    """
+    remarks = []
     for kind in ("inputs", "outputs"):
-        first, second = (
-            [(v.name, v.dtype and v.dtype.name) for v in getattr(m.graph, kind) if _is_fed(v)]
-            for m in (a, b)
-        )
-        if first != second:
+        mine, others = _ends(a, kind), _ends(b, kind)
+        if [v.name for v in mine] == [v.name for v in others]:
+            alike = [v.dtype for v in mine] == [v.dtype for v in others]
+        else:
+            alike = len(mine) == len(others) and all(map(_fits, mine, others))
+            names = ", ".join(f"{y.name} as {x.name}" for x, y in zip(mine, others, strict=False))
+            remarks.append(f"{kind} paired by their order: {names}")
+        if not alike:
+            first, second = ([(v.name, _type(v)) for v in side] for side in (mine, others))
             raise InputError(
                 f"the two models have different {kind}: {first} and {second}",
-                hint="compare two models with the same input and output names and types",
+                hint="compare two models with inputs and outputs of the same types and shapes",
             )
+    return (_renamed(a, b) if remarks else b), "; ".join(remarks)
 
 
-def _is_fed(value: ir.Value) -> bool:
-    return not value.is_initializer()
+def _ends(model: ir.Model, kind: str) -> list[ir.Value]:
+    return [value for value in getattr(model.graph, kind) if not value.is_initializer()]
+
+
+def _type(value: ir.Value) -> str | None:
+    return value.dtype.name if value.dtype is not None else None
+
+
+def _fits(one: ir.Value, two: ir.Value) -> bool:
+    """Whether types are the same, and sizes wherever both are numbers."""
+    if one.dtype != two.dtype or one.shape is None or two.shape is None:
+        return one.dtype == two.dtype
+    if len(one.shape) != len(two.shape):
+        return False
+    pairs = zip(one.shape, two.shape, strict=True)
+    return all(m == n for m, n in pairs if isinstance(m, int) and isinstance(n, int))
+
+
+def _renamed(a: ir.Model, b: ir.Model) -> ir.Model:
+    """A copy of `b` whose inputs and outputs have the names of those of `a` in the same place."""
+    copy = b.clone()
+    new: dict[ir.Value, str] = {}
+    for kind in ("inputs", "outputs"):
+        for mine, other in zip(_ends(a, kind), _ends(copy, kind), strict=True):
+            new.setdefault(other, mine.name or "")
+    taken = set(new.values())
+    graph = copy.graph
+    inner = [value for node in graph.all_nodes() for value in node.outputs]
+    for value in (*graph.inputs, *graph.initializers.values(), *inner):
+        if value.name in taken and value not in new:
+            new[value] = f"{value.name}:other"
+    for value in new:  # so that no two have one name on the way
+        value.name = f"{value.name}:old"
+    for value, name in new.items():
+        value.name = name
+    return copy

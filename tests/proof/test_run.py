@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 import flatfold
 from flatfold.errors import InputError
@@ -183,6 +184,21 @@ def test_verify_refuses_models_with_other_inputs():
     model = net.model(net.y)
     with pytest.raises(InputError, match="different outputs"):
         flatfold.verify(model, net.model("relu2"))
+
+
+def test_verify_pairs_inputs_and_outputs_of_other_names_by_their_order():
+    """The names are swapped on top of it: y is a value inside of the other graph."""
+    one, two = (Net((1, 4, 9, 8), dtype=np.float32) for _ in range(2))
+    models = []
+    for net, inner in ((one, "a"), (two, "y")):
+        net.nodes.append(helper.make_node("Relu", [net.x], [inner]))
+        net.nodes.append(helper.make_node("Neg", [inner], ["y" if inner == "a" else "z"]))
+        models.append(net.model(net.nodes[-1].output[0]))
+    found = flatfold.verify(*models)
+    assert found.verdict == "bounded"
+    assert "outputs paired by their order: z as y" in found.reason
+    two.nodes[-1].op_type = "Abs"
+    assert flatfold.verify(models[0], two.model("z")).verdict == "refuted"
 
 
 def test_outputs_that_differ_each_time_prove_nothing():

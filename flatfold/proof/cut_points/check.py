@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -137,13 +137,53 @@ def _spread(x: Array, cone: Cone, rng: np.random.Generator) -> Array:
 
 
 def widest_gap(cone: Cone, trials: Iterable[Feeds]) -> Gap:
-    """The worst gap over all `trials`. Raises Unsupported."""
-    worst = Gap(-1.0)
+    """The worst gap over all `trials`. Raises Unsupported.
+
+    Of a linear cone, the weights are compared by what they add to the outputs for zeros, and those
+    outputs, which are the bias, on their own (`_bias_gap`).
+    """
+    worst, silent = Gap(-1.0), _Silence(cone)
     for feeds in trials:
         before, after = evaluate_both(cone, feeds)
-        gap = _gap(cone, before, after.y, feeds)
-        worst = gap if not gap.ratio <= worst.ratio else worst
+        quiet = silent.outputs(feeds) if cone.is_linear else None
+        gaps = [_gap(cone, before, after.y, feeds, quiet)]
+        if quiet is not None and worst.ratio < 0:
+            gaps.append(_bias_gap(cone, before, *quiet))
+        for gap in gaps:
+            worst = gap if not gap.ratio <= worst.ratio else worst
     return worst
+
+
+@dataclass
+class _Silence:
+    """The outputs of both sides where the sources are zero, for sources of each shape."""
+
+    cone: Cone
+    known: dict[tuple[Shape, ...], tuple[Pair, Pair]] = field(default_factory=dict)
+
+    def outputs(self, feeds: Feeds) -> tuple[Pair, Pair]:
+        shapes = tuple(x.shape for x in feeds.values())
+        if shapes not in self.known:
+            zeros = {value: np.zeros(x.shape) for value, x in feeds.items()}
+            self.known = {shapes: evaluate_both(self.cone, zeros)}
+        return self.known[shapes]
+
+
+def _bias_gap(cone: Cone, loud: Pair, before: Pair, after: Pair) -> Gap:
+    """The worst error of a bias over its magnitude M.
+
+    A folded bias `beta - mean * gamma / std` has the errors of both terms, which may cancel, and a
+    graph that was folded before has neither of them any more. So M is |bias| (with the terms that
+    the first graph still has), and the sizes that such terms plausibly have: the root mean square
+    of all biases, and twice that of the outputs for N(0, 1), since means are of the size of a few
+    deviations.
+    """
+    others = _root_mean_square(before.y) + 2 * _root_mean_square(loud.y - before.y)
+    return _gap(cone, Pair(before.y, before.m + others), after.y, {})
+
+
+def _root_mean_square(array: Array) -> float:
+    return float(np.sqrt(np.mean(array**2))) if array.size else 0.0
 
 
 def evaluate_both(cone: Cone, feeds: Feeds) -> tuple[Pair, Pair]:
@@ -189,7 +229,10 @@ def _split(node: ir.Node, known: Mapping[ir.Value, Pair]) -> dict[ir.Value, Pair
     return {v: Pair(y, m) for v, (y, m) in zip(node.outputs, pieces, strict=True)}
 
 
-def _gap(cone: Cone, before: Pair, after: Array, feeds: Feeds) -> Gap:
+def _gap(
+    cone: Cone, before: Pair, after: Array, feeds: Feeds, quiet: tuple[Pair, Pair] | None = None
+) -> Gap:
+    """The worst of |y' - y| / (u M); both without `quiet`, the outputs of both sides for zeros."""
     if before.y.shape != after.shape:
         raise ValueError(f"the shapes become {before.y.shape} and {after.shape}")
     if not np.all(np.isfinite(before.y)):
@@ -199,9 +242,11 @@ def _gap(cone: Cone, before: Pair, after: Array, feeds: Feeds) -> Gap:
     length = products + sum(map(_products, cone.before)) + 4 * len(cone.before) + 16
     largest = max((float(np.max(np.abs(x), initial=0.0)) for x in feeds.values()), default=1.0)
     lost = SPACING.get(dtype, 0.0) / 2 * products * largest
-    bound = (ROUNDOFF[dtype] + length * 2.0**-53) * before.m + lost
+    own, other = (0.0, 0.0) if quiet is None else (quiet[0].y, quiet[1].y)
+    grown = before.m if quiet is None else before.m - quiet[0].m
+    bound = ROUNDOFF[dtype] * grown + length * 2.0**-53 * before.m + lost
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.abs(after - before.y)
+        error = np.abs((after - other) - (before.y - own))
         ratios = np.where(error > 0, error / bound, np.where(np.isfinite(error), 0.0, np.inf))
     if ratios.size == 0:
         return Gap(0.0)

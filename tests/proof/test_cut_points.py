@@ -196,3 +196,54 @@ def test_sources_that_depend_on_each_other_are_looked_through():
     assert by_parts(a, b).verdict == "bounded"
     b.y = b.op("Sub", b.op("Sub", b.one, b.less), b.op("Add", b.x, b.one))
     assert by_parts(a, b).verdict == "refuted"
+
+
+def folded_in_single_precision(block: Block, later: bool) -> list[np.ndarray]:
+    """Weight and bias of a block, every step rounded, in one order or another."""
+    weight, bias = np.zeros((), np.float32), np.zeros((), np.float32)
+    for kernel, norm in zip(block.kernels(), block.norms, strict=True):
+        std = np.sqrt(norm.variance + np.float32(1e-5))
+        scale = norm.gamma / std
+        mean = (norm.gamma * norm.mean) / std if later else norm.mean * scale
+        columns = [part.reshape(-1, 1, 1, 1) for part in (norm.gamma, std, scale)]
+        kernel = kernel.astype(np.float32)
+        weight = weight + ((kernel * columns[0]) / columns[1] if later else kernel * columns[2])
+        bias = bias + (norm.beta - mean)
+    return [weight, bias]
+
+
+@pytest.mark.parametrize("seed", range(10, 14))
+def test_two_folds_in_single_precision_are_both_right(seed: int):
+    """A bias cancels in some channel, so that it is off by many units of its own last place."""
+    blocks = drawn_net(seed)
+    one, two = (
+        deploy_form(blocks, [folded_in_single_precision(block, later) for block in blocks])
+        for later in (False, True)
+    )
+    graphs = [ir.from_proto(model) for model in (one, two)]
+    found = verify_parts(*graphs, Equivalence("sampled"))
+    assert found.verdict == "bounded", found.reason
+    parts = [folded_in_single_precision(block, True) for block in blocks]
+    parts[3][1][2] += 1e-4 * np.abs(parts[3][1]).max()
+    graphs[1] = ir.from_proto(deploy_form(blocks, parts))
+    assert verify_parts(*graphs, Equivalence("sampled")).verdict == "refuted"
+
+
+@pytest.mark.parametrize("kind", ["Conv", "MatMul"])
+def test_one_weight_of_a_large_layer_is_met(kind: str, monkeypatch):
+    """Off by 1e-5 of the largest, in a layer whose impulses share their images."""
+    monkeypatch.setattr("flatfold.proof.cut_points.data.WORK", 1 << 18)
+    drawn = np.random.default_rng(5).standard_normal((40, 48, 3, 3)).astype(np.float32)
+    off = drawn.copy()
+    off[20, 17, 1, 2] += 1e-5 * np.abs(drawn).max()
+
+    def net(weight: np.ndarray) -> Net:
+        if kind == "Conv":
+            made = Net((1, 48, 8, 8), dtype=np.float32)
+            made.y = made.op("Conv", made.x, made.const(weight), pads=[1] * 4)
+        else:
+            made = Net((2, 9, 40), dtype=np.float32)
+            made.y = made.op("MatMul", made.x, made.const(weight.reshape(40, -1)))
+        return made
+
+    assert by_parts(net(drawn), net(off)).verdict == "refuted"

@@ -23,6 +23,7 @@ from flatfold.proof.cut_points.data import (
     is_any_size,
     larger_reach,
     reach_of,
+    row_inputs,
     small_shapes,
 )
 from flatfold.proof.interpreter.convolution import Array
@@ -101,10 +102,20 @@ def trial_feeds(
         yield {v: _spread(x, cone, rng) for v, x in dense_inputs(small or own, rng).items()}
         return
     yield dense_inputs(small or own, rng)
-    if own and all(len(shape) == axes + 2 for shape in own.values()):
+    rows = row_inputs(own, rng) if small is None and _reads_rows(cone) else None
+    if rows is not None:
+        for number in range(max(map(len, rows.values()))):
+            yield {value: x[number] for value, x in rows.items()}
+    elif own and all(len(shape) == axes + 2 for shape in own.values()):
         sizes = impulse_shapes(own, reach) if small is not None else own
         images = impulse_inputs(sizes, reach, _weight_count(cone.after), rng)
         yield from _in_batches(images) if small is not None else _one_by_one(own, images)
+
+
+def _reads_rows(cone: Cone) -> bool:
+    """Whether the cone multiplies the last axis of a source of several axes by a matrix."""
+    products = [n for nodes, _ in _sides(cone) for n in nodes if n.op_type == "MatMul"]
+    return bool(products)
 
 
 def _in_batches(images: Feeds) -> Iterable[Feeds]:
@@ -147,6 +158,8 @@ def widest_gap(cone: Cone, trials: Iterable[Feeds]) -> Gap:
         before, after = evaluate_both(cone, feeds)
         quiet = silent.outputs(feeds) if cone.is_linear else None
         gaps = [_gap(cone, before, after.y, feeds, quiet)]
+        if quiet and gaps[0].ratio > MARGIN * ROUNDINGS and _is_merged(cone):
+            gaps = [_gap(cone, _with_summands(before, quiet[0]), after.y, feeds, quiet)]
         if quiet is not None and worst.ratio < 0:
             gaps.append(_bias_gap(cone, before, *quiet))
         for gap in gaps:
@@ -180,6 +193,22 @@ def _bias_gap(cone: Cone, loud: Pair, before: Pair, after: Pair) -> Gap:
     """
     others = _root_mean_square(before.y) + 2 * _root_mean_square(loud.y - before.y)
     return _gap(cone, Pair(before.y, before.m + others), after.y, {})
+
+
+def _is_merged(cone: Cone) -> bool:
+    """Whether the first side is one layer, so that branches may have been added in it before."""
+    return len(cone.before) == 1 and cone.before[0].op_type != "BatchNormalization"
+
+
+def _with_summands(loud: Pair, quiet: Pair) -> Pair:
+    """`loud` with an M that also has the largest product of each channel.
+
+    A weight of several branches that were added before may be the small difference of large ones;
+    those were of the size of the other weights of its output.
+    """
+    grown = loud.m - quiet.m
+    over = tuple(i for i in range(grown.ndim) if i != 1)
+    return Pair(loud.y, loud.m + grown.max(axis=over, keepdims=True, initial=0.0))
 
 
 def _root_mean_square(array: Array) -> float:

@@ -23,7 +23,12 @@ from flatfold.proof.interpreter.pair import attribute
 
 INTERIOR = 3  # positions that see no border, on every axis
 CELLS = 4  # impulses along an axis
-WORK = 1 << 29  # most products in all images of impulses together; so some weights may be left out
+WORK = 1 << 29  # products in all images of impulses, above which an impulse is in several channels
+
+# The most channels of one impulse. Numbers in it are between 1 and 2, so an error of 1e-5 of the
+# largest weight, 168 u, exceeds the 5.05 u M of a sum of so many whatever the weights are.
+TOGETHER = 16
+
 LOUD = 2.0**20  # the size of an impulse, next to which the constants of a norm are small
 
 Shape = tuple[int, ...]
@@ -138,27 +143,57 @@ def _spacing(span: int, stride: int) -> int:
 def impulse_inputs(
     shapes: Mapping[ir.Value, Shape], reach: Reach, weights: int, rng: np.random.Generator
 ) -> dict[ir.Value, Array]:
-    """Images that are zero but for impulses, each in one channel and far from the others.
+    """Images that are zero but for impulses, each far from the others.
 
     Every channel has an impulse in each phase of the stride, so that every weight is multiplied
-    with one impulse alone; fewer images where a cone of `weights` weights would exceed WORK.
+    with one impulse. It is in one channel alone, unless a cone of `weights` weights would exceed
+    WORK: then in up to TOGETHER channels.
     """
     phases = list(product(*map(range, reach.stride)))
     grids = {v: _grid(shape[2:], reach) for v, shape in shapes.items()}
-    wanted = max((-(-shape[1] // len(grids[v])) for v, shape in shapes.items()), default=0)
+    alone = max((-(-shape[1] // len(grids[v])) for v, shape in shapes.items()), default=0)
     pixels = max((math.prod(shape[2:]) for shape in shapes.values()), default=1)
-    count = min(wanted * len(phases), max(1, WORK // (pixels * max(weights, 1))))
+    work = alone * len(phases) * pixels * max(weights, 1)
+    together = min(TOGETHER, -(-work // WORK) or 1)
+    rows = -(-alone // together)
     images = {}
     for value, shape in shapes.items():
-        x = np.zeros((count, *shape[1:]))
-        channels = np.resize(rng.permutation(shape[1]), (wanted, len(grids[value])))
-        for image, (row, phase) in zip(x, product(channels, phases), strict=False):
-            for channel, corner in zip(row, grids[value], strict=True):
+        x = np.zeros((rows * len(phases), *shape[1:]))
+        order = rng.permutation(shape[1])
+        channels = np.resize(order, (rows, len(grids[value]), min(together, shape[1])))
+        for image, (row, phase) in zip(x, product(channels, phases), strict=True):
+            for group, corner in zip(row, grids[value], strict=True):
                 ends = zip(corner, phase, shape[2:], strict=True)
-                at: Any = (channel, *(min(i + j, n - 1) for i, j, n in ends))
-                image[at] = LOUD * rng.choice([-1, 1]) * rng.uniform(0.5, 2)
+                at: Any = (group, *(min(i + j, n - 1) for i, j, n in ends))
+                image[at] = LOUD * _signed(rng, len(group))
         images[value] = x
     return images
+
+
+def row_inputs(
+    shapes: Mapping[ir.Value, Shape], rng: np.random.Generator
+) -> dict[ir.Value, Array] | None:
+    """The same for sources whose channels are the last axis: each row has one impulse.
+
+    None where sources differ in shape. As many batches as every channel needs.
+    """
+    if len(set(shapes.values())) != 1:
+        return None
+    (shape,) = set(shapes.values())
+    rows, channels = math.prod(shape[:-1]), shape[-1]
+    count = max(1, -(-channels // max(rows, 1)))
+    images = {}
+    for value in shapes:
+        x = np.zeros((count * rows, channels))
+        order = np.resize(rng.permutation(channels), count * rows)
+        x[np.arange(count * rows), order] = LOUD * _signed(rng, count * rows)
+        images[value] = x.reshape(count, *shape)
+    return images
+
+
+def _signed(rng: np.random.Generator, count: int) -> Array:
+    numbers: Array = rng.choice([-1, 1], count) * rng.uniform(1, 2, count)
+    return numbers
 
 
 def _grid(sizes: Sequence[int], reach: Reach) -> list[Shape]:

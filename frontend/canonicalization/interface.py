@@ -52,14 +52,19 @@ class Interface:
 def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
     """Name the outputs of `graph`, after making each a distinct value computed by a node.
 
-    An output that is an input, an initializer or an earlier output becomes an Identity of it.
-    Other values called by one of `names` are renamed; no input may be called so.
+    An output that is an input, an initializer or an earlier output becomes an Identity of it,
+    unless it has the name of that input or output: a name stands for one value. Other values
+    called by one of `names` are renamed.
     """
     outputs: list[ir.Value] = []
-    for i, value in enumerate(list(graph.outputs)):
-        distinct = value.producer() is not None and value not in outputs
-        outputs.append(value if distinct else _copy_of(value, graph))
-        graph.outputs[i] = outputs[i]
+    for i, (value, name) in enumerate(zip(list(graph.outputs), names, strict=True)):
+        if name in names[:i]:
+            value = outputs[names.index(name)]
+        elif not (value.is_graph_input() and value.name == name):
+            distinct = value.producer() is not None and value not in outputs
+            value = value if distinct else _copy_of(value, graph)
+        outputs.append(value)
+        graph.outputs[i] = value
     _rename_clashing(graph, set(names), set(outputs))
     misnamed = [value for value, name in zip(outputs, names, strict=True) if value.name != name]
     for value in misnamed:  # cleared first: the outputs may have swapped names

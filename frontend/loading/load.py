@@ -13,8 +13,10 @@ import onnx_ir as ir
 
 from flatfold.errors import InputError
 from flatfold.frontend.loading.external_data import Allowed, external_tensors, load_external_data
+from flatfold.frontend.loading.repair import repair_model
+from flatfold.frontend.loading.sparse import make_dense
 from flatfold.frontend.loading.tensors import own_tensors, tensor_nbytes
-from flatfold.frontend.loading.validate import check_names, drop_false_shapes
+from flatfold.frontend.loading.validate import check_interface, check_names
 
 if TYPE_CHECKING:
     import onnx
@@ -137,7 +139,9 @@ def _from_own_proto(proto: onnx.ModelProto, lazy: Mapping[str, ir.TensorProtocol
     """The model in `proto`, which is changed; `lazy` has the initializers without data there."""
     _check_versions(proto)
     check_names(proto)
-    _check_interface(proto.graph)
+    repair_model(proto)
+    make_dense(proto)
+    check_interface(proto.graph)
     _check_structure(proto, lazy)
     try:
         model = ir.serde.deserialize_model(proto)
@@ -166,18 +170,6 @@ def _check_versions(proto: onnx.ModelProto) -> None:
         )
 
 
-def _check_interface(graph: onnx.GraphProto) -> None:
-    if not graph.output:
-        raise InputError("the graph has no outputs", hint=_EXPORT_HINT)
-    for value in (*graph.input, *graph.output):
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_value < 0:
-                raise InputError(
-                    f"{value.name!r} has a size of {dim.dim_value} on axis {axis}",
-                    hint="leave a size that varies out of the shape, or give it a name",
-                )
-
-
 def _check_structure(proto: onnx.ModelProto, lazy: Container[str]) -> None:
     """Run onnx.checker on a copy without large weights, whose sizes are checked here instead."""
     import onnx
@@ -196,7 +188,6 @@ def _check_structure(proto: onnx.ModelProto, lazy: Container[str]) -> None:
         raise InputError(
             f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
         ) from error
-    drop_false_shapes(proto.graph, without_weights)
 
 
 def _copy_without_weights(
@@ -212,6 +203,9 @@ def _copy_without_weights(
             getattr(without_weights, field.name).extend(value)
         else:
             setattr(without_weights, field.name, value)
+    for output in without_weights.output:  # runtimes need no shape there, the checker wants one
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.shape.SetInParent()
     for tensor in graph.initializer:
         if tensor.HasField("raw_data") and len(tensor.raw_data) != tensor_nbytes(tensor):
             raise InputError(

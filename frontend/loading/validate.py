@@ -1,4 +1,4 @@
-"""Checks that onnx.checker does not make: names with two meanings, declared shapes that are false.
+"""Checks that onnx.checker does not make: names with two meanings, an interface that cannot be fed.
 
 Runtimes disagree about which of two things of one name counts, so both are refused.
 """
@@ -6,22 +6,24 @@ Runtimes disagree about which of two things of one name counts, so both are refu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import InputError
+from flatfold.frontend.loading.repair import nested_graphs
 
 if TYPE_CHECKING:
     import onnx
 
 
+_MOST_AXES = 64  # of an array of NumPy
 _RENAME = "a name may have one meaning only: rename or remove the others"
 
 
 def check_names(proto: onnx.ModelProto) -> None:
     """Raise `InputError` if a name in `proto` could mean two things."""
-    imported = [opset.domain or "ai.onnx" for opset in proto.opset_import]
-    _require_single("opsets are imported for", imported, "the model")
+    imported = {(opset.domain or "ai.onnx", opset.version) for opset in proto.opset_import}
+    _require_single("opsets are imported for", [name for name, _ in imported], "the model")
     functions = [f"{f.domain}.{f.name}:{f.overload}" for f in proto.functions]
     _require_single("functions are named", functions, "the model")
     for function in proto.functions:
@@ -30,7 +32,7 @@ def check_names(proto: onnx.ModelProto) -> None:
         _require_single("node outputs are named", computed, where)
         _require_single("inputs are named", function.input, where)
         _require_disjoint(computed, function.input, where)
-    graphs = [graph for root in (proto.graph, *proto.functions) for graph in _nested_graphs(root)]
+    graphs = [graph for root in (proto.graph, *proto.functions) for graph in nested_graphs(root)]
     for graph in graphs:
         _require_text(graph)
         if graph.DESCRIPTOR.name == "GraphProto":
@@ -59,6 +61,22 @@ def _require_text(graph: Any) -> None:
             )
 
 
+def check_interface(graph: onnx.GraphProto) -> None:
+    """Raise `InputError` if `graph` has no output, or an input of more axes than arrays have."""
+    if not graph.output:
+        raise InputError(
+            "expected a graph that computes something, found one without outputs",
+            hint="declare an output of the graph",
+        )
+    for value in graph.input:
+        axes = len(value.type.tensor_type.shape.dim)
+        if axes > _MOST_AXES:
+            raise InputError(
+                f"expected inputs of at most {_MOST_AXES} axes, found {axes} of {value.name!r}",
+                hint="reshape the input inside the graph",
+            )
+
+
 def _check_graph(graph: onnx.GraphProto) -> None:
     where = f"graph {graph.name!r}"
     stored = [tensor.name for tensor in graph.initializer]
@@ -84,70 +102,3 @@ def _require_disjoint(computed: Iterable[str], given: Iterable[str], where: str)
             where=where,
             hint=_RENAME,
         )
-
-
-def _nested_graphs(graph: Any) -> Iterator[Any]:
-    """`graph`, or a function, and the graphs inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nested_graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _nested_graphs(inner)
-
-
-def drop_false_shapes(graph: onnx.GraphProto, without_weights: onnx.ModelProto) -> None:
-    """Drop the declared shapes of intermediate values of `graph` that contradict shape inference.
-
-    `without_weights` is a copy of the model without large weights, which is changed. Raises
-    `InputError` if an output cannot have its declared shape, which the caller relies on.
-    """
-    import onnx
-
-    if any(a.name == "ceil_mode" and a.i for node in graph.node for a in node.attribute):
-        return  # what onnx infers for a window that hangs over the edge is not what runtimes do
-    declared = {value.name: value for value in (*graph.value_info, *graph.output)}
-    del without_weights.graph.value_info[:]
-    for value in without_weights.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(without_weights, data_prop=True).graph
-    except Exception:  # then no declaration is known to be false
-        return
-    possible = {value.name: value for value in (*inferred.value_info, *inferred.output)}
-    outputs = {value.name for value in graph.output}
-    false = {name for name in declared if _differ(declared[name], possible.get(name))}
-    for name in sorted(false & outputs):
-        shapes = [_dims(value) for value in (declared[name], possible[name])]
-        raise InputError(
-            f"output {name!r} is declared as {shapes[0]}, and can only be {shapes[1]}",
-            hint="declare the shape that the graph computes, or none",
-        )
-    kept = [value for value in graph.value_info if value.name not in false]
-    if false:
-        del graph.value_info[:]
-        graph.value_info.extend(kept)
-
-
-def _differ(declared: onnx.ValueInfoProto, inferred: onnx.ValueInfoProto | None) -> bool:
-    """Whether the ranks differ, or two sizes that are both known."""
-    if inferred is None:
-        return False
-    before, after = _dims(declared), _dims(inferred)
-    if before is None or after is None:
-        return False
-    return len(before) != len(after) or any(
-        isinstance(a, int) and isinstance(b, int) and a != b
-        for a, b in zip(before, after, strict=True)
-    )
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[Any] | None:
-    """The sizes of `value`: numbers, names, None if unknown; None if not even the rank is known."""
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-        return None
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
-    ]

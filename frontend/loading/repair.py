@@ -1,0 +1,141 @@
+"""What runtimes accept in a file although ONNX forbids it or says nothing, in the form ONNX has.
+
+- a negative size in a declared shape is an open one, as older exporters write it;
+- declared shapes of values between nodes are dropped: they may be false, and follow from the rest;
+- nodes stand in an order in which each value is computed before it is read;
+- ONNX's own domain is spelled "", and imported once; the graph has a name.
+
+Nothing is computed, and no native code runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flatfold.errors import InputError
+
+
+def repair_model(proto: Any) -> None:
+    """Bring the graphs and functions of `proto`, at any depth, into the form above, in place.
+
+    Raises `InputError` where nodes read each other in a circle.
+    """
+    proto.graph.name = proto.graph.name or "model"
+    for root in (proto, *proto.functions):
+        _name_domain(root.opset_import)
+    for root in (proto.graph, *proto.functions):
+        for graph in nested_graphs(root):
+            _repair_declarations(graph)
+            _sort_nodes(graph)
+            for node in graph.node:
+                if node.domain == "ai.onnx":
+                    node.domain = ""
+
+
+def nested_graphs(graph: Any) -> Iterator[Any]:
+    """`graph`, or a function, and the graphs inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for inner in _graphs_of(node):
+            yield from nested_graphs(inner)
+
+
+def _graphs_of(node: Any) -> list[Any]:
+    return [
+        graph
+        for attribute in node.attribute
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
+    ]
+
+
+def _name_domain(imports: Any) -> None:
+    """Import each domain once, with "" for "ai.onnx"; those of one domain have one version."""
+    versions: dict[str, int] = {}
+    for opset in imports:
+        domain = "" if opset.domain == "ai.onnx" else opset.domain
+        versions.setdefault(domain, opset.version)
+    del imports[:]
+    for domain, version in versions.items():
+        imports.add(domain=domain, version=version)
+
+
+def _repair_declarations(graph: Any) -> None:
+    for value in graph.value_info:
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.ClearField("shape")
+    if graph.DESCRIPTOR.name == "GraphProto":
+        for value in (*graph.input, *graph.output):
+            _open_negative_sizes(value.type)
+
+
+def _open_negative_sizes(kind: Any) -> None:
+    """Drop the negative sizes in a type, of which the elements of sequences have one too."""
+    field = kind.WhichOneof("value")
+    if field in ("sequence_type", "optional_type"):
+        _open_negative_sizes(getattr(kind, field).elem_type)
+    elif field in ("tensor_type", "sparse_tensor_type"):
+        for dim in getattr(kind, field).shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
+def _sort_nodes(graph: Any) -> None:
+    """Sort the nodes of one graph, if need be, each as near to its place as it can be."""
+    producer = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    needs = [{producer[n] for n in _read_by(node) if n in producer} for node in graph.node]
+    if all(earlier < i for i, found in enumerate(needs) for earlier in found):
+        return
+    order = _ordered(needs)
+    if len(order) < len(needs):
+        _refuse_circle(graph.node, needs, set(range(len(needs))) - set(order))
+    copies = []
+    for i in order:
+        copies.append(type(graph.node[i])())
+        copies[-1].CopyFrom(graph.node[i])
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _read_by(node: Any) -> Iterator[str]:
+    """The names that a node reads, also those that the graphs inside it read from outside."""
+    yield from (name for name in node.input if name)
+    for graph in _graphs_of(node):
+        own = {value.name for value in (*graph.input, *graph.initializer)}
+        own.update(name for inner in graph.node for name in inner.output)
+        read = {value.name for value in graph.output}
+        read.update(name for inner in graph.node for name in _read_by(inner))
+        yield from read - own
+
+
+def _ordered(needs: Sequence[set[int]]) -> list[int]:
+    """The nodes that can be sorted: of those that are ready, the first comes first."""
+    readers: list[list[int]] = [[] for _ in needs]
+    for i, found in enumerate(needs):
+        for earlier in found:
+            readers[earlier].append(i)
+    missing = Counter({i: len(found) for i, found in enumerate(needs)})
+    ready = [i for i, found in enumerate(needs) if not found]
+    order = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(i)
+        for reader in readers[i]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    return order
+
+
+def _refuse_circle(nodes: Sequence[Any], needs: Sequence[set[int]], left: set[int]) -> None:
+    path = [min(left)]
+    while path[-1] not in path[:-1]:
+        path.append(min(needs[path[-1]] & left))
+    circle = path[path.index(path[-1]) + 1 :]
+    names = [nodes[i].name or nodes[i].op_type for i in circle[:5]]
+    raise InputError(
+        f"nodes read each other's outputs in a circle: {', '.join(map(repr, names))}",
+        hint="a node can only read what is computed before it; remove one of these inputs",
+    )

@@ -17,6 +17,7 @@ from flatfold.passes.reading.node import (
     ints,
     number,
     source,
+    spatial_sizes,
     window,
 )
 from flatfold.passes.stencil.geometry import Ints
@@ -31,12 +32,23 @@ def read_average_pool(node: ir.Node) -> Applied:
     if any((*begin, *end)) and number(node, "count_include_pad", 0) == 0:
         pads = f"{begin} at the start and {end} at the end"
         raise Decline("COUNT-PAD", f"the mean leaves the padding out, {pads}, so its weights vary")
+    _require_whole_windows(node, kernel, dilations, begin, end)
     count = channel_count(source(node))
     mean = np.full((count, 1, *kernel), 1.0 / np.prod(kernel))
     form = convolution(
         mean, groups=count, strides=strides, dilations=dilations, begin=begin, end=end
     )
     return Applied(source(node), form)
+
+
+def _require_whole_windows(
+    node: ir.Node, kernel: Ints, dilations: Ints, begin: Ints, end: Ints
+) -> None:
+    """Decline where the map is smaller than the window: ONNX Runtime still gives one mean."""
+    sizes = spatial_sizes(source(node))
+    for k, d, first, last, size in zip(kernel, dilations, begin, end, sizes, strict=True):
+        if size is not None and first + size + last < d * (k - 1) + 1:
+            raise Decline("SHAPE", f"a window of {kernel} is larger than the padded map, {sizes}")
 
 
 def filled_window(node: ir.Node) -> tuple[Ints, Ints, Ints, Ints]:

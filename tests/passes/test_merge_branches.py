@@ -237,6 +237,15 @@ def test_a_pool_whose_stride_skips_the_end_of_an_axis_keeps_its_auto_pad():
     assert "AUTO-PAD" in done.codes
 
 
+def test_a_pool_whose_window_is_larger_than_the_map_stays():
+    """ONNX Runtime divides by the whole window there, and a Conv has no output."""
+    net = Net((1, 4, 1, 5))
+    pooled = net.op("AveragePool", net.x, kernel_shape=[2, 1], strides=[2, 1])
+    done = rewrite(net.model(net.op("Relu", net.bn(pooled, 4))))
+    assert_untouched(done)
+    assert "SHAPE" in done.codes
+
+
 def test_auto_pad_is_read():
     for mode in ("SAME_UPPER", "SAME_LOWER"):
         net = Net()

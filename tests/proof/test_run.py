@@ -201,6 +201,22 @@ def test_verify_pairs_inputs_and_outputs_of_other_names_by_their_order():
     assert flatfold.verify(models[0], two.model("z")).verdict == "refuted"
 
 
+def test_what_onnx_runtime_has_no_kernel_for_is_run_by_the_reference():
+    """Padding by SAME next to dilation, which ONNX allows."""
+    net = Net((1, 4, 9, 8), dtype=np.float32)
+    weight = net.const(net.rng.standard_normal((4, 4, 3, 3)))
+    net.y = net.bn(net.op("Conv", net.x, weight, auto_pad="SAME_UPPER", dilations=[2, 2]), 4)
+    before, after = both(net)
+    found = compare(before, after)
+    assert found.verdict == "sampled"
+    assert "dilation" in found.reference.lower()
+    name = next(iter(after.graph.initializers))
+    array = after.graph.initializers[name].const_value.numpy().copy()
+    array.flat[1] += 1e-2
+    after.graph.initializers[name].const_value = ir.Tensor(array, name=name)
+    assert compare(before, after).verdict == "refuted"
+
+
 def test_outputs_that_differ_each_time_prove_nothing():
     net = small()
     noise = net.op("RandomNormalLike", net.x)

@@ -7,7 +7,9 @@ prove nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import KINDS, Feeds, draw_feeds, input_specs
+from flatfold.proof.network.inputs import KINDS, Feeds, InputSpec, draw_feeds, input_specs
 from flatfold.proof.network.judge import ROUNDOFF, Closer, Comparison, rounding_growth
 from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
 from flatfold.proof.network.output_range import output_scale
@@ -74,28 +76,94 @@ def compare(
     comparison.closer = lambda feeds: cut_comparison(comparison, original, rewritten, feeds)
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
-    for number, shapes in enumerate(sizes or sizes_that_run(original, run=before)):
-        for count, (kind, feeds) in enumerate(draw_feeds(specs, shapes, seed + number, kinds)):
-            if heavy and count >= HEAVY_INPUTS:
-                break
-            label = f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}"
+    inputs = _Inputs(specs, sizes or sizes_that_run(original, run=before), kinds, seed, heavy)
+    inputs.try_all(comparison, progress)
+    if comparison.result is not None:
+        return comparison.result
+    return _compare_evaluated(comparison, original, rewritten, inputs)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The inputs on which graphs are compared: of these kinds, in these sizes."""
+
+    specs: Sequence[InputSpec]
+    sizes: Sequence[Shapes]
+    kinds: Sequence[str]
+    seed: int
+    heavy: bool
+
+    def drawn(self) -> Iterator[tuple[str, Feeds]]:
+        """Labels and feeds; the first of each size only, for a heavy graph."""
+        for number, shapes in enumerate(self.sizes):
+            all_feeds = draw_feeds(self.specs, shapes, self.seed + number, self.kinds)
+            for kind, feeds in islice(all_feeds, HEAVY_INPUTS if self.heavy else None):
+                yield f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}", feeds
+
+    def try_all(self, comparison: Comparison, progress: Progress) -> None:
+        """Compare on every input that the original accepts. Raises InputError."""
+        for label, feeds in self.drawn():
             progress(label)
             try:
-                outputs = outputs_of(before, feeds)
-                if outputs is None:
-                    continue  # the original does not accept this size, or these integers
-                comparison.try_input(label, feeds, outputs)
+                outputs = outputs_of(comparison.before, feeds)
+                if outputs is not None:  # the original accepts this size, and these integers
+                    comparison.try_input(label, feeds, outputs)
             except MemoryError as error:
                 raise InputError(
                     f"not enough memory to run the graph on {label}",
                     hint='export it for a smaller input, or leave the proof out with verify="off"',
                 ) from error
-    if comparison.result is None:
+
+
+def _compare_evaluated(
+    whole: Comparison, original: ir.Model, rewritten: ir.Model, inputs: _Inputs
+) -> Equivalence:
+    """The verdict where ONNX Runtime runs the original on no input: the ONNX reference runs it.
+
+    And the rewritten graph, if ONNX Runtime does not run that either. Raises InputError.
+    """
+    _, feeds = next(inputs.drawn())
+    why = _refusal(whole.before, feeds)
+    before = evaluated(original)
+    if outputs_of(before, feeds) is None:
         raise InputError(
-            "the original graph could not be run on any input tried",
+            f"the original graph could not be run on any input tried: {why}",
             hint="check that ONNX Runtime runs the model, or fix its open sizes",
         )
+    after = evaluated(rewritten) if _refusal(whole.after, feeds) else whole.after
+    name = f"the ONNX reference, which ran the original since {why}"
+    comparison = comparison_of(original, before, after, before, name, whole.roundoff, whole.growth)
+    comparison.rounded = None
+    inputs.try_all(comparison, silent)
+    if comparison.result is None:
+        raise InputError(f"the original graph could not be run on any input tried: {why}")
     return comparison.result
+
+
+def evaluated(model: ir.Model) -> Reference:
+    """Runs `model` by the ONNX reference evaluator in double, and rounds its outputs once."""
+    dtypes = [
+        value.dtype.numpy() if value.dtype is not None else None for value in model.graph.outputs
+    ]
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+        try:
+            outputs = onnx_reference(model)(feeds)
+        except NoReference as why:
+            raise BuildError(str(why)) from None
+        pairs = zip(outputs, dtypes, strict=True)
+        return [y if dtype is None else y.astype(dtype) for y, dtype in pairs]
+
+    return run
+
+
+def _refusal(run: Callable[[Feeds], Outputs], feeds: Feeds) -> str:
+    """Why `feeds` are not accepted; empty if they are."""
+    try:
+        run(feeds)
+    except BuildError as error:
+        return error.cause
+    return ""
 
 
 def comparison_of(

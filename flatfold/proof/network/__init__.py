@@ -2,6 +2,7 @@
 
 inputs.py      the inputs, and the numbers that values inside a graph may have
 sizes.py       sizes for the open axes of the inputs
+fixed_sizes.py  the sizes that layers ask for
 reference.py   the original graph in float64, by ONNX's reference evaluator
 judge.py       outputs on one input: how large an error may be
 jump.py        both graphs cut in front of operators that turn a rounding into any difference

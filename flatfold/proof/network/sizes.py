@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
+from flatfold.proof.network.fixed_sizes import solved_extents
 from flatfold.proof.network.inputs import Feeds, InputSpec, draw_feeds, input_specs
 
 Shapes = dict[str, tuple[int, ...]]
@@ -66,7 +67,7 @@ def sizes_that_run(
         from flatfold.proof.network.run import plain_session
 
         run = plain_session(model, "the graph")
-    return _search(axes, run)
+    return _search(model, axes, run)
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,24 @@ class _Axes:
             for spec in self.specs
         }
 
-    def settings(self) -> Iterator[Shapes]:
-        """All settings that are worth a try, the first two with two batch sizes."""
+    @property
+    def rank(self) -> int:
+        """The most open axes of one input that are no batch."""
         kinds = self.open.values()
-        rank = max((kind[1] for kind in kinds if not isinstance(kind, str)), default=0)
-        extents = EXTENTS.get(min(rank, 3), ((),))
-        pairs = [*zip(BATCHES, extents[:2], strict=False)]
-        pairs += [(batch, extent) for extent in extents for batch in reversed(BATCHES)]
-        for batch, extent in dict.fromkeys(pairs):
-            yield self.shapes({key: _size(kind, batch, extent) for key, kind in self.open.items()})
+        return max((kind[1] for kind in kinds if not isinstance(kind, str)), default=0)
+
+    def shapes_of(self, extents: Sequence[int], batch: int = 1) -> Shapes:
+        """The shape of each input with these extents of the open axes that are no batch."""
+        return self.shapes({key: _size(kind, batch, extents) for key, kind in self.open.items()})
+
+    def settings(
+        self, solved: Callable[[], Iterator[tuple[int, ...]]]
+    ) -> Iterator[tuple[tuple[int, ...], int]]:
+        """(extents, batch) worth a try: two small ones, those solved for, and likely ones."""
+        extents = EXTENTS.get(min(self.rank, 3), ((),))
+        yield from zip(extents[:2], BATCHES, strict=False)
+        for extent in itertools.chain(solved(), extents):
+            yield from ((extent, batch) for batch in reversed(BATCHES))
 
 
 def _batch_keys(specs: Sequence[InputSpec]) -> set[object]:
@@ -149,28 +159,40 @@ def _size(kind: str | tuple[int, int], batch: int, extent: Sequence[int]) -> int
     return extent[min(kind[0], len(extent) - 1)] if extent else 1
 
 
-def _search(axes: _Axes, run: Run) -> list[Shapes]:
-    found: list[Shapes] = []
-    reason, left, tried = "", MOST_PROBES, 0
-    for shapes in itertools.islice(axes.settings(), 4 * MOST_PROBES):
-        if shapes in found or sum(map(math.prod, shapes.values())) > MOST_ELEMENTS:
-            continue
-        if not left or len(found) == 2:
+def _search(model: ir.Model, axes: _Axes, run: Run) -> list[Shapes]:
+    """Two settings, of different extents where two are found, or else one."""
+    found: dict[tuple[int, ...], Shapes] = {}
+    spare: Shapes | None = None  # another batch of the only extents
+    reason, left = "", MOST_PROBES
+    tried: set[tuple[tuple[int, ...], ...]] = set()
+
+    def solved() -> Iterator[tuple[int, ...]]:
+        return iter(()) if found else solved_extents(model, axes.rank, axes.shapes_of)
+
+    for extents, batch in itertools.islice(axes.settings(solved), 4 * MOST_PROBES):
+        if not left or len(found) == 2 or (spare and not axes.rank):
             break
-        left, tried = left - 1, tried + 1
+        shapes = axes.shapes_of(extents, batch)
+        size, key = sum(map(math.prod, shapes.values())), tuple(shapes.values())
+        if key in tried or size > MOST_ELEMENTS or (extents in found and spare):
+            continue
+        left, tried = left - 1, tried | {key}
         try:
             run(next(draw_feeds(axes.specs, shapes, seed=0))[1])
         except (BuildError, MemoryError) as error:
             reason = reason or str(getattr(error, "cause", "not enough memory"))
             continue
-        found.append(shapes)
+        if extents in found:
+            spare = shapes
+        else:
+            found[extents] = shapes
         left = min(left, MORE_PROBES)
     if not found:
         raise InputError(
-            f"the original graph could not be run on any of {tried} sizes tried: {reason}",
+            f"the original graph could not be run on any of {len(tried)} sizes tried: {reason}",
             hint="give a size that it takes, such as --shape NAME:1x3x320x320",
         )
-    return found
+    return [*found.values(), *([spare] if spare and len(found) == 1 else [])]
 
 
 def told_by_readers(value: ir.Value) -> dict[int, int]:

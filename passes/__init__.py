@@ -14,6 +14,7 @@ hoist_activations.py     activations in front of a max pool
 The driver, and what every pass uses:
 
 pipeline.py   applies passes to a fixed point; the only code that edits a graph
+potential.py  what every change lowers, so that the passes come to an end
 rewrite.py    Rewrite, LocalRewrite, Region, Change
 remark.py     what is reported of each decision, with hints; provenance of new nodes
 decline.py    why a rewrite does not apply

@@ -177,7 +177,7 @@ class _Writer:
 
     def _stage(self, stage: Stage, value: ir.Value, is_first: bool) -> ir.Value:
         if stage.stencil is None:
-            shape = with_channels(stage.node.outputs[0], len(self.keep), self.axes)
+            shape = with_channels(stage.node.outputs[0].shape, len(self.keep), self.axes)
             node = clone_onto(stage.node, value, shape, self.names)
             self.done.nodes.append(node)
             return node.outputs[0]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from flatfold.errors import PassError
 from flatfold.passes.cost.model import Cost, CostModel
 from flatfold.passes.cost.profiles import PROFILES, Profile
 from flatfold.passes.decline import Decline
@@ -22,6 +21,7 @@ from flatfold.passes.lifting.splits import close_splits, open_splits
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.replacement import Names, Replacement
+from flatfold.passes.potential import potential_of
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.meaning import Applied, Summed
 from flatfold.passes.remark import (
@@ -37,7 +37,7 @@ from flatfold.passes.rewrite import Change, LocalRewrite, Proposal, Region, Rewr
 
 TIE = 1e-9
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
-MOST_SWEEPS = 100  # two or three are usual; each lowers the estimated time, or has fewer norms
+MOST_SWEEPS = 100  # two or three are usual
 
 # Reasons that only say where linearity ends, or that all is well: no remark.
 SILENT = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
@@ -81,13 +81,18 @@ class Pipeline:
     ) -> tuple[list[Remark], list[Remark]]:
         """Sweep until nothing changes: what was applied, and what the last sweep left."""
         applied: list[Remark] = []
+        missed: list[Remark] = []
         for _ in range(MOST_SWEEPS):
             sweep = _Sweep(self, graph, names)
             changed = sweep.run()
             applied += sweep.applied
+            missed = sweep.missed
             if not changed:
-                return applied, sweep.missed
-        raise PassError(f"no fixed point after {MOST_SWEEPS} sweeps", where=graph.name or "")
+                return applied, missed
+        reason = f"{MOST_SWEEPS} sweeps were made, and the last one still found something"
+        why, first, place = Decline("SWEEPS", reason), self.rewrites[0].name, graph.name or ""
+        missed.append(Remark(first, place, False, why.code, reason, hint=HINTS[why.code]))
+        return applied, missed  # each change lowered the potential: this is the best so far
 
 
 class _Sweep:
@@ -138,6 +143,7 @@ class _Sweep:
             if _is_same(proposal):
                 replacement.discard()
                 raise Decline("TRIVIAL", "it already has its cheapest form")
+            self._require_descent(proposal)
             self._apply(rewrite.name, proposal, lambda: self._replayed(region))
         except Decline as why:
             self._note(missed, why)
@@ -162,6 +168,7 @@ class _Sweep:
             except Decline:
                 proposal.replacement.discard()
                 raise
+            self._require_descent(proposal)
             scratch = Names(set(), self.names.opset)
             match, cost = rewrite.match, self.cost
             self._apply(rewrite.name, proposal, lambda: match(node, scratch, cost).replacement)
@@ -174,6 +181,20 @@ class _Sweep:
             if rewrite.claims(region):
                 return rewrite
         raise Decline("OFF", "no pass that is switched on claims it")
+
+    def _require_descent(self, proposal: Proposal) -> None:
+        """Decline unless the new nodes have less potential than the old, as they will be read."""
+        region, new = proposal.region, proposal.replacement
+        if new.nodes and new.output.producer() in new.nodes:
+            new.output.shape = region.output.shape  # what it will have
+        old = potential_of(region.nodes, self.lifter.linear, self.cost)
+        least = potential_of(new.nodes, self.lifter.read, self.cost)
+        if least == old:
+            new.discard()
+            raise Decline("TRIVIAL", "it already has its cheapest form")
+        if least > old:
+            new.discard()
+            raise Decline("COST", f"exact, but {least.time / max(old.time, 1):.2f}x the time")
 
     def _apply(self, name: str, proposal: Proposal, again: Callable[[], Replacement]) -> None:
         region, replacement = proposal.region, proposal.replacement

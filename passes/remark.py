@@ -41,6 +41,7 @@ HINTS: dict[str, str] = {
     "SLICE": "use a range that runs forwards, holds something and leaves the batch alone",
     "SOURCES": "let the branches read one value, if that was meant",
     "STRIDE": "give the branches the same stride",
+    "SWEEPS": "optimize the result once more",
     "TRAINING-MODE": "call model.eval() before the export",
     "TRANSPOSED": "transpose the weight instead of the data",
     "UNDERFLOW": "prune the channel, or use a wider type",

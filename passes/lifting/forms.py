@@ -122,8 +122,8 @@ class FormBuilder:
     @within_range()
     def compose(self, node: ir.Node, linear: Applied, inner: Affine) -> Affine:
         """The operator after the form of its input, by the pass that composes the two."""
-        pixels = form_of_operator(linear, node.outputs[0]).pixels
         outer, inner = align_layout(linear, inner, linear.source)
+        pixels = form_of_operator(replace(linear, stencil=outer), node.outputs[0]).pixels
         context = self._context(linear.source, outer.geometry.axes, pixels)
         for rewrite in self.passes:
             form = rewrite.compose(outer, inner, context)

@@ -101,12 +101,16 @@ class Lifter:
             if isinstance(known, Applied) and known.stencil.weight.nbytes > REMEMBERED:
                 del self._meanings[node]
 
+    def read(self, node: ir.Node) -> Linear:
+        """The meaning of a node, which may not be part of a graph yet. Raises Decline if none."""
+        with within_range():
+            return meaning(node, self._readers)
+
     def linear(self, node: ir.Node) -> Linear:
         """The meaning of a node, read once. Raises Decline if it is not linear."""
         if node not in self._meanings:
             try:
-                with within_range():
-                    self._meanings[node] = meaning(node, self._readers)
+                self._meanings[node] = self.read(node)
             except Decline as reason:
                 self._meanings[node] = reason.bare()
         known = self._meanings[node]

@@ -21,6 +21,7 @@ from flatfold.passes.lowering.replacement import Names, Replacement
 from flatfold.passes.lowering.rounding import cast
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.deferred import origin_of
+from flatfold.passes.reading.layout import known_shape
 from flatfold.passes.reading.node import FLOATS, TO_THE_END, channel_axis, rank, with_channels
 from flatfold.passes.stencil.channels import ChannelIndex, fill_gaps, is_consecutive
 from flatfold.passes.stencil.kernels import Array, Weight, transposed
@@ -65,11 +66,12 @@ def transpose_attributes(f: Stencil) -> dict[str, object]:
 class Emitter:
     """Writes the nodes of one form for the value `output`; `replacement` collects them."""
 
-    def __init__(self, output: ir.Value, names: Names) -> None:
+    def __init__(self, output: ir.Value, names: Names, shape: ir.Shape | None = None) -> None:
         if output.dtype is None or output.dtype not in FLOATS:
             dtype = output.dtype.name if output.dtype is not None else "unknown"
             raise Decline("DTYPE", f"the type of {output.name} is {dtype}")
         self.output = output
+        self.shape = output.shape if shape is None else shape  # with what is known besides
         self.dtype = output.dtype
         self.base = output.name or "value"
         self.names = names
@@ -155,7 +157,7 @@ class Emitter:
     def channels(self, value: ir.Value, index: ChannelIndex, axes: int) -> ir.Value:
         """Channels `index` of a value."""
         axis = channel_axis(value, axes)
-        shape = with_channels(value, len(index), axes)
+        shape = with_channels(value.shape, len(index), axes)
         if self.names.opset >= 10 and is_consecutive(index):
             ends = ([int(index[0])], [int(index[-1]) + 1], [axis])
             names = zip(ends, ("starts", "ends", "axes"), strict=True)
@@ -225,7 +227,7 @@ class Emitter:
         return self.node(op_type, inputs, attributes, self._shape_of(form))
 
     def _shape_of(self, form: Stencil) -> ir.Shape | None:
-        return with_channels(self.output, form.geometry.outputs, form.geometry.axes)
+        return with_channels(self.shape, form.geometry.outputs, form.geometry.axes)
 
     def product(self, term: Term, bias: Array | None) -> ir.Value:
         """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""
@@ -259,7 +261,7 @@ class Emitter:
 
 def lower(form: Affine, output: ir.Value, names: Names, cost: CostModel) -> Replacement:
     """Nodes that compute `form`. Raises Decline if a weight does not fit the output's dtype."""
-    emitter = Emitter(output, names)
+    emitter = Emitter(output, names, known_shape(form, output))
     try:
         emitter.replacement.output = _emit_plan(plan(form, cost), form, emitter)
     except Decline:
@@ -274,7 +276,7 @@ def _emit_plan(plan: Plan, form: Affine, emitter: Emitter) -> ir.Value:
     value = values[0]
     if len(values) > 1:
         axis = 1 if axes else (len(output.shape) if output.shape is not None else 2) - 1
-        value = emitter.node("Concat", values, {"axis": axis}, output.shape)
+        value = emitter.node("Concat", values, {"axis": axis}, emitter.shape)
         if not plan.in_order:
             order = np.argsort(np.concatenate([block.channels for block in plan.blocks]))
             value = emitter.channels(value, order.astype(np.int64), axes)
@@ -290,7 +292,7 @@ def _emit_sum(block: Block, emitter: Emitter) -> ir.Value:
         for index, term in enumerate(form.live)
     ]
     value = values[0]
-    shape = with_channels(emitter.output, form.geometry.outputs, form.geometry.axes)
+    shape = with_channels(emitter.shape, form.geometry.outputs, form.geometry.axes)
     for other in values[1:]:
         value = emitter.node("Add", [value, other], None, shape)
     return value

@@ -18,7 +18,7 @@ from flatfold.passes.cost.model import Cost, CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.deferred import origin_of
-from flatfold.passes.reading.layout import form_of_operator
+from flatfold.passes.reading.layout import best_known, form_of_operator
 from flatfold.passes.reading.meaning import Applied, Joined, Linear, Summed, Transparent, operands
 from flatfold.passes.reading.node import constant, dims_of, pixel_count
 from flatfold.passes.stencil.channels import (
@@ -29,7 +29,7 @@ from flatfold.passes.stencil.channels import (
     nonzero_outputs,
 )
 from flatfold.passes.stencil.geometry import Geometry, Sizes
-from flatfold.passes.stencil.stencil import Stencil, select_outputs
+from flatfold.passes.stencil.stencil import Stencil, nonzero_bias, select_outputs
 from flatfold.passes.stencil.taps import with_crop_taps
 
 
@@ -152,7 +152,7 @@ def channel_blocks(form: Affine, cost: CostModel) -> list[Block]:
             for t, here in zip(form.terms, depends, strict=True)
             if here
         )
-        bias = None if form.bias is None else form.bias[channels]
+        bias = None if form.bias is None else nonzero_bias(form.bias[channels])
         part = replace(form, terms=terms, bias=bias, joined=False)
         blocks.append(Block(channels, part, _plan_terms(part, cost)))
     return blocks
@@ -291,11 +291,11 @@ def cost_of_nodes(meanings: Mapping[ir.Node, Linear], cost: CostModel) -> Cost:
     """What nodes that are in a graph cost, as they are written there."""
     total = Cost()
     for node, linear in meanings.items():
-        total += _node_cost(linear, node, cost)
+        total += node_cost(linear, node, cost)
     return total
 
 
-def _node_cost(linear: Linear, node: ir.Node, cost: CostModel) -> Cost:
+def node_cost(linear: Linear, node: ir.Node, cost: CostModel) -> Cost:
     if node.op_type == "Identity":
         return Cost()
     if isinstance(linear, Transparent):
@@ -303,19 +303,25 @@ def _node_cost(linear: Linear, node: ir.Node, cost: CostModel) -> Cost:
     if isinstance(linear, Applied):
         return _applied_cost(linear, node, cost)
     read = operands(linear) if isinstance(linear, Summed) else ()
-    elements = pixel_count(_best_known_sizes([node.outputs[0], *read])[1:])
     if isinstance(linear, Joined):
-        return cost.copy(1, elements)
+        return cost.copy(1, pixel_count(_joined_sizes(linear, node.outputs[0])[1:]))
+    elements = pixel_count(_best_known_sizes([node.outputs[0], *read])[1:])
     return cost.elementwise(1, elements, reads=len(linear.operands))
 
 
 def _best_known_sizes(values: list[ir.Value]) -> Sizes:
     """The sizes of values that are of one size, as far as any of them is declared."""
     sizes = [dims_of(value) for value in values]
-    same_rank = [dims for dims in sizes if len(dims) == len(sizes[0])]
-    return tuple(
-        next((n for n in axis if n is not None), None) for axis in zip(*same_rank, strict=True)
-    )
+    return best_known([dims for dims in sizes if len(dims) == len(sizes[0])])
+
+
+def _joined_sizes(linear: Joined, output: ir.Value) -> Sizes:
+    """The sizes of a Concat, as far as it or any operand declares them."""
+    parts, axis = [dims_of(value) for value in linear.values], linear.axis
+    lengths = [part[axis] for part in parts] + [fill.rows for fill in linear.fills]
+    whole = None if None in lengths else sum(length or 0 for length in lengths)
+    computed = [(*part[:axis], whole, *part[axis + 1 :]) for part in parts]
+    return best_known([dims_of(output), *computed])
 
 
 def _applied_cost(linear: Applied, node: ir.Node, cost: CostModel) -> Cost:

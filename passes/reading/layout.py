@@ -21,7 +21,6 @@ from flatfold.passes.reading.node import (
     channel_count,
     dims_of,
     pixel_count,
-    pixel_sizes,
     rank,
     spatial_sizes,
 )
@@ -34,11 +33,43 @@ def affine_form(terms: tuple[Term, ...], bias: Array | None, value: ir.Value) ->
     """The form of `value`, with what its shape says about cost."""
     axes = terms[0].stencil.geometry.axes
     if not axes:
-        return Affine(terms, bias, pixel_count(pixel_sizes(value, 0)), batched=rank(value) > 2)
+        known = [
+            dims_of(v)[1:-1] for v in (value, *(t.source for t in terms)) if _has_rank(v, value)
+        ]
+        pixels = pixel_count(best_known(known))
+        return Affine(terms, bias, pixels, batched=rank(value) > 2)
     declared = unknown_sizes(axes) if value.shape is None else spatial_sizes(value)
     computed = terms[0].stencil.geometry.output_sizes(terms[0].sizes)
     sizes = tuple(a if a is not None else b for a, b in zip(computed, declared, strict=True))
     return Affine(terms, bias, pixel_count(sizes))
+
+
+def _has_rank(one: ir.Value, two: ir.Value) -> bool:
+    return one is two or (one.shape is not None and rank(one) == rank(two))
+
+
+def best_known(sizes: Sequence[Sizes]) -> Sizes:
+    """Sizes that several values have, each as far as any of them declares it."""
+    return tuple(
+        next((n for n in axis if n is not None), None) for axis in zip(*sizes, strict=True)
+    )
+
+
+def known_shape(form: Affine, value: ir.Value) -> ir.Shape | None:
+    """The shape of a value, its open axes filled in by what its form computes from known ones."""
+    if value.shape is None:
+        return None
+    dims = list(value.shape.dims)
+    for term in form.terms:
+        if not _has_rank(term.source, value) or term.source.shape is None:
+            continue
+        geometry, read = term.stencil.geometry, list(term.source.shape.dims)
+        sizes = geometry.output_sizes(term.sizes) if geometry.axes else read[1:-1]
+        count = (geometry.outputs,)
+        computed = [read[0], *count, *sizes] if geometry.axes else [read[0], *sizes, *count]
+        pairs = zip(dims, computed, strict=True)
+        dims = [new if str(old) == "None" and new is not None else old for old, new in pairs]
+    return ir.Shape(dims)
 
 
 def form_of_operator(linear: Applied, value: ir.Value) -> Affine:

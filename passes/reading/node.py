@@ -53,11 +53,11 @@ def channel_axis(value: ir.Value, axes: int) -> int:
     return 1 if axes else rank(value) - 1
 
 
-def with_channels(value: ir.Value, count: int, axes: int) -> ir.Shape | None:
-    """The shape of a value, with another number of the channels that a stencil mixes."""
-    if value.shape is None:
+def with_channels(shape: ir.Shape | None, count: int, axes: int) -> ir.Shape | None:
+    """The shape with another number of the channels that a stencil mixes; None if not known."""
+    if shape is None:
         return None
-    dims = list(value.shape.dims)
+    dims = list(shape.dims)
     dims[1 if axes else -1] = count
     return ir.Shape(dims)
 
@@ -79,13 +79,6 @@ def channel_count(value: ir.Value, axes: int | None = None) -> int:
 def either_axes(value: ir.Value) -> int:
     """Spatial axes for a form that is the same in both layouts: that whose channels are known."""
     return rank(value) - 2 if dims_of(value)[1] is not None else 0
-
-
-def pixel_sizes(value: ir.Value, axes: int) -> Sizes:
-    """Sizes of all axes but batch and channels."""
-    sizes = list(dims_of(value))
-    del sizes[channel_axis(value, axes)], sizes[0]
-    return tuple(sizes)
 
 
 def weights(node: ir.Node, index: int, what: str) -> Weight:

@@ -112,7 +112,7 @@ def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
     if _counts(node) and term.stencil.input_channels != form.geometry.outputs:
         raise Decline("NONLINEAR", "the number of channels changes")
     moved = _on_axes(term.stencil, axes, linear.repeat)
-    shape = with_channels(node.outputs[0], moved.input_channels, axes)
+    shape = with_channels(node.outputs[0].shape, moved.input_channels, axes)
     before = deferred_through(node, term.source, shape)
     plain = term.stencil.is_identity and term.stencil.channel_index is None and form.bias is None
     if plain and origin_of(before) is not None:

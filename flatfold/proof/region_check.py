@@ -127,8 +127,8 @@ def _ratio(change: Change, trial: Trial) -> float:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
     except (ValueError, IndexError, MemoryError):  # some nodes run only at the model's own sizes
         raise Decline("UNPROVED", "the check cannot run it at a small size") from None
-    if before.y.shape != after.y.shape:
-        return math.inf
+    if before.y.shape != after.y.shape:  # a Slice may take all of an axis at the model's size alone
+        raise Decline("UNPROVED", "the two sides have other shapes at the size of the check")
     largest = max(float(np.max(pair.m, initial=0.0)) for pair in trial.feeds.values())
     lost = _lost_below_normal(change, largest)
     return worst_ratio(before, after.y, region.output.dtype, _rounding_count(change), lost)

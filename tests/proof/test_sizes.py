@@ -80,6 +80,7 @@ def test_without_a_condition_they_are_odd_and_not_square() -> None:
 def test_a_multiple_is_found(factor: int) -> None:
     found = sizes(pyramid(factor))
     assert len({setting["x"][2:] for setting in found}) == 2
+    assert {setting["x"][0] for setting in found} == {1, 2}
     assert all(n % factor == 0 for setting in found for n in setting["x"][2:])
 
 

@@ -129,13 +129,15 @@ class _Axes:
         return self.shapes({key: _size(kind, batch, extents) for key, kind in self.open.items()})
 
     def settings(
-        self, solved: Callable[[], Iterator[tuple[int, ...]]]
+        self,
+        solved: Callable[[], Iterator[tuple[int, ...]]],
+        batches: Callable[[], Sequence[int]],
     ) -> Iterator[tuple[tuple[int, ...], int]]:
         """(extents, batch) worth a try: two small ones, those solved for, and likely ones."""
         extents = EXTENTS.get(min(self.rank, 3), ((),))
         yield from zip(extents[:2], BATCHES, strict=False)
         for extent in itertools.chain(solved(), extents):
-            yield from ((extent, batch) for batch in reversed(BATCHES))
+            yield from ((extent, batch) for batch in batches())
 
 
 def _batch_keys(specs: Sequence[InputSpec]) -> set[object]:
@@ -169,7 +171,12 @@ def _search(model: ir.Model, axes: _Axes, run: Run) -> list[Shapes]:
     def solved() -> Iterator[tuple[int, ...]]:
         return iter(()) if found else solved_extents(model, axes.rank, axes.shapes_of)
 
-    for extents, batch in itertools.islice(axes.settings(solved), 4 * MOST_PROBES):
+    def batches() -> Sequence[int]:
+        """The batch that no setting has yet comes first."""
+        return BATCHES if found and last == BATCHES[1] else BATCHES[::-1]
+
+    last = 0
+    for extents, batch in itertools.islice(axes.settings(solved, batches), 4 * MOST_PROBES):
         if not left or len(found) == 2 or (spare and not axes.rank):
             break
         shapes = axes.shapes_of(extents, batch)
@@ -185,7 +192,7 @@ def _search(model: ir.Model, axes: _Axes, run: Run) -> list[Shapes]:
         if extents in found:
             spare = shapes
         else:
-            found[extents] = shapes
+            found[extents], last = shapes, batch
         left = min(left, MORE_PROBES)
     if not found:
         raise InputError(

@@ -22,7 +22,7 @@ from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.rounding import within_range
 from flatfold.passes.reading import READERS, Reader, ReaderTable, meaning
 from flatfold.passes.reading.affine import Affine
-from flatfold.passes.reading.deferred import origin_of
+from flatfold.passes.reading.deferred import origin_of, root_value
 from flatfold.passes.reading.layout import form_of_operator
 from flatfold.passes.reading.meaning import Applied, Joined, Linear, Summed, Transparent, operands
 from flatfold.passes.reading.node import producer_of, why_shared
@@ -127,6 +127,10 @@ class Lifter:
         nodes, meanings, stops = self._inside(root)
         if form.border_bias is not None:
             raise Decline("BORDER-BIAS", f"its bias is another {form.border_bias.border}")
+        inside = set(nodes)
+        for term in form.live:
+            if root_value(term.source).producer() in inside:
+                raise Decline("SHARED", f"{root_value(term.source).name} is read by a new node too")
         resized = form
         for rewrite in self._passes:
             resized = rewrite.resize(resized, self._cost)

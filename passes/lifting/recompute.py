@@ -18,6 +18,7 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.forms import FormBuilder, Operand
 from flatfold.passes.lowering.plan import form_cost
 from flatfold.passes.reading.affine import Affine
+from flatfold.passes.reading.deferred import root_value
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Recompute:
             tried.add(value)
             reason = self.stops[value]
             with contextlib.suppress(Decline):
-                inner = self._inner(node, value)
+                inner = self._inner(node, operands, value)
                 operands = [(v, self.builder.inline(node, f, value, inner)) for v, f in operands]
                 inlined[value] = reason
                 replaced.append(inner)
@@ -103,14 +104,20 @@ class Recompute:
 
     def _worth_inlining(self, node: ir.Node, operands: list[Operand], value: ir.Value) -> Affine:
         """The form of `value`. Decline if nothing can come of looking through it."""
-        inner = self._inner(node, value)
+        inner = self._inner(node, operands, value)
         others = {t.source for _, f in operands for t in f.terms} - {value}
         if value in self.too_costly and others.isdisjoint(term.source for term in inner.terms):
             raise Decline("SOURCES", "no other term reads the same values")
         return inner
 
-    def _inner(self, node: ir.Node, value: ir.Value) -> Affine:
-        """The form of `value`. Decline if a node outside the sum reads it."""
+    def _inner(self, node: ir.Node, operands: list[Operand], value: ir.Value) -> Affine:
+        """The form of `value`. Decline if a node outside the sum reads it, or one that is deferred.
+
+        What a deferred value is computed from has to stay.
+        """
+        sources = {term.source for _, f in operands for term in f.terms} - {value}
+        if any(root_value(source) is value for source in sources):
+            raise Decline("SHARED", f"{value.name} is read by a node that stays")
         if value in self.too_costly:
             return self.too_costly[value]
         if not _readers(value) <= set(self.nodes_below(node)):

@@ -10,7 +10,7 @@ residue modulo the stride.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,11 +117,33 @@ def _wrong_weight_text(change: Change, trial: Trial) -> str:
     return f"; {weight}" if weight is not None else ""
 
 
+def _require_same_ranges(nodes: Sequence[ir.Node], values: Mapping[ir.Value, Pair]) -> None:
+    """Decline where a Slice meets an axis of another size than the model's: it means another cut.
+
+    [0:1] is the whole of an axis of one pixel, and a third of one of three.
+    """
+    for node in nodes:
+        data = node.inputs[0] if node.op_type == "Slice" else None
+        if data is None or data.shape is None or data not in values:
+            continue
+        listed = node.inputs[3] if len(node.inputs) > 3 else None
+        given = None if listed is None else ir.convenience.get_const_tensor(listed)
+        drawn = values[data].y.shape
+        axes = range(len(drawn)) if given is None else given.numpy().reshape(-1).tolist()
+        for axis in axes:
+            size = data.shape[int(axis)]
+            if isinstance(size, int) and axis % len(drawn) and size != drawn[int(axis)]:
+                found = f"{data.name} has {size} along axis {axis}, the check {drawn[int(axis)]}"
+                raise Decline("UNPROVED", f"no size is known at which a Slice is the same: {found}")
+
+
 def _ratio(change: Change, trial: Trial) -> float:
     """Worst |y' - y| / (u M + float64 rounding) over all elements."""
     region, replacement = change.region, change.replacement
     try:
-        before = evaluate(trial.nodes, trial.feeds)[region.output]
+        values = evaluate(trial.nodes, trial.feeds)
+        _require_same_ranges(region.nodes, values)
+        before = values[region.output]
         after = evaluate(replacement.nodes, trial.feeds)[replacement.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None

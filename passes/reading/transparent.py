@@ -29,6 +29,7 @@ from flatfold.passes.reading.node import (
     with_channels,
 )
 from flatfold.passes.stencil.channels import NO_CHANNEL
+from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.stencil import Stencil
 
 MOST_AXES = 3  # a convolution has no more
@@ -79,6 +80,41 @@ def read_view(node: ir.Node) -> Transparent:
     raise Decline("NONLINEAR", f"{node.op_type} mixes channels and pixels")
 
 
+def read_other_axes(node: ir.Node) -> Transparent:
+    """Squeeze and Unsqueeze: where axis 1 and the last one are afterwards, never by their sizes."""
+    data, after = source(node), rank(node.outputs[0])
+    grows = node.op_type == "Unsqueeze"
+    listed = _listed_axes(node)
+    if not listed and not grows:
+        listed = tuple(axis for axis, n in enumerate(dims_of(data)) if n == 1)
+        if None in dims_of(data):
+            raise Decline("NONLINEAR", "the sizes are not known")
+    changed = {axis % max(after, rank(data)) for axis in listed}
+    kept = [axis for axis in range(max(after, rank(data))) if axis not in changed]
+    if 0 not in kept or len(kept) != min(after, rank(data)):
+        raise Decline("NONLINEAR", "the batch is moved")
+    places = kept if grows else [kept.index(i) if i in kept else -1 for i in range(rank(data))]
+    spatial, matrix = (_axes_behind(place, after) for place in (places[1], places[-1]))
+    return Transparent(data, spatial, matrix)
+
+
+def _axes_behind(place: int, rank_: int) -> int | None:
+    """Spatial axes of a map of this axis; None if it is neither axis 1 nor the last one."""
+    if place == rank_ - 1:
+        return 0
+    return rank_ - 2 if place == 1 else None
+
+
+def _listed_axes(node: ir.Node) -> Ints:
+    """The axes, an attribute or (since opset 13) an input."""
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return ints(node, "axes", ())
+    given = constant(node.inputs[1])
+    if given is None:
+        raise Decline("NONLINEAR", f"the axes {node.inputs[1].name} are not constant")
+    return tuple(int(axis) for axis in given.reshape(-1))
+
+
 def read_transpose(node: ir.Node) -> Transparent:
     order, rank_ = ints(node, "perm", ()), rank(source(node))
     if len(order) != rank_ or order[0] != 0 or rank_ < 3:
@@ -92,9 +128,9 @@ TRANSPARENT: dict[str, Callable[[ir.Node], Transparent]] = {
     "Flatten": read_view,
     "GlobalAveragePool": read_global_mean,
     "ReduceMean": read_mean,
-    "Squeeze": read_view,
+    "Squeeze": read_other_axes,
     "Transpose": read_transpose,
-    "Unsqueeze": read_view,
+    "Unsqueeze": read_other_axes,
 }
 
 

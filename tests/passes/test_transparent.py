@@ -169,3 +169,39 @@ def test_slopes_that_differ_by_channel_are_left():
     slopes = net.const(net.rng.uniform(size=(4, 1, 1)))
     done = rewrite(net.model(net.op("Add", net.op("Relu", y), net.op("Mul", y, slopes))))
     assert done.ops["Relu"] == 1
+
+
+def test_an_axis_put_in_front_of_one_channel_is_not_taken_for_one_behind_it():
+    """[N, 50] by a product to [N, 1], then to [N, 1, 1]: which 1 is the channel is in the axes."""
+    for axis in (1, 2):
+        net = Net((1, 50))
+        weight = net.const(net.rng.standard_normal((50, 1)))
+        y = net.op("Unsqueeze", net.op("MatMul", net.x, weight), net.const(np.array([axis])))
+        assert_same(rewrite(net.model(net.bn(y, 1))), net.shape)
+
+
+def test_a_map_of_one_pixel_turned_to_and_fro_beside_itself():
+    """What a deferred Transpose reads stays in the graph, though the sum is looked through it."""
+    net = Net((1, 3, 4, 6), opset=9)
+    y = net.op("Div", net.op("GlobalAveragePool", net.x), net.const(np.array(0.7)))
+    turned = net.op("Transpose", y, perm=[0, 3, 1, 2])
+    back = net.op("Transpose", turned, perm=[0, 2, 3, 1])
+    moved = net.op("Add", back, net.const(np.array([-1.1])))
+    again = net.op("Transpose", moved, perm=[0, 3, 1, 2])
+    assert_same(rewrite(net.model(net.op("Add", turned, again))), net.shape)
+
+
+def test_a_slice_that_is_the_whole_of_one_pixel_raises_no_alarm():
+    """[0:1] of an axis of one pixel, whose source declares none: the check draws its own."""
+    net = Net((2, 2, "h", 6), opset=18)
+    x = net.op("AveragePool", net.x, kernel_shape=[2, 6], strides=[3, 1])
+    first = net.op("Split", x, outputs=2, num_outputs=2, axis=1)
+    y = net.conv(first, 4, 1, (1, 1))
+    ranges = ([0, 1], [1, 2**62], [3, 1], [1, 2])
+    cut = net.op("Slice", y, *(net.const(np.array(numbers)) for numbers in ranges))
+    model = net.model(net.op("Concat", cut, f"{first}_1", axis=1))
+    for value in model.graph.value_info:
+        if value.name != y:
+            for dim in value.type.tensor_type.shape.dim[2:]:
+                dim.Clear()
+    assert_same(rewrite(model), (2, 2, 8, 6))

@@ -63,7 +63,7 @@ def _in_double(
     original: onnx.ModelProto, feeds: dict[str, Array], exact: list[Array], second: list[Array]
 ) -> str:
     errors = [_largest(a, b) for a, b in zip(exact, second, strict=True)]
-    seen = max(map(_size, feeds.values()))
+    seen = max(map(_size, feeds.values()), default=0.0)
     scales = [max(seen, _size(a)) for a in exact]
     if all(error <= EXACT * scale for error, scale in zip(errors, scales, strict=True)):
         return ""

@@ -84,6 +84,20 @@ def test_a_multiple_is_found(factor: int) -> None:
     assert all(n % factor == 0 for setting in found for n in setting["x"][2:])
 
 
+@pytest.mark.parametrize("batch", [3, 8])
+def test_a_batch_that_a_constant_asks_for_is_found(batch: int) -> None:
+    """Its last row is added to each, so that it has at least so many."""
+    nodes = [
+        helper.make_node("Gather", ["x", "last"], ["l"], axis=0),
+        helper.make_node("Add", ["x", "l"], ["y"]),
+    ]
+    last = numpy_helper.from_array(np.array([batch - 1]), "last")
+    net = model(nodes, {"x": ["n", 4]}, ["n", 4], [last])
+    found = sizes(net)
+    assert found
+    assert all(setting["x"][0] >= batch for setting in found)
+
+
 @pytest.mark.parametrize("size", [32, 72, 100, 148, 224])
 def test_the_size_of_a_fixed_head_is_found(size: int) -> None:
     found = sizes(head(size))  # its first layer leaves up to three pixels out

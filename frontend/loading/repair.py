@@ -67,6 +67,10 @@ def _repair_declarations(graph: Any) -> None:
         if value.type.WhichOneof("value") == "tensor_type":
             value.type.tensor_type.ClearField("shape")
     if graph.DESCRIPTOR.name == "GraphProto":
+        inputs = {value.name: value for value in graph.input}
+        for value in (*graph.output, *graph.value_info):
+            if value.name in inputs:  # declared twice: an input has the shape that it is given
+                value.type.CopyFrom(inputs[value.name].type)
         for value in (*graph.input, *graph.output):
             _open_negative_sizes(value.type)
 

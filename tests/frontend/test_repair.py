@@ -128,3 +128,13 @@ def test_a_graph_that_gives_its_input_alone() -> None:
     onnx.checker.check_model(result)
     x = np.array([1, 2], np.float32)
     assert run(ir.serde.deserialize_model(result), {"x": x})[0].tolist() == [1, 2]
+
+
+def test_an_input_keeps_its_sizes_where_it_is_an_output_of_open_sizes() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 17]>
+        g (float[2, 3] x) => (float[a, b] x, float[2, 3] y) { y = Relu (x) }"""
+    )
+    proto.graph.value_info.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3]))
+    (given,) = from_proto(proto).graph.inputs
+    assert given.shape == (2, 3)

@@ -117,6 +117,8 @@ def _finished(s: Sketch) -> Drawn:
     if s.chance(0.15):
         outputs = [*outputs, s.one(computed)]
     outputs = list(dict.fromkeys(outputs))
+    if s.chance(0.03):
+        outputs.append(next(iter(s.inputs)))
     nodes = s.nodes if s.chance(0.2) else _needed(s.nodes, outputs)
     used = set().union(*map(names_read, nodes)) if nodes else set()
     inputs = {name: array for name, array in s.inputs.items() if name in used or name in outputs}

@@ -24,6 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 Run = Callable[[Feeds], Any]
 
 BATCHES = (2, 1)
+OTHER_BATCHES = (4, 3, 8, 5, 6, 7, 16, 32)  # for a graph whose constants ask for one
 
 # By the number of open axes of an input that are neither batch nor channels: first sizes that are
 # odd, even and not square, which show most, then those that networks are made for.
@@ -138,6 +139,8 @@ class _Axes:
         yield from zip(extents[:2], BATCHES, strict=False)
         for extent in itertools.chain(solved(), extents):
             yield from ((extent, batch) for batch in batches())
+            if extent == extents[0]:
+                yield from ((extent, batch) for batch in OTHER_BATCHES)
 
 
 def _batch_keys(specs: Sequence[InputSpec]) -> set[object]:

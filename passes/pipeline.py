@@ -34,6 +34,7 @@ from flatfold.passes.remark import (
     origins,
 )
 from flatfold.passes.rewrite import Change, LocalRewrite, Proposal, Region, Rewrite
+from flatfold.passes.unread import NOTE, meets_unread
 
 TIE = 1e-9
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
@@ -69,7 +70,7 @@ class Pipeline:
                 close_splits(graph, splits)
             applied += done
             missed += left
-        return applied + missed
+        return _told_once(applied, NOTE) + missed
 
     def _left_alone(self, model: ir.Model, opset: int) -> Remark:
         reason = f"opset {opset} is left as it is, {OLDEST_OPSET} and later are rewritten"
@@ -199,16 +200,19 @@ class _Sweep:
     def _apply(self, name: str, proposal: Proposal, again: Callable[[], Replacement]) -> None:
         region, replacement = proposal.region, proposal.replacement
         change = Change(name, region, replacement, again)
-        if self.pipeline.check is not None:
-            try:
+        try:
+            unread = meets_unread(change)
+            if self.pipeline.check is not None:
                 self.pipeline.check(change)
-            except Decline:
-                replacement.discard()
-                raise
+        except Decline:
+            replacement.discard()
+            raise
         message = f"{census(region.nodes)} -> {census(replacement.nodes) or 'nothing'}"
         for linear in region.meanings.values():
             if isinstance(linear, Applied) and linear.warning:
                 message += f"; note: {linear.warning}"
+        if unread:
+            message += f"; {NOTE}"
         names, node = origins(region.nodes), region.root.name or ""
         self._replace(change, names)
         costs = (proposal.before, proposal.after)
@@ -251,6 +255,17 @@ class _Sweep:
             ir.convenience.replace_all_uses_with(region.output, new.output)
             self.graph.remove(region.nodes, safe=True)
         _remove_dead_code(self.graph, read)
+
+
+def _told_once(remarks: Sequence[Remark], note: str) -> list[Remark]:
+    """The remarks with what is true of the whole model said in the first that says it."""
+    told, result = False, []
+    for remark in remarks:
+        says = note in remark.reason
+        shorter = remark.reason.replace(f"; {note}", "") if told else remark.reason
+        result.append(replace(remark, reason=shorter))
+        told = told or says
+    return result
 
 
 def _is_same(proposal: Proposal) -> bool:

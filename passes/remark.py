@@ -26,6 +26,7 @@ HINTS: dict[str, str] = {
     "COUNT-PAD": "use count_include_pad=True, or pad in front of the pool",
     "DTYPE": "fold before the model is quantised or cast, or declare the type of the value",
     "FRACTION": "round the offsets or the grid to whole pixels",
+    "INFINITE": "limit the value by a Clip in front of where it is copied",
     "LAYOUT": "use one layout, channels first or channels last, for both operators",
     "MATMUL": "use a weight of two axes, which torch.nn.Linear has",
     "NONFINITE": "repair the channel that is named in the checkpoint, or prune it",

@@ -222,6 +222,13 @@ def in_training() -> ModelProto:
     return ended(net, y)
 
 
+def chosen_of_infinite() -> ModelProto:
+    """A convolution of some channels of what may overflow; the last channel is not read."""
+    net = Net()
+    y = net.op("Gather", net.op("Exp", net.x), net.const(np.array([0, 1, 0, 2])), axis=1)
+    return net.model(net.conv(y, 4, 4, (1, 1)))
+
+
 def unknown_to_the_check() -> ModelProto:
     net = Net()
     weight = net.const(net.rng.standard_normal((4, 4, 2, 2)))

@@ -31,6 +31,7 @@ CASES: tuple[Case, ...] = (
     ("COUNT-PAD", lambda: refused.pooled(pads=[1, 1, 1, 1]), "(1, 1)"),
     ("DTYPE", refused.of_integers, "INT32"),
     ("FRACTION", refused.between_pixels, "of a pixel"),
+    ("INFINITE", refused.chosen_of_infinite, "the result of a Exp"),
     ("LAYOUT", refused.along_other_axes, "axis 1"),
     ("MATMUL", refused.by_many_matrices, "(2, 5, 3)"),
     ("NONFINITE", lambda: refused.with_parameters(0, 3, np.nan), "nan in element [3, 0, 0, 0]"),

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import (
+    constant,
     ints,
     number,
     optional_weights,
@@ -84,6 +85,9 @@ def read_gemm(node: ir.Node) -> Applied:
 
 def read_matmul(node: ir.Node) -> Applied:
     """x W along the last axis of x, whatever its rank."""
+    if constant(node.inputs[1]) is None and constant(node.inputs[0]) is not None:
+        left, right = source(node, 0).name, source(node, 1).name
+        raise Decline("MATMUL", f"the constant {left} is the left factor: it mixes rows of {right}")
     data, weight = source(node), weights(node, 1, "weight")
     if weight.ndim != 2:
         raise Decline("MATMUL", f"a product by a constant of shape {weight.shape} is not a matrix")

@@ -229,6 +229,11 @@ def chosen_of_infinite() -> ModelProto:
     return net.model(net.conv(y, 4, 4, (1, 1)))
 
 
+def by_a_matrix_on_the_left() -> ModelProto:
+    net = Net((2, 8, 30))
+    return net.model(net.op("MatMul", net.const(net.rng.standard_normal((16, 8))), net.x))
+
+
 def unknown_to_the_check() -> ModelProto:
     net = Net()
     weight = net.const(net.rng.standard_normal((4, 4, 2, 2)))

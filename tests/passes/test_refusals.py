@@ -33,6 +33,7 @@ CASES: tuple[Case, ...] = (
     ("FRACTION", refused.between_pixels, "of a pixel"),
     ("INFINITE", refused.chosen_of_infinite, "the result of a Exp"),
     ("LAYOUT", refused.along_other_axes, "axis 1"),
+    ("MATMUL", refused.by_a_matrix_on_the_left, "is the left factor: it mixes rows of x"),
     ("MATMUL", refused.by_many_matrices, "(2, 5, 3)"),
     ("NONFINITE", lambda: refused.with_parameters(0, 3, np.nan), "nan in element [3, 0, 0, 0]"),
     ("NONFINITE", lambda: refused.with_parameters(2, 4, np.inf), "inf in channel 4"),

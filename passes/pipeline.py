@@ -40,6 +40,8 @@ TIE = 1e-9
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
 MOST_SWEEPS = 100  # two or three are usual
 
+SCALES = ("Add", "Div", "Mul", "Neg", "Sub", "Sum")
+
 # Reasons that only say where linearity ends, or that all is well: no remark.
 SILENT = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
 
@@ -147,9 +149,17 @@ class _Sweep:
             self._require_descent(proposal)
             self._apply(rewrite.name, proposal, lambda: self._replayed(region))
         except Decline as why:
-            self._note(missed, why)
+            self._note(missed, self._left_alone(node) if why.code == "TRIVIAL" else why)
         finally:
             self.lifter.release(node)
+
+    def _left_alone(self, node: ir.Node) -> Decline:
+        """Why a scale or an offset stays a node of its own; TRIVIAL of any other node."""
+        region = self.lifter.lift(node)
+        ends = [f"{value.name}: {why.reason}" for value, why in region.stops if why.code != "INPUT"]
+        if len(region.nodes) == 1 and node.op_type in SCALES and ends:
+            return Decline("ALONE", f"no layer to fold it into: {'; '.join(ends)}")
+        return Decline("TRIVIAL", "it already has its cheapest form")
 
     def _replayed(self, region: Region) -> Replacement:
         """The nodes for a region, computed once more from the graph; none is in the graph yet."""

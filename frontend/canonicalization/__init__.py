@@ -1,6 +1,11 @@
 """One canonical form for the graphs of every exporter.
 
 canonicalize.py      canonicalize: the form, and the rounds that lead to it
+inlining.py          functions of the model in place of their calls, within a budget
+graph_shapes.py      sizes and types of all values, from the inputs on
+operator_shapes/     what each operator makes of the sizes of its inputs
+tensor_types.py      what each operator makes of the types of its inputs
+fold_constants.py    what depends on constants alone, computed within a budget
 control_flow.py      If with a constant condition
 gather.py            GatherND, SplitToSequence, stacked tensors
 scatter.py           ScatterND and ScatterElements

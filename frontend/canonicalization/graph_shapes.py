@@ -5,6 +5,9 @@ What a file declares about computed values is a claim, and is dropped.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from flatfold.frontend.canonicalization.edit import shape_of
@@ -56,18 +59,20 @@ class _Evaluation:
         self._version = versions.get("", 1)
         self._shapes = shapes
         self._folding = Folding(graph, self._version, shapes)
+        self._trying = 0  # inside so many loops whose sizes are an assumption yet
 
     def run(self, graph: ir.Graph) -> None:
         for node in graph:
             for value in node.outputs:
                 value.shape = None
+                self._shapes.tensors.pop(value, None)
         for node in graph:
             if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
                 self._enter(node)
                 continue
             infer_types(node, self._versions.get(node.domain, 1))
             self._record(node)
-            if not self._known(node):
+            if not self._trying and not self._known(node):
                 self._folding.fold(node)
             for value in node.outputs:
                 self._declare(value)
@@ -76,7 +81,8 @@ class _Evaluation:
         """Evaluate the subgraphs of `node`, and what it returns if that follows from them."""
         branches = [a.as_graph() for a in node.attributes.values() if a.type == _GRAPHS[0]]
         for branch in branches:
-            self._run_subgraph(branch)
+            state = self._state_sizes(node, branch) if node.op_type == "Loop" else []
+            self._run_subgraph(branch, state)
         if (node.op_type, node.domain) not in (("If", ""), ("Loop", ""), ("Scan", "")):
             return
         skipped = 1 if node.op_type == "Loop" else 0  # the condition
@@ -88,11 +94,32 @@ class _Evaluation:
                 self._shapes.tensors[output] = KnownTensor(sizes.pop() or ())
                 self._declare(output)
 
-    def _run_subgraph(self, branch: ir.Graph) -> None:
-        """Evaluate `branch`; what it declares of inputs and outputs stays, for runtimes need it."""
+    def _state_sizes(self, node: ir.Node, body: ir.Graph) -> list[Sizes | None]:
+        """Sizes of the inputs of a Loop's body: those of the initial values that the body keeps.
+
+        If a value of these sizes has them again after a step, it has them after every step.
+        """
+        state: list[Sizes | None] = [(), ()]  # the number of the step, and the condition
+        state += [self._shapes.sizes(value) for value in node.inputs[2:]]
+        self._trying += 1
+        while any(sizes is not None for sizes in state[2:]):
+            self._run_subgraph(body, state)
+            after = [self._shapes.sizes(value) for value in body.outputs[1:]]
+            kept = [a if a == b else None for a, b in zip(state[2:], after, strict=False)]
+            if kept == state[2:]:
+                break
+            state[2:] = kept
+        self._trying -= 1
+        return state
+
+    def _run_subgraph(self, branch: ir.Graph, known: Sequence[Sizes | None]) -> None:
+        """Evaluate `branch`, whose first inputs have sizes that are `known`.
+
+        What it declares of inputs and outputs stays, for runtimes need it.
+        """
         declared = [(value, value.shape) for value in [*branch.inputs, *branch.outputs]]
-        for value in branch.inputs:
-            value.shape = None
+        for value, sizes in itertools.zip_longest(branch.inputs, known[: len(branch.inputs)]):
+            value.shape = None if sizes is None else shape_of(sizes)
         self.run(branch)
         for value, shape in declared:
             value.shape = value.shape or shape

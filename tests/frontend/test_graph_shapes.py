@@ -146,3 +146,32 @@ def test_many_nodes_with_one_name_are_named_in_linear_time() -> None:
         node.name = "Relu"
     canonicalize(model)
     assert len({node.name for node in model.graph}) == 3001
+
+
+LOOP = """g (float[2, 3] x) => (float[a, b] y) <int64 n = {{2}}> {{
+    y = Loop <body = body (int64 i, bool c, float[2, 3] state) => (bool d, float[p, q] next) {{
+        d = Identity (c)
+        r = Relu (state)
+        s = Shape (r)
+        t = ConstantOfShape (s)
+        {step}
+    }}> (n, , x)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("step", "shape"),
+    [("next = Add (r, t)", [2, 3]), ("next = Concat <axis = 0> (r, t)", None)],
+)
+def test_a_size_in_a_loop_is_believed_if_every_step_keeps_it(
+    step: str, shape: list[int] | None
+) -> None:
+    model = from_text(LOOP.format(step=step))
+    feeds = random_feeds(model)
+    before = run(model, feeds)
+    canonicalize(model)
+    _, body = model.graphs()
+    (relu,) = (node for node in body if node.op_type == "Relu")
+    known = relu.outputs[0].shape
+    assert (None if known is None else list(known)) == shape
+    np.testing.assert_array_equal(run(model, feeds)[0], before[0])

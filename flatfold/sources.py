@@ -118,6 +118,7 @@ def with_names_of(a: ir.Model, b: ir.Model) -> tuple[ir.Model, str]:
         mine, others = _ends(a, kind), _ends(b, kind)
         if [v.name for v in mine] == [v.name for v in others]:
             alike = [v.dtype for v in mine] == [v.dtype for v in others]
+            alike &= kind == "outputs" or all(map(_same_rank, mine, others))
         else:
             alike = len(mine) == len(others) and all(map(_fits, mine, others))
             names = ", ".join(f"{y.name} as {x.name}" for x, y in zip(mine, others, strict=False))
@@ -132,11 +133,18 @@ def with_names_of(a: ir.Model, b: ir.Model) -> tuple[ir.Model, str]:
 
 
 def _ends(model: ir.Model, kind: str) -> list[ir.Value]:
-    return [value for value in getattr(model.graph, kind) if not value.is_initializer()]
+    """Inputs without those that have a value in the file; outputs, which may be such a value."""
+    values = list(getattr(model.graph, kind))
+    return [v for v in values if not v.is_initializer()] if kind == "inputs" else values
 
 
 def _type(value: ir.Value) -> str | None:
     return value.dtype.name if value.dtype is not None else None
+
+
+def _same_rank(one: ir.Value, two: ir.Value) -> bool:
+    """Whether two values have as many axes, where that is known."""
+    return one.shape is None or two.shape is None or len(one.shape) == len(two.shape)
 
 
 def _fits(one: ir.Value, two: ir.Value) -> bool:

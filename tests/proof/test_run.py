@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
@@ -267,3 +268,21 @@ def test_the_reference_takes_the_statistics_that_a_norm_is_given(opset):
     (exact,) = onnx_reference(ir.from_proto(model))(feeds)
     (single,) = plain_session(ir.from_proto(model), "the graph")(feeds)
     assert np.abs(exact - single).max() < 1e-5
+
+
+def test_verify_refuses_an_input_of_another_rank():
+    one, two = (Net(shape, dtype=np.float32) for shape in ((1, 4, 9), (1, 4, 9, 8)))
+    with pytest.raises(InputError, match="different inputs"):
+        flatfold.verify(*(net.model(net.op("Relu", net.x)) for net in (one, two)))
+
+
+def test_verify_of_a_constant_that_is_an_output():
+    one, two = (
+        onnx.parser.parse_model(
+            f"""<ir_version: 10, opset_import: ["" : 17]>
+            g (float[2] x) => (float[2] y, float[2] c) <float[2] {name} = {{1.0, 2.0}}>
+            {{ y = Add (x, {name}) {more} }}"""
+        )
+        for name, more in (("c", ""), ("d", "c = Identity (d)"))
+    )
+    assert flatfold.verify(one, two).verdict == "bounded"

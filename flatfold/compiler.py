@@ -15,8 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import (
+    BuildError,
     FlatfoldError,
     Inaccurate,
+    InputError,
     NotEquivalent,
     PassError,
     UnknownName,
@@ -290,7 +292,18 @@ class Compiler:
 
     def _build(self, backend: Backend, result: Optimized, options: Mapping[str, object]) -> Engine:
         self.progress(f"building for {backend.name}")
-        return backend.build(result.graph, options, self.progress)
+        try:
+            return backend.build(result.graph, options, self.progress)
+        except BuildError as error:
+            empty = _empty_value(result.graph)
+            if empty is None:
+                raise
+            raise InputError(
+                f"value {empty.name!r} has no elements, of shape {empty.shape}, and the target "
+                f"takes none: {error.cause}",
+                where=error.where,
+                hint="export the model with sizes of 1 or more",
+            ) from error
 
     def check(self, result: Optimized, engine: Engine) -> Equivalence:
         """How the engine's own outputs compare with the original. Raises Inaccurate."""
@@ -390,6 +403,13 @@ def _with_regions(equivalence: Equivalence, checks: RegionChecks) -> Equivalence
         region_ratio=checks.worst,
         doubts=tuple(checks.doubts),
     )
+
+
+def _empty_value(model: ir.Model) -> ir.Value | None:
+    """An input or computed value of `model` with an axis of size 0, or None."""
+    computed = (value for node in model.graph for value in node.outputs)
+    values = (*model.graph.inputs, *computed)
+    return next((value for value in values if value.shape and 0 in value.shape.dims), None)
 
 
 def _backend(target: str) -> Backend:

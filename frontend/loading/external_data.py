@@ -79,7 +79,7 @@ def external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """The tensors of `proto`, at any depth, whose data is in other files."""
     import onnx
 
-    for tensor in _tensors(proto):
+    for tensor in tensors_of(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield tensor
 
@@ -89,7 +89,7 @@ def _check_sizes(proto: onnx.ModelProto, allowed: Allowed) -> None:
     import onnx
 
     total = 0
-    for tensor in _tensors(proto):
+    for tensor in tensors_of(proto):
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
         size = tensor_nbytes(tensor) if external else tensor_nbytes(tensor, 0)
         total += size
@@ -108,7 +108,7 @@ def _require_allowed(what: str, size: int, most: float, needed: int) -> None:
         )
 
 
-def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+def tensors_of(message: Any) -> Iterator[onnx.TensorProto]:
     """All TensorProtos inside a protobuf message, in whatever field they are."""
     import onnx
 
@@ -119,7 +119,7 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
             if isinstance(item, onnx.TensorProto):
                 yield item
             else:
-                yield from _tensors(item)
+                yield from tensors_of(item)
 
 
 def _take_weight(

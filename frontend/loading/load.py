@@ -16,7 +16,8 @@ from flatfold.frontend.loading.external_data import Allowed, external_tensors, l
 from flatfold.frontend.loading.repair import repair_model
 from flatfold.frontend.loading.sparse import make_dense
 from flatfold.frontend.loading.tensors import own_tensors, tensor_nbytes
-from flatfold.frontend.loading.validate import check_interface, check_names
+from flatfold.frontend.loading.validate import check_interface, check_names, require_single_data
+from flatfold.system.trial import READ, trial
 
 if TYPE_CHECKING:
     import onnx
@@ -150,6 +151,7 @@ def _from_own_proto(proto: onnx.ModelProto, lazy: Mapping[str, ir.TensorProtocol
         own_tensors(model)
     except Exception as error:
         raise InputError(f"cannot read the model: {_one_line(error)}", hint=_EXPORT_HINT) from error
+    model.graph.meta[READ] = True
     return model
 
 
@@ -171,7 +173,11 @@ def _check_versions(proto: onnx.ModelProto) -> None:
 
 
 def _check_structure(proto: onnx.ModelProto, lazy: Container[str]) -> None:
-    """Run onnx.checker on a copy without large weights, whose sizes are checked here instead."""
+    """Run onnx.checker on a copy without large weights, whose sizes are checked here instead.
+
+    What it refuses is refused unless ONNX Runtime takes it: the checker knows no operator of
+    other domains, and none that ONNX has withdrawn.
+    """
     import onnx
 
     without_weights = onnx.ModelProto()
@@ -185,9 +191,11 @@ def _check_structure(proto: onnx.ModelProto, lazy: Container[str]) -> None:
     try:
         onnx.checker.check_model(without_weights)
     except Exception as error:
-        raise InputError(
-            f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
-        ) from error
+        require_single_data(proto)
+        if trial(without_weights.SerializeToString(), run=False):
+            raise InputError(
+                f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
+            ) from error
 
 
 def _copy_without_weights(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import InputError
+from flatfold.frontend.loading.external_data import tensors_of
 from flatfold.frontend.loading.repair import nested_graphs
 
 if TYPE_CHECKING:
@@ -74,6 +75,18 @@ def check_interface(graph: onnx.GraphProto) -> None:
             raise InputError(
                 f"expected inputs of at most {_MOST_AXES} axes, found {axes} of {value.name!r}",
                 hint="reshape the input inside the graph",
+            )
+
+
+def require_single_data(proto: onnx.ModelProto) -> None:
+    """Raise `InputError` for a tensor with data in two fields, of which one is read."""
+    for tensor in tensors_of(proto):
+        fields = [field.name for field, _ in tensor.ListFields() if field.name.endswith("_data")]
+        fields = [name for name in fields if name != "external_data"]
+        if len(fields) > 1:
+            raise InputError(
+                f"weight {tensor.name!r} has data in {len(fields)} fields: {', '.join(fields)}",
+                hint="keep the one that is meant",
             )
 
 

@@ -286,3 +286,16 @@ def test_verify_of_a_constant_that_is_an_output():
         for name, more in (("c", ""), ("d", "c = Identity (d)"))
     )
     assert flatfold.verify(one, two).verdict == "bounded"
+
+
+def test_a_layer_of_no_channels_is_proved_and_an_engine_may_refuse_it() -> None:
+    """It has no products, and gives zeros."""
+    pytest.importorskip("openvino")
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 0, 4, 7] x) => (float[1, 1, a, b] y) { y = ConvTranspose (x, w) }"""
+    proto = onnx.parser.parse_model(text)
+    weight = np.zeros((0, 1, 4, 3), np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    assert flatfold.optimize(proto).equivalence.passed
+    with pytest.raises(InputError, match="'x' has no elements"):
+        flatfold.compile(proto, target="openvino")

@@ -410,8 +410,8 @@ def rounding_growth(original: ir.Model, rewritten: ir.Model) -> float:
 
 
 def longest_sum(model: ir.Model) -> int:
-    """The number of products in the longest sum of a layer or pool."""
-    return max((_products(node) for node in model.graph.all_nodes()), default=1)
+    """The number of products in the longest sum of a layer or pool; 1 where no sum has any."""
+    return max((1, *(_products(node) for node in model.graph.all_nodes())))
 
 
 def _products(node: ir.Node) -> int:

@@ -26,6 +26,7 @@ from flatfold.proof.network.reference import NoReference, Outputs, Reference, on
 from flatfold.proof.network.rounding import rounded_otherwise
 from flatfold.proof.network.sizes import Shapes, sizes_that_run
 from flatfold.system.progress import Progress, silent
+from flatfold.system.trial import READ, trial
 
 LARGE_WEIGHT = 1 << 10  # bytes
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
@@ -37,6 +38,9 @@ MOST_REFERENCED = 1 << 28
 HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
 
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc")
+# A graph is run in the trial up to this product of its weights and values, which bounds the work.
+MOST_TRIED = 1 << 32
+
 FATAL = 4  # log level: an error is raised as an exception and would otherwise also be printed
 
 
@@ -98,7 +102,7 @@ class _Inputs:
         for number, shapes in enumerate(self.sizes):
             all_feeds = draw_feeds(self.specs, shapes, self.seed + number, self.kinds)
             for kind, feeds in islice(all_feeds, HEAVY_INPUTS if self.heavy else None):
-                yield f"{kind} {'x'.join(map(str, next(iter(shapes.values()))))}", feeds
+                yield f"{kind} {'x'.join(map(str, next(iter(shapes.values()), ())))}", feeds
 
     def try_all(self, comparison: Comparison, progress: Progress) -> None:
         """Compare on every input that the original accepts. Raises InputError."""
@@ -262,7 +266,13 @@ class PlainSession:
 
 
 def plain_session(model: ir.Model, which: str) -> PlainSession:
-    """A session of `model`. Raises InputError, which calls it `which`, where none can be built."""
+    """A session of `model`. Raises InputError, which calls it `which`, where none can be built.
+
+    A graph that was read, rather than exported here, is first tried in another process.
+    """
+    if model.graph.meta.get(READ):
+        _try(model)
+        model.graph.meta[READ] = False
     try:
         return PlainSession(model)
     except BuildError as error:
@@ -270,6 +280,19 @@ def plain_session(model: ir.Model, which: str) -> PlainSession:
             f"{which} cannot be run to be compared: {error.cause}",
             hint='give a model that ONNX Runtime runs, or leave the proof out with verify="off"',
         ) from error
+
+
+def _try(model: ir.Model) -> None:
+    """Raise InputError where `model` makes ONNX Runtime crash. Large weights count as inputs."""
+    bare, large = model.clone(), 1
+    for name, value in list(bare.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= LARGE_WEIGHT and not value.is_graph_input():
+            large += tensor.size
+            del bare.graph.initializers[name]
+            bare.graph.inputs.append(value)
+    run = large * require_runnable(model) <= MOST_TRIED
+    trial(ir.to_proto(bare).SerializeToString(), run=run)
 
 
 def require_runnable(model: ir.Model) -> int:

@@ -75,11 +75,14 @@ def _store(cache: Cache, engine: Engine, replacing: bool) -> None:
 
 
 def _forked(work: object, *arguments: object) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child can handle it
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return child
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         work(*arguments)  # type: ignore[operator]
     except KeyboardInterrupt:
         os._exit(130)

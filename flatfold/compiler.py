@@ -230,7 +230,7 @@ class Compiler:
         try:
             graph = self.canonicalize()
             training = graph.clone()
-            pipeline = Pipeline(options.rewrites(), options.profile(), check)
+            pipeline = Pipeline(options.rewrites(), options.profile(), check, _no_kernel())
             return graph, training, pipeline.run(graph)
         except Exception as error:
             if isinstance(error, PassError) or not isinstance(error, FlatfoldError):
@@ -390,6 +390,13 @@ class Compiler:
         """The result that an engine from the cache was built from, read from its manifest."""
         graphs = self.source.model, self.canonicalize(), engine.model
         return Optimized.from_record(engine.manifest, engine.certificate, *graphs)
+
+
+def _no_kernel() -> set[tuple[str, ir.DataType]]:
+    """Operators with types that ONNX Runtime, on which every graph is proved, cannot run."""
+    import onnx_ir as ir
+
+    return {(name, ir.DataType.DOUBLE) for name in ("Conv", "ConvTranspose")}
 
 
 def _with_regions(equivalence: Equivalence, checks: RegionChecks) -> Equivalence:

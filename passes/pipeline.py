@@ -8,7 +8,7 @@ A region is replaced if its cheapest exact form costs less than the nodes that i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -50,11 +50,15 @@ Check = Callable[[Change], None]
 
 @dataclass
 class Pipeline:
-    """Applies passes until nothing changes. `check` sees every change before it is made."""
+    """Applies passes until nothing changes. `check` sees every change before it is made.
+
+    `no_kernel` has operators with types that cannot be run, and that no rewrite brings in.
+    """
 
     rewrites: Sequence[Rewrite | LocalRewrite]
     profile: Profile = field(default_factory=lambda: PROFILES["default"])
     check: Check | None = None
+    no_kernel: Collection[tuple[str, ir.DataType]] = ()
 
     def run(self, model: ir.Model) -> list[Remark]:
         """Rewrite `model` in place; the remarks say what was done, and what was left and why."""
@@ -143,6 +147,7 @@ class _Sweep:
             _require_gain(region, before, after, region.margin)
             replacement = lower(region.form, region.output, self.names, self.cost)
             proposal = Proposal(region, replacement, before, after)
+            self._require_kernels(proposal)
             if _is_same(proposal):
                 replacement.discard()
                 raise Decline("TRIVIAL", "it already has its cheapest form")
@@ -160,6 +165,15 @@ class _Sweep:
         if len(region.nodes) == 1 and node.op_type in SCALES and ends:
             return Decline("ALONE", f"no layer to fold it into: {'; '.join(ends)}")
         return Decline("TRIVIAL", "it already has its cheapest form")
+
+    def _require_kernels(self, proposal: Proposal) -> None:
+        """Decline new nodes that the target has no kernel for, where the old ones have one."""
+        dtype, old = proposal.region.output.dtype, {n.op_type for n in proposal.region.nodes}
+        for node in proposal.replacement.nodes:
+            missing = (node.op_type, dtype) in self.pipeline.no_kernel
+            if missing and node.op_type not in old and dtype is not None:
+                proposal.replacement.discard()
+                raise Decline("DTYPE", f"nothing runs a {node.op_type} of {dtype.name}")
 
     def _replayed(self, region: Region) -> Replacement:
         """The nodes for a region, computed once more from the graph; none is in the graph yet."""

@@ -90,3 +90,13 @@ def test_options_are_checked_when_they_are_made() -> None:
     for wrong in wrong_options:
         with pytest.raises(UnknownName):
             Options(**wrong)
+
+
+def test_no_convolution_in_double_takes_the_place_of_what_runs():
+    """ONNX Runtime has no kernel for it on a CPU; for a Mul, a Concat and a Sigmoid it has."""
+    net = Net()
+    joined = net.op("Concat", net.x, net.op("Relu", net.x), axis=1)
+    scale = net.const(net.rng.uniform(0.5, 2, (1, 8, 1, 1)))
+    model = net.model(net.op("Sigmoid", net.op("Mul", joined, scale)))
+    done = flatfold.optimize(model)
+    assert "Conv" not in done.after.operators and done.equivalence.passed

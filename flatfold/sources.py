@@ -92,12 +92,15 @@ def is_same(a: ir.Model, b: ir.Model) -> bool:
 
 def reference_of(source: Source) -> Reference | None:
     """A function that runs the module behind the graph in float64; None without a module."""
+    from flatfold.frontend.pytorch.inputs import STRUCTURE
     from flatfold.frontend.pytorch.module import float64_reference
     from flatfold.proof import NoReference, input_specs
 
     if source.module is None:
         return None
-    run = float64_reference(source.module, [spec.name for spec in input_specs(source.model)])
+    structure = source.model.graph.meta.get(STRUCTURE)
+    names = [spec.name for spec in input_specs(source.model)]
+    run = float64_reference(source.module, names, structure)
 
     def reference(feeds: Mapping[str, Any]) -> list[Any]:
         try:

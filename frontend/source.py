@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import importlib
 import os
@@ -21,8 +20,9 @@ from flatfold.errors import InputError
 from flatfold.frontend.loading.external_data import MAX_WEIGHTS, Allowed
 from flatfold.frontend.loading.load import from_proto, read_model
 from flatfold.frontend.loading.tensors import own_tensors
-from flatfold.frontend.pytorch.export import export_module
+from flatfold.frontend.pytorch.export import export_module, export_program
 from flatfold.frontend.pytorch.weights import load_weights
+from flatfold.frontend.pytorch.wrapper import copy_of, is_exported_program, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 InputShape = Sequence[Any] | Mapping[str, Sequence[Any]]
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_FORMS = "expected an nn.Module, an .onnx file, 'timm:NAME', 'package.module:factory' or a proto"
+_FORMS = (
+    "expected an nn.Module, an ExportedProgram, an .onnx file, 'timm:NAME', "
+    "'package.module:factory' or a proto"
+)
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,14 @@ def resolve(
 ) -> Source:
     """Read, build or export `model`; the caller's object is never modified.
 
-    `model` is an nn.Module, the path of an ``.onnx`` file, an onnx.ModelProto, an onnx_ir.Model,
-    ``timm:NAME`` or ``package.module:factory`` (a callable that returns a module; the current
-    folder is importable). `name` replaces the name derived from it. A file may have `max_weights`
-    GiB of weights, and keep them behind symbolic links to files below `links_inside`. For a module
-    the other options are those of `export_module` and `load_weights`; it is copied before weights
-    are loaded. For a graph, `input_shape` and `example_inputs` say with which sizes it is run, see
-    `shapes_asked_for`. Raises `InputError` or `ExportError`.
+    `model` is an nn.Module, a torch.export.ExportedProgram, the path of an ``.onnx`` file, an
+    onnx.ModelProto, an onnx_ir.Model, ``timm:NAME`` or ``package.module:factory`` (a callable that
+    returns a module; the current folder is importable). `name` replaces the name derived from it. A
+    file may have `max_weights` GiB of weights, and keep them behind symbolic links to files below
+    `links_inside`. For a module the other options are those of `export_module` and `load_weights`;
+    it is copied before weights are loaded. For a graph, `input_shape` and `example_inputs` say with
+    which sizes it is run, see `shapes_asked_for`.
+    Raises `InputError` or `ExportError`.
     """
     module, default_name = _module_of(model)
     if module is None:
@@ -77,7 +81,7 @@ def resolve(
         shapes = shapes_asked_for(graph, input_shape, example_inputs)
         return Source(name or default_name, graph, shapes=shapes)
     if weights is not None:
-        module = copy.deepcopy(module) if module is model else module
+        module = module if isinstance(model, str) else copy_of(module)
         load_weights(module, weights, renames)
     if input_shape is None and example_inputs is None:
         input_shape = _preferred_shape(module)
@@ -93,7 +97,8 @@ def resolve(
 def _module_of(model: Any) -> tuple[nn.Module | None, str]:
     torch = sys.modules.get("torch")  # a caller that has a module has imported torch
     if torch is not None and isinstance(model, torch.nn.Module):
-        return model, type(model).__name__
+        module = unwrapped(model)
+        return module, type(module).__name__
     if isinstance(model, str) and model.startswith("timm:"):
         name = model.removeprefix("timm:")
         return _seeded(lambda: _timm_model(name), model), name
@@ -113,6 +118,8 @@ def _graph_of(model: Any, allowed: Allowed) -> tuple[ir.Model, str]:
         if path.suffix.lower() != ".onnx" and not os.path.exists(path):
             raise InputError(f"{_FORMS}, found {str(model)!r}", hint="check the name or the path")
         return read_model(path, allowed), path.stem
+    if is_exported_program(model):
+        return export_program(model), "program"
     import onnx
 
     if isinstance(model, onnx.ModelProto):

@@ -21,7 +21,8 @@ import onnx_ir as ir
 from flatfold.errors import ExportError
 from flatfold.frontend.canonicalization.interface import name_outputs
 from flatfold.frontend.loading.tensors import own_tensors
-from flatfold.frontend.pytorch.inputs import Example, example_of
+from flatfold.frontend.pytorch.inputs import STRUCTURE, Example, Structure, example_of, key_text
+from flatfold.frontend.pytorch.wrapper import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,25 +56,78 @@ def export_module(
 
     The graph is that of eval mode, even for a module in train mode; the module is not changed.
     Inputs are named after the parameters of ``forward``, the outputs ``output``, or ``output_0``,
-    ``output_1``, ... when there are several. A node's ``metadata_props["flatfold.scope"]`` is the
+    ``output_1``, ... when there are several; those of a mapping are named after
+    its keys, and so are inputs in one. A node's ``metadata_props["flatfold.scope"]`` is the
     path of the submodule that it was exported from.
 
     Raises `InputError` for unusable inputs and `ExportError` when the module cannot be captured.
     """
+    module = unwrapped(module)
     example = example_of(module, example_inputs, input_shape, dynamic_batch)
     with _eval_mode(module), _silence():
         try:
-            model = _export(module, example, opset)
+            program = _export(module, example, opset)
         except Exception as error:
             raise _as_export_error(module, error) from error
-    _check_promises(model, type(module).__name__, dynamic_batch, opset)
+    _check_promises(program.model, type(module).__name__, dynamic_batch, opset)
+    model = _finished(program)
+    structure = Structure.of(example)
+    if structure is not None:
+        model.graph.meta[STRUCTURE] = structure
+        _name_inputs(model.graph, structure.names())
+    return model
+
+
+def export_program(exported: Any) -> ir.Model:
+    """The graph of what torch.export.export returned, as `export_module` would give it.
+
+    Sizes that are open there stay open. Raises `ExportError` when it has no ONNX form.
+    """
+    import torch
+
+    with _silence():
+        try:
+            program = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False)
+        except Exception as error:
+            raise _as_export_error(exported, error) from error
+    return _finished(program)
+
+
+def _finished(program: Any) -> ir.Model:
+    """The model in what the exporter returned, with its own weights and plain names."""
+    model: ir.Model = program.model
     own_tensors(model, copy=True)  # until here they are views of the module's memory
-    name_outputs(model.graph, _output_names(model.graph))
+    name_outputs(model.graph, _output_names(model.graph, _output_keys(program)))
     _strip_metadata(model)
     return model
 
 
-def _export(module: nn.Module, example: Example, opset: int | None) -> ir.Model:
+def _name_inputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Name the inputs, unless another value has one of these names or the numbers differ."""
+    computed = (value for node in graph for value in node.outputs)
+    taken = {value.name for value in (*graph.initializers.values(), *computed)}
+    if len(names) == len(graph.inputs) and not taken & set(names):
+        for value in graph.inputs:
+            value.name = None
+        for value, name in zip(graph.inputs, names, strict=True):
+            value.name = name
+
+
+def _output_keys(program: Any) -> list[str]:
+    """The keys of the outputs, if the module returns a mapping; those of nested ones are joined."""
+    from torch.utils import _pytree
+
+    exported = getattr(program, "exported_program", None)
+    spec = None if exported is None else exported.call_spec.out_spec
+    if spec is None:
+        return []
+    tree = _pytree.tree_unflatten(range(spec.num_leaves), spec)
+    if not isinstance(tree, Mapping):
+        return []
+    return ["_".join(map(key_text, path)) for path, _ in _pytree.tree_flatten_with_path(tree)[0]]
+
+
+def _export(module: nn.Module, example: Example, opset: int | None) -> Any:
     import torch
 
     program = torch.onnx.export(
@@ -88,8 +142,7 @@ def _export(module: nn.Module, example: Example, opset: int | None) -> ir.Model:
     )
     if program is None:
         raise RuntimeError("the exporter returned nothing")
-    model: ir.Model = program.model
-    return model
+    return program
 
 
 def _check_promises(model: ir.Model, name: str, dynamic_batch: bool, opset: int | None) -> None:
@@ -143,7 +196,7 @@ def _silence() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _as_export_error(module: nn.Module, error: BaseException) -> ExportError:
+def _as_export_error(module: Any, error: BaseException) -> ExportError:
     cause = error
     while cause.__cause__ is not None and type(cause).__module__.startswith("torch.onnx"):
         cause = cause.__cause__  # the exporter wraps the error that matters
@@ -168,10 +221,15 @@ def _location(error: BaseException) -> str:
     return f"{outside[-1].filename}:{outside[-1].lineno}" if outside else ""
 
 
-def _output_names(graph: ir.Graph) -> list[str]:
-    """``output``, or ``output_0`` and so on; with underscores appended if an input is called so."""
+def _output_names(graph: ir.Graph, keys: Sequence[str]) -> list[str]:
+    """`keys` if each output has one, else ``output``, or ``output_0`` and so on.
+
+    Underscores are appended if an input is called so.
+    """
     count = len(graph.outputs)
     names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    if len(set(keys)) == count:
+        names = list(keys)
     taken = {value.name for value in graph.inputs}
     while any(name in taken for name in names):
         names = [f"{name}_" for name in names]

@@ -29,6 +29,69 @@ class Example:
     dynamic_shapes: Any = None
 
 
+STRUCTURE = "flatfold.structure"
+"""Key in the `meta` of an exported graph: the `Structure` of its inputs, where they have one."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Arguments of ``forward`` with containers in them; the leaves are tensors, or fixed."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, example: Example) -> Structure | None:
+        """The structure of an example; None where every argument is a tensor or a number."""
+        arguments = (*example.args, *example.kwargs.values())
+        nested = any(isinstance(value, Mapping | list | tuple) for value in arguments)
+        return cls(example.args, example.kwargs) if nested else None
+
+    def names(self) -> list[str]:
+        """A name for each tensor, of the keys and positions on the way to it.
+
+        The name of an argument comes first where its keys alone would not tell two tensors apart.
+        """
+        paths = [path for path, _ in self._tensors()]
+        short = ["_".join(path[1:]) for path in paths]
+        full = ["_".join(path) for path in paths]
+        keyed = [isinstance(self.kwargs.get(path[0]), Mapping) for path in paths]
+        names = [s if use and s else f for s, f, use in zip(short, full, keyed, strict=True)]
+        return names if len(set(names)) == len(names) else full
+
+    def filled(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments with other tensors, in the order of the graph's inputs.
+
+        Raises ValueError where their number differs.
+        """
+        import torch
+
+        old = [leaf for _, leaf in self._tensors()]
+        new = {id(a): b for a, b in zip(old, tensors, strict=True)}
+        filled: tuple[tuple[Any, ...], dict[str, Any]] = torch.utils._pytree.tree_map(
+            lambda leaf: new.get(id(leaf), leaf), (self.args, self.kwargs)
+        )
+        return filled
+
+    def _tensors(self) -> list[tuple[list[str], Any]]:
+        import torch
+
+        leaves, _ = torch.utils._pytree.tree_flatten_with_path((self.args, self.kwargs))
+        return [
+            ([key_text(key) for key in path[1:]], leaf)
+            for path, leaf in leaves
+            if isinstance(leaf, torch.Tensor)
+        ]
+
+
+def key_text(key: Any) -> str:
+    """The key, position or attribute that one step into a container is."""
+    for field in ("key", "idx", "name"):
+        if hasattr(key, field):
+            return str(getattr(key, field))
+    return str(key)
+
+
 def full_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
     """(C, H, W) -> (1, C, H, W); any other shape as it is. Raises `InputError`."""
     shape = tuple(input_shape)
@@ -82,7 +145,22 @@ def example_of(
 
     args, kwargs = torch.utils._pytree.tree_map(prepare, (args, kwargs))
     arguments = _bind(module, args, kwargs)
+    if any(isinstance(value, Mapping) for value in args):
+        args, kwargs = _by_name(module, arguments)
     return Example(args, kwargs, _dynamic_shapes(arguments) if dynamic_batch else None)
+
+
+def _by_name(
+    module: nn.Module, arguments: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments by keyword: the exporter takes a last positional mapping for keywords."""
+    kinds = {p.kind for p in inspect.signature(module.forward).parameters.values()}
+    if kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
+        return (), arguments
+    raise InputError(
+        f"a mapping cannot be passed to {type(module).__name__}.forward, which names no arguments",
+        hint="name the arguments of forward",
+    )
 
 
 def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ RunningModule       the module that was stored, run on arrays and profiled
 
 from __future__ import annotations
 
-import copy
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flatfold.errors import InputError
+from flatfold.frontend.pytorch.inputs import Structure
+from flatfold.frontend.pytorch.wrapper import copy_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,21 +30,28 @@ Arrays = Mapping[str, Array]
 _WARMUP = 5  # runs before those that are profiled
 
 
-def float64_reference(module: nn.Module, inputs: Sequence[str]) -> Callable[[Arrays], list[Array]]:
+def float64_reference(
+    module: nn.Module, inputs: Sequence[str], structure: Structure | None = None
+) -> Callable[[Arrays], list[Array]]:
     """`module` in float64 and eval mode, as a function from feeds to the outputs in their order.
 
-    `inputs` are the exported graph's input names in order. The caller's module is copied.
+    `inputs` are the exported graph's input names in order, and `structure` says how the tensors
+    lie in the arguments of ``forward``; None: each is one. The caller's module is copied.
     """
     import torch
     from torch.utils import _pytree
 
-    double = copy.deepcopy(module).to("cpu").double().eval()
+    double = copy_of(module).to("cpu").double().eval()
     named = set(inputs) <= set(inspect.signature(double.forward).parameters)
 
     def run(feeds: Arrays) -> list[Array]:
         tensors = {name: _tensor(feeds[name]) for name in inputs}
         with torch.no_grad():
-            out = double(**tensors) if named else double(*tensors.values())
+            if structure is not None:
+                args, kwargs = structure.filled(list(tensors.values()))
+                out = double(*args, **kwargs)
+            else:
+                out = double(**tensors) if named else double(*tensors.values())
         return [np.asarray(y.detach()) for y in _pytree.tree_leaves(out)]
 
     def _tensor(array: Array) -> torch.Tensor:

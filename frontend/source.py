@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from flatfold.errors import InputError
@@ -144,7 +145,7 @@ def shapes_asked_for(
         if not isinstance(example_inputs, Mapping):
             names = (value.name for value in inputs)
             example_inputs = dict(zip(names, example_inputs, strict=False))
-        input_shape = {name: tuple(array.shape) for name, array in example_inputs.items()}
+        input_shape = {name: np.shape(array) for name, array in example_inputs.items()}
     if input_shape is None:
         return {}
     if not isinstance(input_shape, Mapping):

@@ -175,7 +175,7 @@ def load_model(folder: Path, manifest: Mapping[str, Any]) -> ir.Model:
             verify(folder, name, manifest)
     if MODEL not in files:
         raise damaged(folder, MODEL, "the manifest does not list it")
-    return read_model(folder / MODEL, Allowed(math.inf, files=files))
+    return read_model(folder / MODEL, Allowed(math.inf, files=files), keep_shapes=True)
 
 
 def read_engine(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:

@@ -49,6 +49,7 @@ def inspect(
 
 def _describe(path: str, max_weights: float | None, links_inside: str | None) -> dict[str, Any]:
     from flatfold.frontend import read_model
+    from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
     from flatfold.frontend.loading.external_data import MAX_WEIGHTS, Allowed
     from flatfold.result import summarise
 
@@ -59,6 +60,7 @@ def _describe(path: str, max_weights: float | None, links_inside: str | None) ->
         kind: [_value(value) for value in values if not value.is_initializer()]
         for kind, values in interface.items()
     }
+    evaluate_shapes(model.graph, dict(model.opset_imports))  # what is multiplied depends on sizes
     opsets = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
     return {
         "name": Path(path).stem,

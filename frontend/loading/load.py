@@ -32,8 +32,13 @@ _SPLIT_HINT = (
 _EXPORT_HINT = "export it again, for example with torch.onnx.export"
 
 
-def read_model(path: str | os.PathLike[str], allowed: Allowed = _DEFAULT) -> ir.Model:
+def read_model(
+    path: str | os.PathLike[str], allowed: Allowed = _DEFAULT, *, keep_shapes: bool = False
+) -> ir.Model:
     """The model in the file at `path`, checked.
+
+    What it declares about the shapes of values between nodes may be false, and is dropped, unless
+    `keep_shapes`, for files that were written by ourselves.
 
     External data must lie in plain files inside the model's folder, see
     `flatfold.frontend.loading.external_data`; large weights stay there until they are needed.
@@ -43,7 +48,8 @@ def read_model(path: str | os.PathLike[str], allowed: Allowed = _DEFAULT) -> ir.
     try:
         proto = _parse(_read_regular(path))
         with _readable():
-            return _from_own_proto(proto, load_external_data(proto, path.parent, allowed))
+            lazy = load_external_data(proto, path.parent, allowed)
+            return _from_own_proto(proto, lazy, keep_shapes)
     except InputError as error:
         error.where = error.where or str(path)
         raise
@@ -136,11 +142,13 @@ def _parse(data: bytes) -> onnx.ModelProto:
     return proto
 
 
-def _from_own_proto(proto: onnx.ModelProto, lazy: Mapping[str, ir.TensorProtocol]) -> ir.Model:
+def _from_own_proto(
+    proto: onnx.ModelProto, lazy: Mapping[str, ir.TensorProtocol], keep_shapes: bool = False
+) -> ir.Model:
     """The model in `proto`, which is changed; `lazy` has the initializers without data there."""
     _check_versions(proto)
     check_names(proto)
-    repair_model(proto)
+    repair_model(proto, keep_shapes)
     make_dense(proto)
     check_interface(proto.graph)
     _check_structure(proto, lazy)

@@ -18,7 +18,7 @@ from typing import Any
 from flatfold.errors import InputError
 
 
-def repair_model(proto: Any) -> None:
+def repair_model(proto: Any, keep_shapes: bool = False) -> None:
     """Bring the graphs and functions of `proto`, at any depth, into the form above, in place.
 
     Raises `InputError` where nodes read each other in a circle.
@@ -28,6 +28,8 @@ def repair_model(proto: Any) -> None:
         _name_domain(root.opset_import)
     for root in (proto.graph, *proto.functions):
         for graph in nested_graphs(root):
+            if not keep_shapes:
+                _drop_shapes(graph)
             _repair_declarations(graph)
             _sort_nodes(graph)
             for node in graph.node:
@@ -62,10 +64,22 @@ def _name_domain(imports: Any) -> None:
         imports.add(domain=domain, version=version)
 
 
-def _repair_declarations(graph: Any) -> None:
+def _drop_shapes(graph: Any) -> None:
+    """Drop the declared shapes of values between nodes."""
+    if graph.DESCRIPTOR.name == "GraphProto":
+        stored = {tensor.name for tensor in graph.initializer}  # these tell their shapes themselves
+        declared = [value for value in graph.value_info if value.name not in stored]
+        if len(declared) < len(graph.value_info):
+            kept = [value.SerializeToString() for value in declared]
+            del graph.value_info[:]
+            for content in kept:
+                graph.value_info.add().ParseFromString(content)
     for value in graph.value_info:
         if value.type.WhichOneof("value") == "tensor_type":
             value.type.tensor_type.ClearField("shape")
+
+
+def _repair_declarations(graph: Any) -> None:
     if graph.DESCRIPTOR.name == "GraphProto":
         inputs = {value.name: value for value in graph.input}
         for value in (*graph.output, *graph.value_info):

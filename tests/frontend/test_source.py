@@ -148,15 +148,7 @@ def test_what_is_no_model(model: Any, cause: str) -> None:
         resolve(model)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"input_shape": (3, 4, 4)},
-        {"dynamic_batch": True},
-        {"weights": {}},
-        {"example_inputs": (1,)},
-    ],
-)
+@pytest.mark.parametrize("options", [{"dynamic_batch": True}, {"weights": {}}])
 def test_options_for_modules_are_refused_with_a_graph(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} applies to PyTorch modules"):
         resolve(from_text(GRAPH), **options)

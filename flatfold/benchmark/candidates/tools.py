@@ -70,7 +70,7 @@ def rewritten_by(tool: str, model: ir.Model) -> ir.Model:
 
     write, options = partial(write_model, model), {"tool": tool}
     with build_in_subprocess(BUILDER, write, options, target=tool) as folder:
-        rewritten = read_model(folder / "model.onnx")
+        rewritten = read_model(folder / "model.onnx", keep_shapes=True)
         ir.external_data.load_to_model(rewritten)  # the file with its weights is deleted next
         return rewritten
 
@@ -81,7 +81,7 @@ def build(path: Path, folder: Path, options: Mapping[str, Any], progress: Progre
     from flatfold.frontend import from_proto, read_model
 
     tool = options["tool"]
-    rewritten = TOOLS[tool](read_model(path))
+    rewritten = TOOLS[tool](read_model(path, keep_shapes=True))
     try:
         model = from_proto(rewritten)
     except InputError as error:

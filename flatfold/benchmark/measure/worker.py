@@ -130,7 +130,7 @@ class Worker:
         if saved.is_dir():
             self.loaded = True
             return store.load(saved)
-        engine = backend.build(read_model(Path(self.job.model)), self.job.options)
+        engine = backend.build(read_model(Path(self.job.model), keep_shapes=True), self.job.options)
         if backend.save_built_engine:
             engine.save(saved)
         return engine

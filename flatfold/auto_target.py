@@ -65,14 +65,14 @@ def choose(
     build: Callable[[str], Engine],
     needs: Mapping[str, int],
     progress: Progress = silent,
-    sizes: Mapping[str, Sequence[int]] | None = None,
+    likely: Callable[[], Mapping[str, Sequence[int]]] = dict,
 ) -> tuple[AutoTarget, Engine]:
     """Build an engine for each of `targets` with `build`, and time them on the same inputs.
 
     Returns the choice and its engine; the other engines are closed. `needs` counts the packages
-    that each target needs, `sizes` has shapes for inputs with open axes. A target that refuses the
-    model, or whose engine is inaccurate, is left out with its reason. Raises the error of the first
-    target if all are left out.
+    that each target needs, `likely` finds shapes for inputs with open axes, where it is timed. A
+    target that refuses the model, or whose engine is inaccurate, is left out with its reason.
+    Raises the error of the first target if all are left out.
     """
     engines: dict[str, Engine] = {}
     errors: dict[str, FlatfoldError] = {}
@@ -85,7 +85,7 @@ def choose(
         if not engines:
             raise next(iter(errors.values()))
         left_out = tuple(Candidate(t, needs[t], reason=e.cause) for t, e in errors.items())
-        choice = _choose_built(engines, list(errors), needs, progress, sizes)
+        choice = _choose_built(engines, list(errors), needs, progress, likely)
         choice = replace(choice, candidates=(*choice.candidates, *left_out))
         return choice, engines.pop(choice.target)
     finally:
@@ -98,7 +98,7 @@ def _choose_built(
     left_out: Sequence[str],
     needs: Mapping[str, int],
     progress: Progress,
-    sizes: Mapping[str, Sequence[int]] | None,
+    likely: Callable[[], Mapping[str, Sequence[int]]],
 ) -> AutoTarget:
     if len(engines) == 1:
         (only,) = engines
@@ -107,7 +107,7 @@ def _choose_built(
         return AutoTarget(only, because)
     progress(f"timing {', '.join(engines)}")
     try:
-        return choose_by_time(_timings(engines, sizes), needs)
+        return choose_by_time(_timings(engines, likely()), needs)
     except FlatfoldError as error:
         simplest = min(engines, key=lambda target: needs[target])
         return AutoTarget(simplest, f"it needs the fewest packages; no timing: {error.cause}")
@@ -156,13 +156,13 @@ def _reason(winner: Candidate, candidates: Sequence[Candidate], fastest: str) ->
 
 
 def _timings(
-    engines: Mapping[str, Engine], sizes: Mapping[str, Sequence[int]] | None
+    engines: Mapping[str, Engine], likely: Mapping[str, Sequence[int]]
 ) -> dict[str, Timing]:
     """All engines timed on the same random inputs, in alternating runs."""
     from flatfold.backends import random_feeds, shapes_of
     from flatfold.timing import measure
 
     inputs = next(iter(engines.values())).inputs
-    feeds = random_feeds(inputs, shapes_of(inputs, None, None, sizes))
+    feeds = random_feeds(inputs, shapes_of(inputs, None, None, likely))
     runs = {target: engine.bind(feeds) for target, engine in engines.items()}
     return measure(runs, budget_s=BUDGET_S * len(runs))

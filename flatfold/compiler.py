@@ -378,7 +378,7 @@ class Compiler:
         else:
             packages = {target: len(backend.needs) for target, backend in backends.items()}
             choice, engine = choose(
-                list(by_target), engine_to_time, packages, self.progress, self.sizes[-1]
+                list(by_target), engine_to_time, packages, self.progress, lambda: self.sizes[-1]
             )
             if backends[choice.target].timing_options:  # it was built for timing, not for use
                 engine.close()

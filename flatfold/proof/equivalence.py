@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -35,10 +35,10 @@ class Equivalence:
     (both graphs run on the inputs listed), `refuted`, or `unknown` (not checked). Errors are the
     largest absolute differences from a float64 reference, divided by the largest absolute output;
     `bound` is the most that `error` may be, and `measure` says which of the two limits that is: on
-    the `worst` error, or on the `root mean square`. `uncovered` are outputs, branches and regions
-    that no input showed anything about; with one of them the verdict is `unknown` at best
-    (`without`). For two graphs compared part by part, `structural` is the number of operators that
-    are the same, and `faults` are the regions that differ.
+    the `worst` error, or on the `root mean square`. `uncovered` are outputs that no
+    input showed anything about; with one of them the verdict is `unknown` at best. For two graphs
+    compared part by part, `structural` is the number of operators that are the same, and `faults`
+    are the regions that differ.
     """
 
     verdict: str
@@ -62,19 +62,6 @@ class Equivalence:
     def passed(self) -> bool:
         """Whether the verdict is neither `refuted` nor `unknown`."""
         return self.verdict in PASSING
-
-    def without(self, parts: Iterable[str]) -> Equivalence:
-        """This result where no input reached `parts`: what passed is `unknown`, and they are named.
-
-        Each part is named in words, such as "the else branch of If n7".
-        """
-        names = tuple(parts)
-        if not names:
-            return self
-        verdict = "unknown" if self.passed else self.verdict
-        reason = f"no input reached {', '.join(names)}"
-        reasons = "; ".join(text for text in (self.reason, reason) if text)
-        return replace(self, verdict=verdict, reason=reasons, uncovered=(*self.uncovered, *names))
 
     def __bool__(self) -> bool:
         return self.passed

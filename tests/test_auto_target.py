@@ -7,7 +7,7 @@ import pytest
 
 from flatfold.auto_target import choose, choose_by_time
 from flatfold.backends.onnxruntime.cpu import OrtCpu
-from flatfold.errors import BuildError
+from flatfold.errors import BuildError, InputError
 from flatfold.timing import Timing
 from tests.backends.small_nets import make_model
 
@@ -67,6 +67,19 @@ def test_real_engines_are_timed_and_closed():
     assert [engine for engine in engines if not engine._closed] == [winner]
     assert winner is engines[["plain", "quick"].index(choice.target)]
     winner.close()
+
+
+def test_without_a_size_that_runs_nothing_is_timed_and_the_simplest_is_taken():
+    def build(target):
+        return OrtCpu().build(make_model(), {"intra_threads": 1})
+
+    def likely():
+        raise InputError("it runs at no size tried")
+
+    choice, engine = choose(["quick", "plain"], build, NEEDS, likely=likely)
+    engine.close()
+    assert choice.target == "plain"
+    assert choice.because == "it needs the fewest packages; no timing: it runs at no size tried"
 
 
 def test_who_refuses_is_left_out_with_the_reason():

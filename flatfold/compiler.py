@@ -148,7 +148,17 @@ class Compiler:
         """
         from flatfold.proof import sizes_that_run
 
-        return sizes_that_run(self.source.model, self.source.shapes)
+        return sizes_that_run(self.source.model, self.source.shapes, self.run_original)
+
+    @cached_property
+    def _session(self) -> Any:
+        from flatfold.proof import original_session
+
+        return original_session(self.source.model)
+
+    def run_original(self, feeds: Mapping[str, Any]) -> Any:
+        """Outputs of the model, not optimised. Raises InputError where it cannot be run at all."""
+        return self._session(feeds)
 
     def optimize(self, options: Options) -> Optimized:
         """The rewritten graph, with the proof that `options.verify` asks for.
@@ -245,7 +255,6 @@ class Compiler:
         the outputs differ by more than rounding explains.
         """
         from flatfold.proof import compare
-        from flatfold.proof.network.inputs import FEW_KINDS, KINDS
 
         self.progress("proving")
         equivalence = compare(
@@ -253,7 +262,8 @@ class Compiler:
             result.graph,
             reference=result.reference(),
             sizes=self.sizes,
-            kinds=KINDS if checks is None else FEW_KINDS,
+            checked=checks is not None,
+            before=self.run_original,
             macs=result.before.macs or 0,
             progress=lambda label: self.progress(f"proving on {label}"),
         )
@@ -316,6 +326,7 @@ class Compiler:
             result.graph,
             reference=result.reference(),
             sizes=self.sizes,
+            before=self.run_original,
             progress=lambda label: self.progress(f"running the engine on {label}"),
         )
         if equivalence.verdict == "refuted":

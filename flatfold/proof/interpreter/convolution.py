@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-# Above this many elements the columns of all taps are not stored together.
-MOST_COLUMNS = 1 << 24
+# Above this many elements the columns of all taps are not stored together. FEW_COLUMNS are for
+# floats: to write and read more of them, and more than the weights have, takes longer than a
+# product for each tap.
+MOST_COLUMNS, FEW_COLUMNS = 1 << 24, 1 << 18
 
 
 def convolve(
@@ -26,7 +28,8 @@ def convolve(
     shape = (len(x), groups, len(weight) // groups, int(np.prod(out)))
     views = (_window(padded, tap, dilations, out, strides) for tap in np.ndindex(*kernel))
     matrix = weight.reshape(groups, shape[2], -1, taps)
-    if x.shape[1] * taps * len(x) * shape[3] <= MOST_COLUMNS:
+    most = max(FEW_COLUMNS, weight.size) if isinstance(x, np.ndarray) else MOST_COLUMNS
+    if x.shape[1] * taps * len(x) * shape[3] <= most:
         columns = np.stack([v.reshape(len(x), groups, -1, shape[3]) for v in views], axis=3)
         y = matrix.reshape(groups, shape[2], -1) @ columns.reshape(*shape[:2], -1, shape[3])
         return y.reshape(len(x), len(weight), *out)

@@ -6,10 +6,10 @@ prove nothing.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,21 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.network.inputs import KINDS, Feeds, InputSpec, draw_feeds, input_specs
-from flatfold.proof.network.judge import ROUNDOFF, Closer, Comparison, rounding_growth
+from flatfold.proof.network.inputs import (
+    FEW_KINDS,
+    KINDS,
+    Feeds,
+    InputSpec,
+    draw_feeds,
+    input_specs,
+)
+from flatfold.proof.network.judge import (
+    OWN_PRECISION,
+    ROUNDOFF,
+    Closer,
+    Comparison,
+    rounding_growth,
+)
 from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
 from flatfold.proof.network.output_range import output_scale
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
@@ -28,19 +41,28 @@ from flatfold.proof.network.sizes import Shapes, sizes_that_run
 from flatfold.system.progress import Progress, silent
 from flatfold.system.trial import READ, trial
 
+# Operators whose outputs are random.
+DRAWING = (
+    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
+    *("RandomUniform", "RandomUniformLike"),
+)
+
 LARGE_WEIGHT = 1 << 10  # bytes
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
 
 # Above this many values the reference, which keeps all of them, is not run: 2 GiB in float64.
 MOST_REFERENCED = 1 << 28
 
-# Above this many multiply-accumulates for one input, or values, only the first inputs are run.
+# Above this many multiply-accumulates for one input, or values, only the first inputs are run; and
+# above LONG_MACS, where each change was checked by itself.
 HEAVY_MACS, HEAVY_ELEMENTS, HEAVY_INPUTS = 6_000_000_000, 1 << 27, 3
+LONG_MACS, LONG_INPUTS = 100_000_000, 2
 
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc")
 # A graph is run in the trial up to this product of its weights and values, which bounds the work.
 MOST_TRIED = 1 << 32
 
+ONNX_REFERENCE = "the ONNX reference in float64"
 FATAL = 4  # log level: an error is raised as an exception and would otherwise also be printed
 
 
@@ -51,7 +73,8 @@ def compare(
     reference: Reference | None = None,
     macs: int = 0,
     sizes: Sequence[Shapes] | None = None,
-    kinds: Sequence[str] = KINDS,
+    checked: bool = False,
+    before: Reference | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Equivalence:
@@ -60,19 +83,20 @@ def compare(
     `reference` computes the original in float64, such as a PyTorch module; without one the ONNX
     reference evaluator does. `macs`: multiply-accumulates for one input; above HEAVY_MACS fewer
     inputs are run. `sizes` are the settings of the inputs' shapes to run at, those that
-    `sizes_that_run` finds if None, and `kinds` the inputs to run on. A difference is a verdict, not
-    an exception. Raises InputError for a graph that cannot be run at all.
+    `sizes_that_run` finds if None. `checked`: each change was checked by itself, so that fewer
+    inputs are enough. `before` runs the original, if it is in a session already. A difference is a
+    verdict, not an exception. Raises InputError for a graph that cannot be run at all.
     """
     specs = input_specs(original)
     size = max(require_runnable(model) for model in (original, rewritten))
     heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
-    before, after = (
-        plain_session(original, "the graph"),
-        plain_session(rewritten, "the other graph"),
-    )
+    before = before or plain_session(original, "the graph")
+    after = plain_session(rewritten, "the other graph")
     if reference is None and size > MOST_REFERENCED:
         reference = before
-    exact, name = reference_for(original, before, reference)
+    exact, name = _referenced_when_needed(original), ONNX_REFERENCE
+    if reference is not None:
+        exact, name = reference_for(original, before, reference)
     dtype = original.graph.outputs[0].dtype
     roundoff = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
     growth = rounding_growth(original, rewritten)
@@ -80,11 +104,29 @@ def compare(
     comparison.closer = lambda feeds: cut_comparison(comparison, original, rewritten, feeds)
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
-    inputs = _Inputs(specs, sizes or sizes_that_run(original, run=before), kinds, seed, heavy)
+    long = macs > LONG_MACS or size > HEAVY_ELEMENTS
+    kinds = _Kinds.of(checked, heavy, long)
+    inputs = _Inputs(specs, sizes or sizes_that_run(original, run=before), kinds, seed)
     inputs.try_all(comparison, progress)
     if comparison.result is not None:
         return comparison.result
     return _compare_evaluated(comparison, original, rewritten, inputs)
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """The kinds of inputs on which graphs are compared, at the first size and at the others."""
+
+    first: Sequence[str]
+    others: Sequence[str]
+
+    @classmethod
+    def of(cls, checked: bool, heavy: bool, long: bool) -> _Kinds:
+        """All of them; fewer for a graph that is `heavy`, and where each change was `checked`."""
+        if checked:
+            return cls(FEW_KINDS[:LONG_INPUTS] if long else FEW_KINDS, FEW_KINDS[:1])
+        kinds = KINDS[:HEAVY_INPUTS] if heavy else KINDS
+        return cls(kinds, kinds)
 
 
 @dataclass(frozen=True)
@@ -93,15 +135,14 @@ class _Inputs:
 
     specs: Sequence[InputSpec]
     sizes: Sequence[Shapes]
-    kinds: Sequence[str]
+    kinds: _Kinds
     seed: int
-    heavy: bool
 
     def drawn(self) -> Iterator[tuple[str, Feeds]]:
-        """Labels and feeds; the first of each size only, for a heavy graph."""
+        """Labels and feeds."""
         for number, shapes in enumerate(self.sizes):
-            all_feeds = draw_feeds(self.specs, shapes, self.seed + number, self.kinds)
-            for kind, feeds in islice(all_feeds, HEAVY_INPUTS if self.heavy else None):
+            kinds = self.kinds.others if number else self.kinds.first
+            for kind, feeds in draw_feeds(self.specs, shapes, self.seed + number, kinds):
                 yield f"{kind} {'x'.join(map(str, next(iter(shapes.values()), ())))}", feeds
 
     def try_all(self, comparison: Comparison, progress: Progress) -> None:
@@ -184,8 +225,24 @@ def comparison_of(
     names = [value.name or "" for value in outputs]
     comparison = Comparison(before, after, reference, name, roundoff, growth, names)
     comparison.scales = [output_scale(value) for value in outputs]
+    comparison.draws = may_draw(original)
     comparison.rounded = lambda: PlainSession(rounded_otherwise(original))
     return comparison
+
+
+def may_draw(model: ir.Model) -> bool:
+    """Whether `model` may have other outputs each time: by an operator that draws, or any other."""
+    nodes = itertools.chain(
+        model.graph.all_nodes(), *(f.all_nodes() for f in model.functions.values())
+    )
+    return any(_draws(node, model) for node in nodes)
+
+
+def _draws(node: ir.Node, model: ir.Model) -> bool:
+    if node.op_identifier() in model.functions:
+        return False
+    training = node.op_type == "Dropout" and len(node.inputs) > 2
+    return node.domain not in ("", "ai.onnx", "ai.onnx.ml") or node.op_type in DRAWING or training
 
 
 def cut_comparison(
@@ -230,13 +287,25 @@ def reference_for(
     (`before`).
     """
     if reference is before:
-        return before, "the original in its own precision"
+        return before, OWN_PRECISION
     if reference is not None:
         return reference, "the module in float64"
     try:
-        return onnx_reference(original), "the ONNX reference in float64"
+        return onnx_reference(original), ONNX_REFERENCE
     except NoReference:
-        return before, "the original in its own precision"
+        return before, OWN_PRECISION
+
+
+def _referenced_when_needed(original: ir.Model) -> Reference:
+    """The ONNX reference evaluator, built for the first input that it is asked for."""
+    built: list[Reference] = []
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+        if not built:
+            built.append(onnx_reference(original))
+        return built[0](feeds)
+
+    return run
 
 
 class PlainSession:

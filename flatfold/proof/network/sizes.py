@@ -32,15 +32,16 @@ LENGTHS = (
     *(64, 65, 512, 576, 256, 128, 100, 1, 16, 1024, 1600, 4000, 4096, 8000, 8192, 16000, 16384),
     *(32000, 32768, 48000, 65536, 3, 8, 24, 32, 48, 80, 96, 160, 320, 400, 640, 1280),
 )
-SQUARES = (32, 96, 128, 160, 224, 256, 320, 48, 192, 288, 384, 416, 448, 299, 300, 512, 640)
+SQUARES = (96, 128, 160, 224, 256, 320, 48, 192, 288, 384, 416, 448, 299, 300, 512, 640)
 EXTENTS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: tuple((n,) for n in (*LENGTHS, *range(8, 257, 8))),
     2: (
-        *((64, 48), (65, 49), (64, 96), (48, 320)),
+        *((64, 48), (65, 49), (64, 96), (32, 32), (48, 320)),
         *((n, n) for n in (*SQUARES, *range(8, 257, 8), 64, 65)),
     ),
     3: ((16, 12, 10), (17, 13, 9), *((n, n, n) for n in (16, 32, 64, 96, 128, 8, 24, 48))),
 }
+QUICK = 4  # of these are tried before any is solved for, which takes longer
 MOST_PROBES = 90
 MORE_PROBES = 6  # for a second size, once one is found
 MOST_ELEMENTS = 1 << 23  # of all inputs of a probe together
@@ -134,13 +135,14 @@ class _Axes:
         solved: Callable[[], Iterator[tuple[int, ...]]],
         batches: Callable[[], Sequence[int]],
     ) -> Iterator[tuple[tuple[int, ...], int]]:
-        """(extents, batch) worth a try: two small ones, those solved for, and likely ones."""
+        """(extents, batch) worth a try: a few small ones, those solved for, and likely ones."""
         extents = EXTENTS.get(min(self.rank, 3), ((),))
         yield from zip(extents[:2], BATCHES, strict=False)
-        for extent in itertools.chain(solved(), extents):
+        for extent in itertools.chain(extents[:QUICK], solved()):
             yield from ((extent, batch) for batch in batches())
-            if extent == extents[0]:
-                yield from ((extent, batch) for batch in OTHER_BATCHES)
+        yield from ((extents[0], batch) for batch in OTHER_BATCHES)
+        for extent in extents[QUICK:]:
+            yield from ((extent, batch) for batch in batches())
 
 
 def _batch_keys(specs: Sequence[InputSpec]) -> set[object]:

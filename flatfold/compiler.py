@@ -420,7 +420,6 @@ def _with_regions(equivalence: Equivalence, checks: RegionChecks) -> Equivalence
         certified=checks.certified,
         region_ratio=checks.worst,
         doubts=tuple(checks.doubts),
-        reason="; ".join(filter(None, (checks.condition, equivalence.reason))),
     )
 
 

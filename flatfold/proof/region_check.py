@@ -18,7 +18,6 @@ import onnx_ir as ir
 
 from flatfold.errors import NotEquivalent
 from flatfold.passes import Change, Decline
-from flatfold.passes.reading.node import ints, least_sizes, source, window
 from flatfold.passes.remark import origins
 from flatfold.proof.certificate import Entry
 from flatfold.proof.cut_points.cones import Cone
@@ -40,14 +39,12 @@ ROUNDED_BORDER = 4.0
 class RegionChecks:
     """Checks each change that it is called with, and keeps an entry for the certificate.
 
-    With `certifying`, it also tests whether each change is right by its algebra alone. `pools`:
-    changed average pools whose window may be larger than the map, by the size of the inputs.
+    With `certifying`, it also tests whether each change is right by its algebra alone.
     """
 
     seed: int = 0
     certifying: bool = False
     entries: list[Entry] = field(default_factory=list)
-    pools: list[str] = field(default_factory=list)
     certified_structures: set[bytes] = field(default_factory=set)
 
     @property
@@ -62,18 +59,6 @@ class RegionChecks:
     @property
     def certified(self) -> int:
         return sum(entry.certified for entry in self.entries)
-
-    @property
-    def condition(self) -> str:
-        """For which inputs the checks hold, in words; empty for all.
-
-        A pool whose window is larger than the padded map has no output by the standard, but one by
-        ONNX Runtime: the mean of what is there. The layer that replaces it has none.
-        """
-        if not self.pools:
-            return ""
-        more = f" and {len(self.pools) - 1} others" if len(self.pools) > 1 else ""
-        return f"for inputs on which the map is no smaller than the window of {self.pools[0]}{more}"
 
     @property
     def doubts(self) -> list[str]:
@@ -104,7 +89,6 @@ class RegionChecks:
         replaced = origins(change.region.nodes)
         entry = Entry(change.rewrite, name, replaced, new_names, seed, ratio, not doubt, doubt)
         self.entries.append(entry)
-        self.pools += [node.name or "a pool" for node in change.region.nodes if _may_exceed(node)]
 
     def _doubt(self, change: Change, trials: Sequence[Trial], seed: int) -> str:
         """Why the change is not certified; empty if it is.
@@ -122,16 +106,6 @@ class RegionChecks:
         if structure is not None:
             self.certified_structures.add(structure)
         return ""
-
-
-def _may_exceed(node: ir.Node) -> bool:
-    """Whether `node` is an average pool whose window may be larger than the padded map."""
-    if node.op_type != "AveragePool":
-        return False
-    kernel = ints(node, "kernel_shape", ())
-    _, dilations, begin, end = window(node, kernel)
-    axes = zip(kernel, dilations, begin, end, least_sizes(source(node)), strict=True)
-    return any(first + size + last < d * (k - 1) + 1 for k, d, first, last, size in axes)
 
 
 def _wrong_weight_text(change: Change, trial: Trial) -> str:

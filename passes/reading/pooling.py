@@ -15,6 +15,7 @@ from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import (
     channel_count,
     ints,
+    least_sizes,
     number,
     source,
     spatial_sizes,
@@ -44,11 +45,16 @@ def read_average_pool(node: ir.Node) -> Applied:
 def _require_whole_windows(
     node: ir.Node, kernel: Ints, dilations: Ints, begin: Ints, end: Ints
 ) -> None:
-    """Decline where the map is smaller than the window: ONNX Runtime still gives one mean."""
-    sizes = spatial_sizes(source(node))
+    """Decline where the map may be smaller than the window: ONNX Runtime still gives one mean.
+
+    By the standard there is no output then, and a convolution has none.
+    """
+    sizes = least_sizes(source(node))
+    some = "may be" if None in spatial_sizes(source(node)) else "is"
     for k, d, first, last, size in zip(kernel, dilations, begin, end, sizes, strict=True):
-        if size is not None and first + size + last < d * (k - 1) + 1:
-            raise Decline("SHAPE", f"a window of {kernel} is larger than the padded map, {sizes}")
+        if first + size + last < d * (k - 1) + 1:
+            larger = f"{some} larger than the padded map, which has {sizes} or more"
+            raise Decline("SHAPE", f"a window of {kernel} {larger}")
 
 
 def filled_window(node: ir.Node) -> tuple[Ints, Ints, Ints, Ints]:

@@ -246,6 +246,23 @@ def test_a_pool_whose_window_is_larger_than_the_map_stays():
     assert "SHAPE" in done.codes
 
 
+@pytest.mark.parametrize(
+    ("size", "front", "kernel", "stays"),
+    [("h", "Tanh", 2, True), (8, "Tanh", 2, False), ("h", "Pad", 3, False), ("h", "Pad", 4, True)],
+)
+def test_a_pool_whose_window_may_be_larger_than_an_open_map_stays(size, front, kernel, stays):
+    """A map that is padded by one on either side has three pixels at least."""
+    net = Net((1, 4, size, size))
+    pads = [net.const(np.array([0, 0, 1, 1] * 2))] if front == "Pad" else []
+    y = net.op(front, net.x, *pads)
+    pooled = net.op("AveragePool", y, kernel_shape=[kernel] * 2, strides=[kernel] * 2)
+    done = rewrite(net.model(net.op("Relu", net.bn(pooled, 4))))
+    assert (done.ops["AveragePool"] == 1) == stays
+    assert ("SHAPE" in done.codes) == stays
+    for pixels in (1, 2, 7) if front == "Pad" and not stays else (8,):
+        assert_same(done, (1, 4, pixels, pixels))
+
+
 def test_auto_pad_is_read():
     for mode in ("SAME_UPPER", "SAME_LOWER"):
         net = Net()

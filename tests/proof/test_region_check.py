@@ -7,11 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
-import flatfold
 from flatfold.errors import NotEquivalent
 from flatfold.passes import PIPELINE, Change, Pipeline
 from flatfold.passes.decline import Decline
@@ -167,29 +165,3 @@ def test_an_operator_of_another_domain_is_not_known():
     x = Pair(np.ones((1, 1)), np.ones((1, 1)))
     with pytest.raises(Unsupported, match=r"somebody\.else\.Relu"):
         evaluate([relu], {relu.inputs[0]: x})
-
-
-POOLED = """<ir_version: 10, opset_import: ["" : 17]>
-net (float[N, 4, {size}, {size}] x) => (float[N, 4, A, B] y)
-<float[4, 1, 1, 1] w = {{0.5, 2.0, 3.0, 5.0}}, int64[8] pads = {{0, 0, 1, 1, 0, 0, 1, 1}}> {{
-  {front}
-  p = AveragePool <kernel_shape = [{k}, {k}], strides = [{s}, {s}]> (z)
-  y = Conv <group = 4> (p, w)
-}}"""
-SAME, PADDED = "z = Relu (x)", "z = Pad (x, pads)"
-
-
-@pytest.mark.parametrize(
-    ("size", "front", "kernel", "conditional"),
-    [("H", SAME, 2, True), ("8", SAME, 2, False), ("H", PADDED, 3, False), ("H", PADDED, 4, True)],
-)
-def test_a_window_that_may_exceed_the_map_is_a_condition_in_words(size, front, kernel, conditional):
-    """ONNX Runtime gives one mean for a map of one pixel and a window of two; a Conv has no output.
-
-    A map that is padded by one on either side has three pixels at least.
-    """
-    text = POOLED.format(size=size, front=front, k=kernel, s=2)
-    done = flatfold.optimize(onnx.parser.parse_model(text))
-    assert "AveragePool" not in done.after.operators
-    assert done.equivalence.verdict == "certified"
-    assert ("no smaller than the window" in done.equivalence.reason) == conditional

@@ -270,6 +270,26 @@ def test_the_reference_takes_the_statistics_that_a_norm_is_given(opset):
     assert np.abs(exact - single).max() < 1e-5
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_reference_gathers_elements_within_the_axis_and_refuses_others(axis):
+    """An index far outside made the evaluator's own run for ever."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 5, 6)).astype(np.float32)
+    indices = rng.integers(-x.shape[axis], x.shape[axis], (2, 3, 6))
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    net (float[4, 5, 6] x, int64[2, 3, 6] i) => (float[2, 3, 6] y) {{
+      y = GatherElements <axis = {axis}> (x, i)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    reference = onnx_reference(ir.from_proto(model))
+    feeds = {"x": x, "i": indices}
+    (expected,) = plain_session(ir.from_proto(model), "the graph")(feeds)
+    assert np.array_equal(reference(feeds)[0], expected)
+    for outside in (x.shape[axis], 2**60, -(2**60)):
+        with pytest.raises(NoReference, match="outside the axis"):
+            reference({"x": x, "i": np.full_like(indices, outside)})
+
+
 def test_verify_refuses_an_input_of_another_rank():
     one, two = (Net(shape, dtype=np.float32) for shape in ((1, 4, 9), (1, 4, 9, 8)))
     with pytest.raises(InputError, match="different inputs"):

@@ -147,7 +147,8 @@ class Comparison:
             return None
         results = [self._worst("refuted"), self._unjudged(), self._worst("sampled")]
         worst = next(result for result in results if result is not None)
-        name = self.name if self._referenced else OWN_PRECISION
+        used = self._referenced or self.reference is self.before
+        name = self.name if used else OWN_PRECISION
         return replace(worst, inputs=tuple(self.tried), reference=name)
 
     def _worst(self, verdict: str) -> Equivalence | None:

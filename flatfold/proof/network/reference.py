@@ -176,7 +176,8 @@ def _operators() -> list[Any]:
             y = crop(y, options.get("pads") or 2 * [0] * len(one), options.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
-    return [Conv, ConvTranspose, _batch_norm(), *_samplers(), *pool_operators(NoReference)]
+    others = (_batch_norm(), _gather_elements(), *_samplers(), *pool_operators(NoReference))
+    return [Conv, ConvTranspose, *others]
 
 
 def _batch_norm() -> Any:
@@ -193,6 +194,21 @@ def _batch_norm() -> Any:
             return ((x - mean) / np.sqrt(variance + epsilon) * scale + shift,)
 
     return BatchNormalization
+
+
+def _gather_elements() -> Any:
+    """GatherElements: the evaluator's own never ends for an index far outside the axis."""
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):
+        def _run(self, x: Any, indices: Any, axis: Any = None) -> tuple[Any]:
+            along = (axis or 0) % x.ndim
+            if np.any((indices < -x.shape[along]) | (indices >= x.shape[along])):
+                raise NoReference("GatherElements reads outside the axis")
+            sizes = [x.shape[a] if a == along else n for a, n in enumerate(indices.shape)]
+            return (np.take_along_axis(x[tuple(map(slice, sizes))], indices, along),)
+
+    return GatherElements
 
 
 def _samplers() -> list[Any]:

@@ -28,6 +28,9 @@ None is the type that the schema says.
 """
 
 
+_DATA_TYPES = frozenset(int(dtype) for dtype in ir.DataType)
+
+
 def infer_types(node: ir.Node, version: int) -> None:
     """Write the types of the outputs of `node` that follow from its inputs; leave the others."""
     if node.domain == "com.microsoft":
@@ -52,7 +55,8 @@ def infer_types(node: ir.Node, version: int) -> None:
 def _dtype(node: ir.Node, source: ir.DataType | tuple[int, ...] | None) -> ir.DataType | None:
     name, default = _ATTRIBUTES.get(node.op_type, ("", None)) if node.domain == "" else ("", None)
     if name and node.attributes.get(name) is not None and node.attributes[name].as_int():
-        return ir.DataType(node.attributes[name].as_int())
+        number = node.attributes[name].as_int()
+        return ir.DataType(number) if number in _DATA_TYPES else None
     if default is not None:
         return default
     if source is None or isinstance(source, ir.DataType):

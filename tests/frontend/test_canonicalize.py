@@ -237,6 +237,15 @@ def test_sequences_of_unknown_parts_are_left_alone() -> None:
     assert run(model, feeds)[0].tolist() == [0.0]
 
 
+@pytest.mark.parametrize("number", [-(2**63), 99])
+def test_a_type_that_does_not_exist_is_left_to_who_runs_the_graph(number: int) -> None:
+    text = "g (float[3] x) => (float[3] y) {{ z = Cast <to = {}> (x)  y = Relu (z) }}"
+    model = from_text(text.format(number))
+    model.graph[0].outputs[0].type = None
+    canonicalize(model)
+    assert counts(model) == {"Cast": 1, "Relu": 1}
+
+
 def test_work_grows_linearly_with_the_graph() -> None:
     """Measured in function calls, which do not depend on how busy the machine is."""
 

@@ -43,6 +43,9 @@ SHAPES = (
 )
 
 
+MOST_WEIGHTS = 1 << 22  # elements: a Gemm behind a Flatten may have any number
+
+
 @dataclass
 class Drawn:
     """A model, and inputs for one or two sizes that ONNX Runtime runs it on."""
@@ -125,6 +128,8 @@ def _finished(s: Sketch) -> Drawn:
     if not inputs:
         raise Rejected("constant")
     constants = {name: array for name, array in s.constants.items() if name in used | set(outputs)}
+    if sum(array.size for array in constants.values()) > MOST_WEIGHTS:
+        raise Rejected("large")
     model = s.model(nodes, inputs, constants, outputs)
     _declare_outputs(s, model, outputs)
     run(model, inputs)

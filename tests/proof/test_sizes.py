@@ -84,6 +84,26 @@ def test_a_multiple_is_found(factor: int) -> None:
     assert all(n % factor == 0 for setting in found for n in setting["x"][2:])
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(2, 64), (3, 4), (5, 5), (64, 49)])
+def test_sizes_that_are_fixed_on_each_axis_are_found(rows: int, columns: int) -> None:
+    """As many rows as a constant has, and as many columns as a matrix takes."""
+    nodes = [
+        helper.make_node("Concat", ["x", "r"], ["b"], axis=3),
+        helper.make_node("MatMul", ["b", "m"], ["y"]),
+    ]
+    weights = [weight("r", 1, 3, rows, columns), weight("m", 2 * columns, 5)]
+    net = model(nodes, {"x": ["n", 3, "h", "w"]}, ["n", 3, "p", 5], weights)
+    assert {setting["x"][1:] for setting in sizes(net)} == {(3, rows, columns)}
+
+
+@pytest.mark.parametrize("columns", [4, 5])
+def test_small_volumes_are_found(columns: int) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "m"], ["y"])]
+    dims = ["n", 2, "d", "h", "w"]
+    net = model(nodes, {"x": dims}, ["n", 2, "d", "h", 5], [weight("m", columns, 5)])
+    assert {setting["x"][-1] for setting in sizes(net)} == {columns}
+
+
 @pytest.mark.parametrize("batch", [3, 8])
 def test_a_batch_that_a_constant_asks_for_is_found(batch: int) -> None:
     """Its last row is added to each, so that it has at least so many."""

@@ -34,15 +34,20 @@ LENGTHS = (
 )
 SQUARES = (96, 128, 160, 224, 256, 320, 48, 192, 288, 384, 416, 448, 299, 300, 512, 640)
 EXTENTS: dict[int, tuple[tuple[int, ...], ...]] = {
-    1: tuple((n,) for n in (*LENGTHS, *range(8, 257, 8))),
+    1: tuple((n,) for n in (*LENGTHS, *range(1, 8), *range(8, 257, 8))),
     2: (
-        *((64, 48), (65, 49), (64, 96), (32, 32), (48, 320)),
-        *((n, n) for n in (*SQUARES, *range(8, 257, 8), 64, 65)),
+        *((64, 48), (65, 49), (64, 96), (32, 32), (64, 49), (65, 48), (48, 320)),
+        *((n, n) for n in (*SQUARES, *range(8, 129, 8), 65)),
+        *((n, m) for n, m in itertools.product((1, 2, 3, 4, 64), repeat=2)),
+        *((n, n) for n in (5, 6, 7, *range(136, 257, 8))),
     ),
-    3: ((16, 12, 10), (17, 13, 9), *((n, n, n) for n in (16, 32, 64, 96, 128, 8, 24, 48))),
+    3: (
+        *((16, 12, 10), (17, 13, 9)),
+        *((n, n, n) for n in (16, 32, 64, 96, 128, 8, 24, 48, *range(1, 8))),
+    ),
 }
 QUICK = 4  # of these are tried before any is solved for, which takes longer
-MOST_PROBES = 90
+MOST_PROBES = 150
 MORE_PROBES = 6  # for a second size, once one is found
 MOST_ELEMENTS = 1 << 23  # of all inputs of a probe together
 

@@ -16,7 +16,12 @@ from flatfold.frontend.loading.external_data import Allowed, external_tensors, l
 from flatfold.frontend.loading.repair import repair_model
 from flatfold.frontend.loading.sparse import make_dense
 from flatfold.frontend.loading.tensors import own_tensors, tensor_nbytes
-from flatfold.frontend.loading.validate import check_interface, check_names, require_single_data
+from flatfold.frontend.loading.validate import (
+    check_functions,
+    check_interface,
+    check_names,
+    require_single_data,
+)
 from flatfold.system.trial import READ, trial
 
 if TYPE_CHECKING:
@@ -151,6 +156,7 @@ def _from_own_proto(
     repair_model(proto, keep_shapes)
     make_dense(proto)
     check_interface(proto.graph)
+    check_functions(proto)
     _check_structure(proto, lazy)
     try:
         model = ir.serde.deserialize_model(proto)

@@ -3,7 +3,9 @@
 - a negative size in a declared shape is an open one, as older exporters write it;
 - declared shapes of values between nodes are dropped: they may be false, and follow from the rest;
 - nodes stand in an order in which each value is computed before it is read;
-- ONNX's own domain is spelled "", and imported once; the graph has a name.
+- ONNX's own domain is spelled "", and imported once; the graph has a name;
+- a Constant has one attribute: the first one is the value, by its type, whatever it is called;
+- functions that nothing calls are dropped, since nobody checks what they read.
 
 Nothing is computed, and no native code runs.
 """
@@ -17,6 +19,12 @@ from typing import Any
 
 from flatfold.errors import InputError
 
+# The attribute of a Constant by its type: FLOAT, INT, STRING, TENSOR, .., SPARSE_TENSOR.
+_VALUES = {
+    **{1: "value_float", 2: "value_int", 3: "value_string", 4: "value"},
+    **{6: "value_floats", 7: "value_ints", 8: "value_strings", 11: "sparse_value"},
+}
+
 
 def repair_model(proto: Any, keep_shapes: bool = False) -> None:
     """Bring the graphs and functions of `proto`, at any depth, into the form above, in place.
@@ -24,6 +32,7 @@ def repair_model(proto: Any, keep_shapes: bool = False) -> None:
     Raises `InputError` where nodes read each other in a circle.
     """
     proto.graph.name = proto.graph.name or "model"
+    _drop_uncalled_functions(proto)
     for root in (proto, *proto.functions):
         _name_domain(root.opset_import)
     for root in (proto.graph, *proto.functions):
@@ -35,6 +44,31 @@ def repair_model(proto: Any, keep_shapes: bool = False) -> None:
             for node in graph.node:
                 if node.domain == "ai.onnx":
                     node.domain = ""
+                if node.op_type == "Constant" and not node.domain and node.attribute:
+                    _keep_value(node)
+
+
+def _drop_uncalled_functions(proto: Any) -> None:
+    called: set[tuple[str, str]] = set()
+    pending = [proto.graph]
+    while pending:
+        nodes = (node for graph in nested_graphs(pending.pop()) for node in graph.node)
+        names = {(node.domain, node.op_type) for node in nodes} - called
+        called |= names
+        pending += [f for f in proto.functions if (f.domain, f.name) in names]
+    kept = [f for f in proto.functions if (f.domain, f.name) in called]
+    if len(kept) < len(proto.functions):
+        contents = [function.SerializeToString() for function in kept]
+        del proto.functions[:]
+        for content in contents:
+            proto.functions.add().ParseFromString(content)
+
+
+def _keep_value(constant: Any) -> None:
+    """Leave a Constant its first attribute alone, as ONNX Runtime does, with the right name."""
+    del constant.attribute[1:]
+    value = constant.attribute[0]
+    value.name = _VALUES.get(value.type, value.name)
 
 
 def nested_graphs(graph: Any) -> Iterator[Any]:
@@ -103,7 +137,7 @@ def _open_negative_sizes(kind: Any) -> None:
 def _sort_nodes(graph: Any) -> None:
     """Sort the nodes of one graph, if need be, each as near to its place as it can be."""
     producer = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    needs = [{producer[n] for n in _read_by(node) if n in producer} for node in graph.node]
+    needs = [{producer[n] for n in names_read(node) if n in producer} for node in graph.node]
     if all(earlier < i for i, found in enumerate(needs) for earlier in found):
         return
     order = _ordered(needs)
@@ -117,14 +151,14 @@ def _sort_nodes(graph: Any) -> None:
     graph.node.extend(copies)
 
 
-def _read_by(node: Any) -> Iterator[str]:
+def names_read(node: Any) -> Iterator[str]:
     """The names that a node reads, also those that the graphs inside it read from outside."""
     yield from (name for name in node.input if name)
     for graph in _graphs_of(node):
         own = {value.name for value in (*graph.input, *graph.initializer)}
         own.update(name for inner in graph.node for name in inner.output)
         read = {value.name for value in graph.output}
-        read.update(name for inner in graph.node for name in _read_by(inner))
+        read.update(name for inner in graph.node for name in names_read(inner))
         yield from read - own
 
 

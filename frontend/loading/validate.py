@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import InputError
 from flatfold.frontend.loading.external_data import tensors_of
-from flatfold.frontend.loading.repair import nested_graphs
+from flatfold.frontend.loading.repair import names_read, nested_graphs
 
 if TYPE_CHECKING:
     import onnx
@@ -42,6 +42,19 @@ def check_names(proto: onnx.ModelProto) -> None:
             attributes = [attribute.name for attribute in node.attribute]
             where = f"node {node.name or node.op_type!r}"
             _require_single("attributes are named", attributes, where)
+
+
+def check_functions(proto: onnx.ModelProto) -> None:
+    """Raise `InputError` if a function reads what it is not given."""
+    for function in proto.functions:
+        known = {*function.input, *(name for node in function.node for name in node.output)}
+        unknown = [name for node in function.node for name in names_read(node) if name not in known]
+        if unknown:
+            raise InputError(
+                f"a node reads {unknown[0]!r}, which is no input and which nothing computes",
+                where=f"function {function.name!r}",
+                hint="export the model again; the file is damaged",
+            )
 
 
 def _require_text(graph: Any) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -138,3 +139,50 @@ def test_an_input_keeps_its_sizes_where_it_is_an_output_of_open_sizes() -> None:
     proto.graph.value_info.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3]))
     (given,) = from_proto(proto).graph.inputs
     assert given.shape == (2, 3)
+
+
+def _constant(*attributes: onnx.AttributeProto) -> onnx.ModelProto:
+    constant = helper.make_node("Constant", [], ["c"])
+    constant.attribute.extend(attributes)
+    nodes = [constant, helper.make_node("Add", ["x", "c"], ["y"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+VALUE = helper.make_attribute(
+    "value", numpy_helper.from_array(np.array([3.0, 4.0], np.float32), "v")
+)
+OTHERS = (helper.make_attribute("axis", 5), helper.make_attribute("value_floats", [7.0, 8.0]))
+MISNAMED = helper.make_attribute("junk", [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [(VALUE, OTHERS[0]), (VALUE, OTHERS[1]), (OTHERS[1], VALUE), (MISNAMED, VALUE), (MISNAMED,)],
+)
+def test_the_first_attribute_of_a_constant_is_its_value(
+    attributes: tuple[onnx.AttributeProto, ...],
+) -> None:
+    """ONNX Runtime asks for its type, not for its name, and reads no other."""
+    proto, x = _constant(*attributes), np.array([1, 2], np.float32)
+    session = ort.InferenceSession(proto.SerializeToString())
+    expected = session.run(None, {"x": x})[0]
+    done = flatfold.optimize(proto)
+    assert done.equivalence.passed
+    result = ort.InferenceSession(done.model.SerializeToString()).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_function_that_reads_what_it_is_not_given(called: bool) -> None:
+    """It is refused where it is called, as by ONNX Runtime, and left out where nothing calls it."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17, "l" : 1]>
+    g (float[2] x) => (float[2] y) {{ y = {"l.f" if called else "Relu"} (x) }}
+    <domain: "l", opset_import: ["" : 17]> f (a) => (b) {{ b = Add (a, other) }}"""
+    proto = onnx.parser.parse_model(text)
+    if called:
+        with pytest.raises(InputError, match="reads 'other'"):
+            flatfold.optimize(proto)
+    else:
+        assert flatfold.optimize(proto).equivalence.passed

@@ -120,7 +120,7 @@ def with_names_of(a: ir.Model, b: ir.Model) -> tuple[ir.Model, str]:
     for kind in ("inputs", "outputs"):
         mine, others = _ends(a, kind), _ends(b, kind)
         if [v.name for v in mine] == [v.name for v in others]:
-            alike = [v.dtype for v in mine] == [v.dtype for v in others]
+            alike = all(map(_same_type, mine, others))
             alike &= kind == "outputs" or all(map(_same_rank, mine, others))
         else:
             alike = len(mine) == len(others) and all(map(_fits, mine, others))
@@ -145,15 +145,19 @@ def _type(value: ir.Value) -> str | None:
     return value.dtype.name if value.dtype is not None else None
 
 
+def _same_type(one: ir.Value, two: ir.Value) -> bool:
+    return one.dtype is None or two.dtype is None or one.dtype == two.dtype
+
+
 def _same_rank(one: ir.Value, two: ir.Value) -> bool:
     """Whether two values have as many axes, where that is known."""
     return one.shape is None or two.shape is None or len(one.shape) == len(two.shape)
 
 
 def _fits(one: ir.Value, two: ir.Value) -> bool:
-    """Whether types are the same, and sizes wherever both are numbers."""
-    if one.dtype != two.dtype or one.shape is None or two.shape is None:
-        return one.dtype == two.dtype
+    """Whether types are the same, and sizes wherever both are numbers, as far as they are known."""
+    if not _same_type(one, two) or one.shape is None or two.shape is None:
+        return _same_type(one, two)
     if len(one.shape) != len(two.shape):
         return False
     pairs = zip(one.shape, two.shape, strict=True)

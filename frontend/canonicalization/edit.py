@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from flatfold.frontend.canonicalization.symbolic_dims import Size
 
+LARGEST = 2**63 - 1  # a size that a file can hold
+
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     """A new initializer that holds `array`; `name` gets underscores appended until it is free."""
@@ -103,5 +105,5 @@ def resized(sizes: Sequence[Size], axis: int, size: Size) -> tuple[Size, ...]:
 
 
 def shape_of(sizes: Sequence[Size]) -> ir.Shape:
-    """`sizes` as a shape of the graph."""
-    return ir.Shape(sizes)
+    """`sizes` as a shape of the graph; one that no graph can hold is left open."""
+    return ir.Shape([None if isinstance(n, int) and n > LARGEST else n for n in sizes])

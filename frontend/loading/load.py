@@ -126,7 +126,7 @@ def _read_regular(path: Path) -> bytes:
             raise InputError(
                 f"expected an ONNX file of up to 2 GiB, found {size} bytes", hint=_SPLIT_HINT
             )
-        return file.read(_PROTOBUF_LIMIT)
+        return file.read(size)  # this much is allocated at once
 
 
 def _parse(data: bytes) -> onnx.ModelProto:

@@ -55,6 +55,8 @@ def outcome(path: Path) -> str:
     try:
         proof = flatfold.verify(path, after)
     except FlatfoldError as error:
+        if result.equivalence.verdict == "identical":
+            return f"refused {error.code}"  # nothing was run before
         return f"wrong {error.code} of verify, after optimize: {error.cause}"
     except Exception as error:
         return _crashed("verify", error)

@@ -78,6 +78,24 @@ def test_what_is_no_longer_finite_is_refuted():
     assert compare(after, before).verdict == "sampled"
 
 
+@pytest.mark.parametrize(("largest", "verdict"), [(1e38, "sampled"), (1e20, "refuted")])
+def test_where_another_order_overflows_only_numbers_far_from_the_limit_refute(largest, verdict):
+    """The mean of 3,000 numbers, and their sum divided: that is 3,000 times as large before."""
+    texts = [
+        "y = ReduceMean <axes = [1]> (x)",
+        "s = ReduceSum (x, a) y = Div (s, n)",
+    ]
+    models = []
+    for text, scale in zip(texts, (1.0, 1.0 if largest > 1e30 else 1e19), strict=True):
+        whole = f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[2, 3000] z) => (float[2, 1] w)
+        <float n = {{3000.0}}, int64[1] a = {{1}}, float k = {{{largest}}}, float b = {{{scale}}},
+         float c = {{{1 / scale}}}> {{ t = Tanh (z) u = Abs (t) v = Mul (u, k) x = Mul (v, b)
+        {text} w = Mul (y, c) }}"""
+        models.append(ir.from_proto(onnx.parser.parse_model(whole)))
+    assert compare(*models).verdict == verdict
+
+
 def test_another_output_shape_is_refuted():
     one, two = small(), small()
     flat = two.op("Flatten", two.y)

@@ -196,6 +196,24 @@ def test_what_does_not_fit_is_told(asked: dict[str, Any], message: str) -> None:
         resolve(pyramid(), **asked)
 
 
+def test_sizes_at_which_a_value_exceeds_the_memory_are_not_tried() -> None:
+    """Three million images are added: of 64 x 48 pixels they would take 100 GB."""
+    pads = numpy_helper.from_array(np.array([0, 0, 0, 0, 3_000_000, 0, 0, 0]), "p")
+    net = model(
+        [helper.make_node("Pad", ["x", "p"], ["y"])], {"x": ["n", 3, "h", "w"]}, ["m"], [pads]
+    )
+    net.graph.output[0].type.tensor_type.ClearField("shape")
+    for setting in sizes(net):
+        count, *others = setting["x"]
+        assert (count + 3_000_000) * int(np.prod(others)) < 2**29
+
+
+def test_a_transpose_of_axes_that_do_not_exist_is_left_to_the_runtime() -> None:
+    nodes = [helper.make_node("Transpose", ["x"], ["y"], perm=[0, 3, 1, 9])]
+    with pytest.raises(InputError):
+        sizes(model(nodes, {"x": ["n", 3, "h", "w"]}, ["n", "a", "b", "c"], []))
+
+
 def test_where_nothing_runs_the_runtime_says_why() -> None:
     row = numpy_helper.from_array(np.array([10**9]), "row")
     nodes = [helper.make_node("Gather", ["x", "row"], ["y"], axis=1)]

@@ -176,7 +176,8 @@ def pairs_in_sequence(
     for block in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():
         for step in range(block.size):
             x, y = mine[block.a + step], others[block.b + step]
-            for one, two in ((x.inputs[0], y.inputs[0]), (x.outputs[0], y.outputs[0])):
+            first = zip(x.inputs[:1], y.inputs[:1], strict=False)
+            for one, two in (*first, (x.outputs[0], y.outputs[0])):
                 if one is None or two is None or one.is_initializer() or two.is_initializer():
                     continue
                 if of_a.shapes.get(one) == of_b.shapes.get(two):

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.operators import traits_of
-from flatfold.proof.interpreter.pair import attribute
+from flatfold.proof.interpreter.pair import Unsupported, attribute
 
 INTERIOR = 3  # positions that see no border, on every axis
 CELLS = 4  # impulses along an axis
@@ -28,6 +28,8 @@ WORK = 1 << 29  # products in all images of impulses, above which an impulse is 
 # The most channels of one impulse. Numbers in it are between 1 and 2, so an error of 1e-5 of the
 # largest weight, 168 u, exceeds the 5.05 u M of a sum of so many whatever the weights are.
 TOGETHER = 16
+
+MOST_ELEMENTS = 1 << 28  # of the impulses of one channel: 2 GiB
 
 LOUD = 2.0**20  # the size of an impulse, next to which the constants of a norm are small
 
@@ -147,8 +149,11 @@ def impulse_inputs(
 
     Every channel has an impulse in each phase of the stride, so that every weight is multiplied
     with one impulse. It is in one channel alone, unless a cone of `weights` weights would exceed
-    WORK: then in up to TOGETHER channels.
+    WORK: then in up to TOGETHER channels. Raises Unsupported where the images are too many.
     """
+    most = max((math.prod(shape) for shape in shapes.values()), default=1)
+    if most * math.prod(reach.stride) > MOST_ELEMENTS:
+        raise Unsupported(f"a stride of {reach.stride}, which asks for too many images")
     phases = list(product(*map(range, reach.stride)))
     grids = {v: _grid(shape[2:], reach) for v, shape in shapes.items()}
     alone = max((-(-shape[1] // len(grids[v])) for v, shape in shapes.items()), default=0)

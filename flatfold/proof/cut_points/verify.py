@@ -43,6 +43,8 @@ def verify_parts(
         proof = prove(one, two, progress, sizes=sizes)
     except FlatfoldError as why:
         return _with_reason(whole, f"the parts were not compared: {why.cause}")
+    except MemoryError:
+        return _with_reason(whole, "the parts were not compared: there is not enough memory")
     counted = replace(
         whole, regions=len(proof.checked), structural=proof.structural, region_ratio=proof.worst
     )

@@ -62,7 +62,7 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
-        if value.shape is None or value.dtype is None:
+        if value.shape is None or value.dtype in (None, ir.DataType.UNDEFINED):
             raise InputError(f"input {value.name} has no type or rank", hint="give its shape")
         dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
         dtype = value.dtype.numpy().name

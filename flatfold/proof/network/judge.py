@@ -56,6 +56,9 @@ UNREFERENCED = 64
 # References that are rejected before no further one is computed.
 REJECTIONS = 2
 
+# A sum that is divided again, such as a mean, may be this many times as large before that.
+MOST_TERMS = 1 << 12
+
 # Below the smallest normal number roundings are absolute; this many of them are allowed.
 DENORMAL = 1024
 TINY = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
@@ -307,7 +310,7 @@ class Comparison:
         lost = ~np.isfinite(rewritten) & np.all(np.isfinite([exact, *alike]), axis=0)
         if np.any(lost):
             reason = f"{np.count_nonzero(lost)} outputs are no longer finite"
-            return _differing(label, reason, False)
+            return _differing(label, reason, _may_overflow(original))
         if label.startswith(EXTREME):  # elements that are not finite are not compared
             finite = np.all(np.isfinite([exact, rewritten, *alike]), axis=0)
             exact, rewritten = exact[finite], rewritten[finite]
@@ -369,6 +372,14 @@ def _differing(label: str, reason: str, varying: bool) -> tuple[float, Equivalen
         return np.inf, Equivalence("unknown", worst_input=label, reason=reason)
     error = 0.0 if reason == NOT_FLOATS else np.inf
     return np.inf, Equivalence("refuted", error, worst_input=label, reason=reason)
+
+
+def _may_overflow(outputs: Array) -> bool:
+    """Whether the numbers are so large that another order of the sums behind them may overflow."""
+    if outputs.dtype.name not in ("float32", "float64"):  # of half precision any number is so large
+        return False
+    largest = float(np.max(np.abs(outputs[np.isfinite(outputs)]), initial=0.0))
+    return largest > float(np.finfo(outputs.dtype).max) / MOST_TERMS
 
 
 def _excess(errors: tuple[float, float], limits: tuple[float, float]) -> tuple[float, str]:

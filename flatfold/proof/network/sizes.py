@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from flatfold.errors import BuildError, InputError
+from flatfold.errors import BuildError, FlatfoldError, InputError
 from flatfold.proof.network.fixed_sizes import solved_extents
 from flatfold.proof.network.inputs import Feeds, InputSpec, draw_feeds, input_specs
 
@@ -48,8 +50,13 @@ EXTENTS: dict[int, tuple[tuple[int, ...], ...]] = {
 }
 QUICK = 4  # of these are tried before any is solved for, which takes longer
 MOST_PROBES = 150
+MOST_SECONDS = 20.0
 MORE_PROBES = 6  # for a second size, once one is found
 MOST_ELEMENTS = 1 << 23  # of all inputs of a probe together
+
+# Operators whose other operands may make the result larger than the first, by more than MOST_ADDED.
+ENLARGING = ("Expand", "Pad", "Resize", "Tile", "Upsample")
+MOST_ADDED, MOST_AXES = 1 << 10, 64
 
 # Operators that pass on the shape of their first input, so that what reads them reads it.
 SAME_SHAPE = ("Cast", "Identity", "Relu", "Clip", "Mul", "Sub", "Add", "Div", "Sigmoid", "Pow")
@@ -185,19 +192,19 @@ def _search(model: ir.Model, axes: _Axes, run: Run) -> list[Shapes]:
         """The batch that no setting has yet comes first."""
         return BATCHES if found and last == BATCHES[1] else BATCHES[::-1]
 
-    last = 0
+    last, start, enlarges = 0, time.monotonic(), _enlarges(model)
     for extents, batch in itertools.islice(axes.settings(solved, batches), 4 * MOST_PROBES):
-        if not left or len(found) == 2 or (spare and not axes.rank):
+        late = time.monotonic() - start > MOST_SECONDS
+        if not left or late or len(found) == 2 or (spare and not axes.rank):
             break
         shapes = axes.shapes_of(extents, batch)
         size, key = sum(map(math.prod, shapes.values())), tuple(shapes.values())
         if key in tried or size > MOST_ELEMENTS or (extents in found and spare):
             continue
         left, tried = left - 1, tried | {key}
-        try:
-            run(next(draw_feeds(axes.specs, shapes, seed=0))[1])
-        except (BuildError, MemoryError) as error:
-            reason = reason or str(getattr(error, "cause", "not enough memory"))
+        refusal = _refusal(model, axes.specs, shapes, run, enlarges)
+        if refusal:
+            reason = reason or refusal
             continue
         if extents in found:
             spare = shapes
@@ -210,6 +217,49 @@ def _search(model: ir.Model, axes: _Axes, run: Run) -> list[Shapes]:
             hint="give a size that it takes, such as --shape NAME:1x3x320x320",
         )
     return [*found.values(), *([spare] if spare and len(found) == 1 else [])]
+
+
+def _refusal(
+    model: ir.Model, specs: Sequence[InputSpec], shapes: Shapes, run: Run, enlarges: bool
+) -> str:
+    """Why the model does not run on inputs of these shapes; empty if it does."""
+    if enlarges and not _fits_memory(model, shapes):
+        return "a value is too large for memory"
+    try:
+        run(next(draw_feeds(specs, shapes, seed=0))[1])
+    except (BuildError, MemoryError) as error:
+        return str(getattr(error, "cause", "not enough memory"))
+    return ""
+
+
+def _enlarges(model: ir.Model) -> bool:
+    """Whether a constant makes an array so much larger that a likely size may not fit memory."""
+    for node in model.graph.all_nodes():
+        for value in node.inputs[1:] if node.op_type in ENLARGING else node.inputs[:0]:
+            tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+            if tensor is None or tensor.size > 2 * MOST_AXES:
+                continue
+            numbers = np.abs(np.nan_to_num(tensor.numpy().astype(np.float64)))
+            if np.any(numbers > MOST_ADDED):
+                return True
+    return False
+
+
+def _fits_memory(model: ir.Model, shapes: Shapes) -> bool:
+    """Whether no value is too large for inputs of these shapes, as far as sizes are known."""
+    from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
+    from flatfold.proof.network.run import require_runnable
+
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        if value.name in shapes:
+            value.shape = ir.Shape(shapes[value.name])
+    try:
+        evaluate_shapes(copy.graph, dict(copy.opset_imports))
+        require_runnable(copy)
+    except (FlatfoldError, MemoryError):
+        return False
+    return True
 
 
 def told_by_readers(value: ir.Value) -> dict[int, int]:
@@ -226,7 +276,8 @@ def told_by_readers(value: ir.Value) -> dict[int, int]:
                 onward = order
             elif node.op_type == "Transpose" and "perm" in node.attributes:
                 perm = node.attributes["perm"].as_ints()
-                onward = [order[axis] for axis in perm] if len(perm) == len(order) else []
+                fits = sorted(perm) == list(range(len(order)))
+                onward = [order[axis] for axis in perm] if fits else []
             else:
                 counted = _counted(node, use.idx, rank)
                 told |= {order[a]: n for a, n in counted.items() if a < len(order)}

@@ -95,6 +95,9 @@ def read_batch_norm(node: ir.Node) -> Applied:
         raise Decline("NOT-PER-CHANNEL", "spatial is 0: the statistics differ between pixels")
     names = ("scale", "bias", "mean", "variance")
     parts = [weights(node, i + 1, n).astype(np.float64) for i, n in enumerate(names)]
+    shapes = [part.shape for part in parts]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise Decline("NOT-PER-CHANNEL", f"its constants have shapes {shapes}")
     gamma, beta, mean, variance = parts
     epsilon = number(node, "epsilon", 1e-5)
     spread, worst = variance + epsilon, int(np.argmin(variance))

@@ -37,7 +37,7 @@ from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
 from flatfold.proof.network.output_range import output_scale
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
 from flatfold.proof.network.rounding import rounded_otherwise
-from flatfold.proof.network.sizes import Shapes, sizes_that_run
+from flatfold.proof.network.sizes import Shapes, elements_at, enlarges_inputs, sizes_that_run
 from flatfold.system.progress import Progress, silent
 from flatfold.system.trial import READ, trial
 
@@ -50,7 +50,8 @@ DRAWING = (
 LARGE_WEIGHT = 1 << 10  # bytes
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
 
-# Above this many values the reference, which keeps all of them, is not run: 2 GiB in float64.
+# Above this many values the reference, which keeps all of them, is not run (2 GiB in float64), and
+# one input of each size is.
 MOST_REFERENCED = 1 << 28
 
 # Above this many multiply-accumulates for one input, or values, only the first inputs are run; and
@@ -89,8 +90,10 @@ def compare(
     """
     specs = input_specs(original)
     size = max(require_runnable(model) for model in (original, rewritten))
-    heavy = macs > HEAVY_MACS or size > HEAVY_ELEMENTS
     before = before or plain_session(original, "the graph")
+    sizes = sizes or sizes_that_run(original, run=before)
+    if enlarges_inputs(original):
+        size = max(size, elements_at(original, sizes[0]))
     after = plain_session(rewritten, "the other graph")
     if reference is None and size > MOST_REFERENCED:
         reference = before
@@ -104,9 +107,7 @@ def compare(
     comparison.closer = lambda feeds: cut_comparison(comparison, original, rewritten, feeds)
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
-    long = macs > LONG_MACS or size > HEAVY_ELEMENTS
-    kinds = _Kinds.of(checked, heavy, long)
-    inputs = _Inputs(specs, sizes or sizes_that_run(original, run=before), kinds, seed)
+    inputs = _Inputs(specs, sizes, _Kinds.of(checked, macs, size), seed)
     inputs.try_all(comparison, progress)
     if comparison.result is not None:
         return comparison.result
@@ -121,10 +122,14 @@ class _Kinds:
     others: Sequence[str]
 
     @classmethod
-    def of(cls, checked: bool, heavy: bool, long: bool) -> _Kinds:
-        """All of them; fewer for a graph that is `heavy`, and where each change was `checked`."""
+    def of(cls, checked: bool, macs: int, elements: int) -> _Kinds:
+        """All of them; fewer where a run takes long, and where each change was `checked`."""
+        if elements > MOST_REFERENCED:
+            return cls(KINDS[:1], KINDS[:1])
+        heavy = macs > HEAVY_MACS or elements > HEAVY_ELEMENTS
         if checked:
-            return cls(FEW_KINDS[:LONG_INPUTS] if long else FEW_KINDS, FEW_KINDS[:1])
+            few = heavy or macs > LONG_MACS
+            return cls(FEW_KINDS[:LONG_INPUTS] if few else FEW_KINDS, FEW_KINDS[:1])
         kinds = KINDS[:HEAVY_INPUTS] if heavy else KINDS
         return cls(kinds, kinds)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.errors import BuildError, FlatfoldError, InputError
+from flatfold.errors import BuildError, InputError
 from flatfold.proof.network.fixed_sizes import solved_extents
 from flatfold.proof.network.inputs import Feeds, InputSpec, draw_feeds, input_specs
 
@@ -192,7 +192,7 @@ def _search(model: ir.Model, axes: _Axes, run: Run) -> list[Shapes]:
         """The batch that no setting has yet comes first."""
         return BATCHES if found and last == BATCHES[1] else BATCHES[::-1]
 
-    last, start, enlarges = 0, time.monotonic(), _enlarges(model)
+    last, start, enlarges = 0, time.monotonic(), enlarges_inputs(model)
     for extents, batch in itertools.islice(axes.settings(solved, batches), 4 * MOST_PROBES):
         late = time.monotonic() - start > MOST_SECONDS
         if not left or late or len(found) == 2 or (spare and not axes.rank):
@@ -223,16 +223,16 @@ def _refusal(
     model: ir.Model, specs: Sequence[InputSpec], shapes: Shapes, run: Run, enlarges: bool
 ) -> str:
     """Why the model does not run on inputs of these shapes; empty if it does."""
-    if enlarges and not _fits_memory(model, shapes):
-        return "a value is too large for memory"
     try:
+        if enlarges:
+            elements_at(model, shapes)
         run(next(draw_feeds(specs, shapes, seed=0))[1])
-    except (BuildError, MemoryError) as error:
+    except (BuildError, InputError, MemoryError) as error:
         return str(getattr(error, "cause", "not enough memory"))
     return ""
 
 
-def _enlarges(model: ir.Model) -> bool:
+def enlarges_inputs(model: ir.Model) -> bool:
     """Whether a constant makes an array so much larger that a likely size may not fit memory."""
     for node in model.graph.all_nodes():
         for value in node.inputs[1:] if node.op_type in ENLARGING else node.inputs[:0]:
@@ -245,8 +245,11 @@ def _enlarges(model: ir.Model) -> bool:
     return False
 
 
-def _fits_memory(model: ir.Model, shapes: Shapes) -> bool:
-    """Whether no value is too large for inputs of these shapes, as far as sizes are known."""
+def elements_at(model: ir.Model, shapes: Shapes) -> int:
+    """The number of elements of all values for inputs of these shapes, as far as sizes are known.
+
+    Raises InputError where one value is too large for memory.
+    """
     from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
     from flatfold.proof.network.run import require_runnable
 
@@ -254,12 +257,8 @@ def _fits_memory(model: ir.Model, shapes: Shapes) -> bool:
     for value in copy.graph.inputs:
         if value.name in shapes:
             value.shape = ir.Shape(shapes[value.name])
-    try:
-        evaluate_shapes(copy.graph, dict(copy.opset_imports))
-        require_runnable(copy)
-    except (FlatfoldError, MemoryError):
-        return False
-    return True
+    evaluate_shapes(copy.graph, dict(copy.opset_imports))
+    return require_runnable(copy)
 
 
 def told_by_readers(value: ir.Value) -> dict[int, int]:

@@ -154,14 +154,6 @@ def overridable() -> ModelProto:
     return net.model(y, extra_inputs=[net.nodes[1].input[1]])
 
 
-def norm_of_other_shapes() -> ModelProto:
-    """Declared so in a branch that is not taken, or in a file that nobody ran."""
-    net = Net()
-    parts = [net.const(np.ones(4)), net.const(np.ones(4)), net.const(np.ones((2, 4, 1)))]
-    y = net.op("BatchNormalization", net.conv(net.x, 4, 4, (1, 1)), *parts, parts[0])
-    return ended(net, y)
-
-
 def per_pixel() -> ModelProto:
     net = Net()
     y = net.op("Mul", net.conv(net.x, 4, 4, (3, 3)), net.const(np.ones((9, 8)) + np.eye(9, 8)))

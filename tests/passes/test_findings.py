@@ -6,12 +6,15 @@ from itertools import product
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import flatfold
+from flatfold.passes.decline import Decline
+from flatfold.passes.fold_batchnorm import read_batch_norm
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 from tests.passes.exported import diverse, moving
 from tests.passes.exported.exporters import SMALL, WIDE, Case, operators, optimized
@@ -172,3 +175,13 @@ def test_a_sum_that_broadcasts_over_another_rank():
     done = rewrite(net.model(net.op("Add", net.op("Tanh", net.x), mask)))
     assert_untouched(done)
     assert "BROADCAST" in done.codes
+
+
+def test_a_norm_whose_constants_have_other_shapes_is_left():
+    """A branch that is never taken may have one, which nobody has run."""
+    net = Net()
+    one, other = net.const(np.ones(4)), net.const(np.ones((2, 4, 1)))
+    y = net.op("BatchNormalization", net.conv(net.x, 4, 4, (1, 1)), one, one, other, one)
+    norm = ir.from_proto(net.model(y)).graph[1]
+    with pytest.raises(Decline, match=r"\(2, 4, 1\)"):
+        read_batch_norm(norm)

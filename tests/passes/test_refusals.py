@@ -43,7 +43,6 @@ CASES: tuple[Case, ...] = (
     ("NONFINITE", lambda: refused.gemm(2, 4, alpha=float("inf")), "inf"),
     ("NOT-CONSTANT", refused.overridable, "c2"),
     ("NOT-PER-CHANNEL", refused.per_pixel, "(9, 8)"),
-    ("NOT-PER-CHANNEL", refused.norm_of_other_shapes, "(2, 4, 1)"),
     ("OLD-OPSET", refused.every_second_pixel_in_an_old_opset, "has opset 9"),
     ("OUTPUT", lambda: refused.read_besides(""), "conv0"),
     ("OVERFLOW", lambda: refused.scaled(1e25, 1e15), "1e+40 in output channel 2"),

@@ -69,7 +69,7 @@ def _unlike(path: Path, model: onnx.ModelProto) -> str:
     """What onnx.checker says of a result, where it accepts the original."""
     try:
         onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError:
+    except (onnx.checker.ValidationError, UnicodeDecodeError):
         return ""  # such as an output without a shape, which stays as it is
     try:
         onnx.checker.check_model(model)

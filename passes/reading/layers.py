@@ -20,7 +20,7 @@ from flatfold.passes.reading.node import (
     weights,
     window,
 )
-from flatfold.passes.stencil.kernels import transposed
+from flatfold.passes.stencil.kernels import Weight, transposed
 from flatfold.passes.stencil.stencil import convolution
 
 
@@ -28,11 +28,18 @@ def read_conv(node: ir.Node) -> Applied:
     weight = weights(node, 1, "weight")
     groups = groups_of(node, weight.shape[0])
     strides, dilations, begin, end = window(node, weight.shape[2:])
-    bias = optional_weights(node, 2, "bias")
+    bias = bias_of(node, len(weight))
     form = convolution(
         weight, bias, groups=groups, strides=strides, dilations=dilations, begin=begin, end=end
     )
     return Applied(source(node), form)
+
+
+def bias_of(node: ir.Node, outputs: int) -> Weight | None:
+    bias = optional_weights(node, 2, "bias")
+    if bias is not None and bias.shape != (outputs,):
+        raise Decline("ATTRIBUTE", f"a bias of shape {bias.shape} for {outputs} output channels")
+    return bias
 
 
 def groups_of(node: ir.Node, rows: int) -> int:
@@ -55,7 +62,7 @@ def read_conv_transpose(node: ir.Node) -> Applied:
     reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
     form = convolution(
         transposed(weight, groups),
-        optional_weights(node, 2, "bias"),
+        bias_of(node, weight.shape[1] * groups),
         groups=groups,
         dilations=dilations,
         begin=tuple(r - b for r, b in zip(reach, begin, strict=True)),

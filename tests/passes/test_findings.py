@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import flatfold
 from flatfold.passes.decline import Decline
 from flatfold.passes.fold_batchnorm import read_batch_norm
+from flatfold.passes.reading.layers import read_conv, read_conv_transpose
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 from tests.passes.exported import diverse, moving
 from tests.passes.exported.exporters import SMALL, WIDE, Case, operators, optimized
@@ -185,3 +186,14 @@ def test_a_norm_whose_constants_have_other_shapes_is_left():
     norm = ir.from_proto(net.model(y)).graph[1]
     with pytest.raises(Decline, match=r"\(2, 4, 1\)"):
         read_batch_norm(norm)
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"), [("Conv", read_conv), ("ConvTranspose", read_conv_transpose)]
+)
+def test_a_layer_whose_bias_has_another_shape_is_left(kind, read):
+    net = Net()
+    weight, bias = net.const(np.ones((4, 4, 1, 1))), net.const(np.array(1.0))
+    layer = ir.from_proto(net.model(net.op(kind, net.x, weight, bias))).graph[0]
+    with pytest.raises(Decline, match="a bias of shape"):
+        read(layer)

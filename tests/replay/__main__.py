@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def main() -> int:
     parser.add_argument("--match", default="", help="only names that contain this text")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()
+    for library in ("OMP", "OPENBLAS"):  # the order in which a product is added up depends on it
+        os.environ[f"{library}_NUM_THREADS"] = "1"
     expected = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.exists() else {}
     names = [name for name in cases() if options.match in name]
     results: dict[str, Row] = {}

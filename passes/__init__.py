@@ -15,7 +15,6 @@ The driver, and what every pass uses:
 
 pipeline.py   applies passes to a fixed point; the only code that edits a graph
 potential.py  what every change lowers, so that the passes come to an end
-unread.py     zero weights that meet what was not read before
 rewrite.py    Rewrite, LocalRewrite, Region, Change
 remark.py     what is reported of each decision, with hints; provenance of new nodes
 decline.py    why a rewrite does not apply

@@ -18,6 +18,7 @@ from flatfold.passes.cost.profiles import PROFILES, Profile
 from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.lifter import Lifter
 from flatfold.passes.lifting.splits import close_splits, open_splits
+from flatfold.passes.lifting.unread import NOTE, meets_unread
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.replacement import Names, Replacement
@@ -34,7 +35,6 @@ from flatfold.passes.remark import (
     origins,
 )
 from flatfold.passes.rewrite import Change, LocalRewrite, Proposal, Region, Rewrite
-from flatfold.passes.unread import NOTE, meets_unread
 
 TIE = 1e-9
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules

@@ -5,4 +5,5 @@ forms.py      FormBuilder: the form of an operator's output from the forms of it
 sums.py       the arithmetic of forms: composition, sums, concatenation
 recompute.py  sums that look through shared values, where computing those again costs less
 splits.py     a Split of channels as Slices while the passes run, and back
+unread.py     zero weights that meet what was not read before
 """

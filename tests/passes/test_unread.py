@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatfold.passes.unread import NOTE
+from flatfold.passes.lifting.unread import NOTE
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 
 

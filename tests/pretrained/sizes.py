@@ -1,8 +1,7 @@
 """Inputs on which ONNX Runtime runs a model, found by trying sizes; flatfold's search has no part.
 
 Sizes that the file declares are kept. An open one is drawn from those that networks for images,
-sound and text take; the same symbol has the same size wherever it stands. Images have 48 pixels at
-least: ONNX Runtime also runs pools on maps smaller than their window, which a Conv does not.
+sound and text take; the same symbol has the same size wherever it stands.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Feeds = dict[str, npt.NDArray[Any]]
 
 BATCHES = (1, 1, 1, 2)
 CHANNELS = (3, 3, 3, 1, 4)
-SIZES = (48, 64, 96, 128, 160, 192, 224, 256, 320, 416, 512, 640, 80, 100)
+SIZES = (48, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 416, 512, 640, 80, 100)
 LENGTHS = (512, 576, 256, 16000, 1536, 64, 128, 1, 43844, 2048, 32)
 WHOLE = (1, 16000, 8000, 2, 0, 64, 320)  # of an integer that says a rate, a size or a count
 TYPES = {

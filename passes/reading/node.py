@@ -59,8 +59,8 @@ def least_sizes(value: ir.Value) -> Ints:
     while node is not None and node.op_type in SAME_SIZES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     pads = None
-    if node is not None and (node.op_type, len(node.inputs) > 3) == ("Pad", False):
-        pads = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node is not None and node.op_type == "Pad" and len(node.inputs) in (2, 3):  # of all axes
+        pads = constant(node.inputs[1])
     if pads is None or len(pads) != 2 * len(sizes) + 4:
         return tuple(size or 1 for size in sizes)
     added = pads.reshape(2, -1).sum(axis=0)[2:]

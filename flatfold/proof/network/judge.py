@@ -101,7 +101,7 @@ class Comparison:
     before, after: run the original and the rewritten graph. name: of the reference. roundoff: of
     the original's type. growth: how much more the rewritten graph may round, at least 1. outputs:
     their names. scales: of outputs that are bounded, the size of their range, else None. most: the
-    largest limit that still shows something, over the range. draws: whether the original may give
+    largest limit that still shows something, over the range. random: whether the original may give
     other outputs each time. rounded: builds a function that runs the original with other roundings
     each time. closer: builds the comparison of both graphs cut in front of their jumps. fallback:
     another reference and its name, for inputs where the first fails. tried: labels of the inputs so
@@ -118,7 +118,7 @@ class Comparison:
     outputs: Sequence[str] = ()
     scales: Sequence[float | None] = ()
     most: float = MOST
-    draws: bool = True
+    random: bool = True
     rounded: Callable[[], Reference] | None = None
     closer: Callable[[Feeds], Closer | None] | None = None
     fallback: Callable[[], tuple[Reference, str]] | None = None
@@ -133,7 +133,7 @@ class Comparison:
         """Compare the outputs for `feeds`; `original` holds those of the original graph."""
         first = not self.tried
         self.tried.append(label)
-        if first and self.draws and not close(self.before(feeds), original, self.roundoff**0.5):
+        if first and self.random and not close(self.before(feeds), original, self.roundoff**0.5):
             reason = "the original gives other outputs each time, so nothing can be compared"
             result = Equivalence("unknown", worst_input=label, reason=reason)
             self.judgements.append(Judgement("", np.inf, result))

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
+from flatfold.proof.interpreter.operators import traits_of
 from flatfold.proof.network.inputs import (
     FEW_KINDS,
     KINDS,
@@ -40,12 +41,6 @@ from flatfold.proof.network.rounding import rounded_otherwise
 from flatfold.proof.network.sizes import Shapes, elements_at, enlarges_inputs, sizes_that_run
 from flatfold.system.progress import Progress, silent
 from flatfold.system.trial import READ, trial
-
-# Operators whose outputs are random.
-DRAWING = (
-    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
-    *("RandomUniform", "RandomUniformLike"),
-)
 
 LARGE_WEIGHT = 1 << 10  # bytes
 MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
@@ -156,9 +151,10 @@ class _Inputs:
             progress(label)
             try:
                 outputs = outputs_of(comparison.before, feeds)
-                if outputs is not None:  # the original accepts this size, and these integers
-                    comparison.try_input(label, feeds, outputs)
-                if outputs is not None and sum(map(np.size, outputs)) > HEAVY_ELEMENTS:
+                if outputs is None:  # the original does not accept this size, or these integers
+                    continue
+                comparison.try_input(label, feeds, outputs)
+                if sum(map(np.size, outputs)) > HEAVY_ELEMENTS:
                     return
             except MemoryError as error:
                 raise InputError(
@@ -232,24 +228,25 @@ def comparison_of(
     names = [value.name or "" for value in outputs]
     comparison = Comparison(before, after, reference, name, roundoff, growth, names)
     comparison.scales = [output_scale(value) for value in outputs]
-    comparison.draws = may_draw(original)
+    comparison.random = may_be_random(original)
     comparison.rounded = lambda: PlainSession(rounded_otherwise(original))
     return comparison
 
 
-def may_draw(model: ir.Model) -> bool:
-    """Whether `model` may have other outputs each time: by an operator that draws, or any other."""
+def may_be_random(model: ir.Model) -> bool:
+    """Whether `model` may have other outputs each time: by a random operator, or an unknown one."""
     nodes = itertools.chain(
         model.graph.all_nodes(), *(f.all_nodes() for f in model.functions.values())
     )
-    return any(_draws(node, model) for node in nodes)
+    return any(_may_be_random(node, model) for node in nodes)
 
 
-def _draws(node: ir.Node, model: ir.Model) -> bool:
+def _may_be_random(node: ir.Node, model: ir.Model) -> bool:
     if node.op_identifier() in model.functions:
         return False
     training = node.op_type == "Dropout" and len(node.inputs) > 2
-    return node.domain not in ("", "ai.onnx", "ai.onnx.ml") or node.op_type in DRAWING or training
+    known = node.domain in ("", "ai.onnx", "ai.onnx.ml")
+    return not known or traits_of(node).random or training
 
 
 def cut_comparison(

@@ -21,7 +21,7 @@ from flatfold.proof.interpreter.pair import Pair
 from flatfold.proof.network.inputs import limits_of, within_range
 
 INTERIOR = 3  # output positions on every axis that read no padding
-MOST_ELEMENTS = 1 << 25  # of one value; a kernel of 31 x 31 on a thousand channels has a tenth
+MOST_ELEMENTS = 1 << 23  # of one value; a kernel of 31 x 31 on a thousand channels has a tenth
 OPEN = 3  # pixels along an axis of unknown size
 
 # Sizes of the maps of each source.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.deferred import root_value
-from flatfold.passes.reading.node import constant
+from flatfold.passes.reading.node import constant, number
 from flatfold.passes.rewrite import Change
 
 NOTE = "exact for finite inputs: zero weights meet values that were not read before"
@@ -58,16 +58,39 @@ def _zeros(nodes: Sequence[ir.Node], whole_rows_are_read: bool) -> int:
 
 
 def _unbounded_maker(value: ir.Value) -> ir.Node | None:
-    """The node behind copies that may make an infinite value of finite ones; None if none does."""
-    stack, seen = [value], 0
+    """The node that may make an infinite value, or no number, of finite ones; None if none does.
+
+    Behind copies any such node; behind others one whose own constants make it so for every input.
+    """
+    stack, seen = [(value, True)], 0
     while stack and seen < MOST_STEPS:
-        node, seen = stack.pop().producer(), seen + 1
+        reached, copied = stack.pop()
+        node, seen = reached.producer(), seen + 1
         if node is None or node.op_type == "Constant":
             continue
-        if node.domain not in ("", "ai.onnx") or node.op_type in UNBOUNDED:
-            divided = node.op_type == "Div" and constant(node.inputs[1]) is not None
-            if not divided:
-                return node
-        if node.op_type in COPYING:
-            stack += [source for source in node.inputs if source is not None]
+        own = node.domain in ("", "ai.onnx")
+        if _is_never_finite(node) or (copied and (not own or _is_unbounded(node))):
+            return node
+        copied = copied and node.op_type in COPYING
+        stack += [(source, copied) for source in node.inputs if source is not None]
     return None
+
+
+def _is_unbounded(node: ir.Node) -> bool:
+    divided = node.op_type == "Div" and constant(node.inputs[1]) is not None
+    return node.op_type in UNBOUNDED and not divided
+
+
+def _is_never_finite(node: ir.Node) -> bool:
+    """Whether a negative variance, or a constant of a sum or product that is not finite, is there.
+
+    Weights of layers are not looked at, which would take long.
+    """
+    constants = [constant(source) for source in node.inputs]
+    if node.op_type == "BatchNormalization" and constants[4] is not None:
+        variance = constants[4] + number(node, "epsilon", 1e-5)
+        return not bool(np.all(variance > 0))
+    if node.op_type not in ("Add", "Div", "Mul", "Sub"):
+        return False
+    floats = (array for array in constants if array is not None and array.dtype.kind == "f")
+    return not all(bool(np.all(np.isfinite(array))) for array in floats)

@@ -47,3 +47,22 @@ def test_a_division_by_a_constant_is_finite():
     done = rewrite(net.model(net.conv(some_channels(net, y), 4, 4, (1, 1))))
     assert "Gather" not in done.ops
     assert_same(done, net.shape)
+
+
+def test_a_norm_that_makes_no_number_is_not_multiplied_by_zero_behind_other_operators():
+    for variance in (0.5, -1.0):
+        net = Net()
+        norm = [np.ones(4), np.zeros(4), np.zeros(4), np.array([1.0, 2, variance, 1])]
+        y = net.op("BatchNormalization", net.x, *map(net.const, norm))
+        y = net.op("Softsign", net.op("Round", y))
+        done = rewrite(net.model(net.conv(some_channels(net, y), 4, 4, (1, 1))))
+        assert ("INFINITE" in done.codes) == (variance < 0)
+        assert ("Gather" in done.ops) == (variance < 0)
+
+
+def test_a_constant_that_is_infinite_is_not_multiplied_by_zero():
+    for end in (2.0, np.inf):
+        net = Net()
+        y = net.op("Sigmoid", net.op("Mul", net.x, net.const(np.array([end]))))
+        done = rewrite(net.model(net.conv(some_channels(net, y), 4, 4, (1, 1))))
+        assert ("INFINITE" in done.codes) == np.isinf(end)

@@ -11,6 +11,7 @@ import pytest
 
 import flatfold
 from flatfold.proof import Equivalence, verify_parts
+from flatfold.proof.cut_points.data import Weights, channel_blocks
 from flatfold.proof.network.run import PlainSession
 from tests.nets import Net
 from tests.proof.planted import Block, deploy_form, drawn_net, training_form
@@ -247,3 +248,95 @@ def test_one_weight_of_a_large_layer_is_met(kind: str, monkeypatch):
         return made
 
     assert by_parts(net(drawn), net(off)).verdict == "refuted"
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6, 12])
+def test_one_weight_is_met_where_channels_stay_apart(groups: int):
+    """Impulses of all groups share an image: an output reads those of its own group alone."""
+    drawn = np.random.default_rng(6).standard_normal((24, 12 // groups, 5, 5)).astype(np.float32)
+    at = (17, 11 % (12 // groups), 4, 1)
+    off = drawn.copy()
+    off[at] += 1e-5 * np.abs(drawn).max()
+
+    def net(weight: np.ndarray) -> Net:
+        made = Net((1, 12, 16, 15), dtype=np.float32)
+        y = made.op("Conv", made.x, made.const(weight), pads=[2] * 4, strides=[2, 1], group=groups)
+        made.y = made.op("Mul", y, made.const(np.array(2.0)))
+        return made
+
+    assert by_parts(net(drawn), net(drawn.copy())).verdict != "refuted"
+    found = by_parts(net(drawn), net(off))
+    assert found.verdict == "refuted"
+    assert found.faults[0].channel == 17
+    assert f"tap {at[2:]}" in found.reason
+
+
+def channel_blocks_of(*groups: int, channels: int = 12) -> int:
+    net = Net((1, channels, 8, 8))
+    for count in groups:
+        net.y = net.x = net.conv(net.x, channels, channels, (3, 3), groups=count)
+    return channel_blocks(ir.from_proto(net.model(net.y)).graph, [(1, channels, 8, 8)])
+
+
+def test_channels_fall_into_as_many_blocks_as_every_layer_keeps_apart():
+    assert [channel_blocks_of(n) for n in (1, 3, 12)] == [1, 3, 12]
+    assert channel_blocks_of(4, 6) == 2
+    assert channel_blocks_of(12, 1) == 1
+    assert channel_blocks([], [(1, 12, 8, 8), (1, 1, 8, 8)]) == 1
+
+
+def collapsed(channels: int, slope: float, off: float) -> tuple[Net, Net]:
+    """Two 1 x 1 convolutions with a LeakyRelu between them, and their product, one weight `off`."""
+    rng = np.random.default_rng(8)
+    first, second = rng.standard_normal((2, channels, channels))
+    product = second @ first
+    product[5, 3] += off * np.abs(product).max()
+    a, b = (Net((1, channels, 4, 4), dtype=np.float32) for _ in range(2))
+    y = a.op("Conv", a.x, a.const(first[..., None, None]))
+    y = a.op("LeakyRelu", y, alpha=slope)
+    a.y = a.op("Conv", y, a.const(second[..., None, None]))
+    b.y = b.op("Conv", b.x, b.const(product[..., None, None]))
+    return a, b
+
+
+def test_a_weight_made_of_two_layers_around_an_activation_that_is_linear_is_met():
+    for channels in (8, 96):
+        assert by_parts(*collapsed(channels, 1.0, 0.0)).verdict == "bounded"
+        assert by_parts(*collapsed(channels, 1.0, 1e-5)).verdict == "refuted"
+    assert by_parts(*collapsed(8, 0.5, 0.0)).verdict == "refuted"
+
+
+@pytest.mark.parametrize("channels", [8, 96, 300])
+def test_a_product_of_two_layers_in_single_precision_is_right(channels: int):
+    pairs = collapsed(channels, 1.0, 0.0)
+    first, second = (pairs[0].constants[name][..., 0, 0] for name in ("c0", "c1"))
+    pairs[1].constants["c0"] = (second @ first)[..., None, None]
+    assert pairs[1].constants["c0"].dtype == np.float32
+    assert by_parts(*pairs).verdict == "bounded"
+
+
+def test_an_impulse_has_fewer_channels_where_weights_are_sums_of_many_products():
+    assert [Weights(1, products).most_together for products in (1, 64, 4096, 1 << 20)] == [
+        *(16, 16, 2, 1),
+    ]
+
+
+def test_a_bias_is_judged_by_its_terms_where_the_first_graph_has_them():
+    """Next to large outputs: there a hidden term could be large, a visible one is not."""
+    rng = np.random.default_rng(9)
+    weight = 1e3 * rng.standard_normal((4, 4, 3, 3))
+    norm = [np.ones(4), rng.standard_normal(4), np.zeros(4), np.ones(4)]
+    for visible in (True, False):
+        a, b = two()
+        bias = norm[1].copy()
+        if visible:
+            y = a.op("Conv", a.x, a.const(weight))
+            a.y = a.op("BatchNormalization", y, *map(a.const, norm), epsilon=0.0)
+        else:
+            a.y = a.op("Conv", a.x, a.const(weight), a.const(norm[1]))
+        bias[2] += 1e-5 * np.abs(bias).max()
+        b.y = b.op("Conv", b.x, b.const(weight), b.const(bias))
+        found = by_parts(a, b)
+        assert (found.verdict == "refuted") == visible
+        if visible:
+            assert "bias of output channel 2" in found.reason

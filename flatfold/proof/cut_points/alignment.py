@@ -18,13 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from flatfold.errors import InputError
 from flatfold.proof.network.inputs import draw_feeds, input_specs
 from flatfold.proof.network.run import PlainSession
-from flatfold.proof.network.sizes import Shapes, sizes_that_run
+from flatfold.proof.network.sizes import Shapes, elements_at, sizes_that_run
 
 Array = npt.NDArray[Any]
 
 MEMORY = 1 << 27  # elements recorded in one run
+# In a graph of more elements values are not recorded: for each MEMORY of them all of it is run.
+MOST_RECORDED = 1 << 29
 SAMPLED = 512  # elements of a value that are compared
 CLOSE = 1e-3  # largest difference of a pair, over the largest element
 CLOSE_HALF = 3e-2  # the same for half precision, which drifts further
@@ -108,9 +111,15 @@ def record_first_input(
 ) -> tuple[dict[str, Array], RecordedValues]:
     """A random input, of the first of `sizes` or of a size found, and the values recorded on it.
 
-    Raises InputError where a type or rank is unknown, BuildError where it does not run.
+    Raises InputError where a type or rank is unknown, or where there are more than MOST_RECORDED
+    elements, BuildError where it does not run.
     """
     shapes = (sizes or sizes_that_run(model))[0]
+    if (count := elements_at(model, shapes)) > MOST_RECORDED:
+        raise InputError(
+            f"the graph has {count} elements in its values, of which {MOST_RECORDED} are recorded",
+            hint="compare the graphs at a smaller size",
+        )
     feeds = dict(next(draw_feeds(input_specs(model), shapes, seed))[1])
     return feeds, record_values(model, feeds)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,8 @@ import onnx_ir as ir
 from flatfold.proof.cut_points.cones import Cone
 from flatfold.proof.cut_points.data import (
     Shape,
+    Weights,
+    channel_blocks,
     dense_inputs,
     impulse_inputs,
     impulse_shapes,
@@ -28,12 +30,16 @@ from flatfold.proof.cut_points.data import (
 )
 from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.interpreter import evaluate
+from flatfold.proof.interpreter.operators import Linear, traits_of
 from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute
 from flatfold.proof.network.inputs import limits_of, within_range
 from flatfold.proof.network.judge import MARGIN, ROUNDOFF, SPACING
 
 ROUNDINGS = 5  # of a weight: var + eps, root, quotient, product, sum of branches
+
+LAYERS = ("Conv", "Gemm", "MatMul")
 RECORDED = 32.0  # largest ratio to u M on recorded values, which are rounded themselves
+MOST_ELEMENTS = 1 << 24  # of one value: 256 MiB, with M
 STACK = 16  # images that are run at once
 
 Feeds = Mapping[ir.Value, Array]
@@ -42,10 +48,14 @@ Record = Callable[[Iterable[ir.Value]], Feeds]
 
 @dataclass(frozen=True)
 class Gap:
-    """The worst of |y' - y| / (u M), and where: (image, channel, position ...)."""
+    """The worst of |y' - y| / (u M), and where: (image, channel, position ...).
+
+    of_bias: it is in what both sides compute for zeros, not in what the weights add to that.
+    """
 
     ratio: float
     place: Shape = ()
+    of_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,18 +96,48 @@ def check_cone(
     return Verdict("bounded" if gap.ratio <= limit else "refuted", gap)
 
 
+def _products_in_weights(cone: Cone) -> int:
+    """Channels that are summed in one weight which the second side has in place of two; 1 if none.
+
+    Those are between a layer of the first side and a later one on the same path.
+    """
+    most, ends = 1, []
+    for nodes, output in _sides(cone):
+        layers: dict[ir.Value | None, int] = {}
+        for node in nodes:
+            earlier = max((layers.get(v, 0) for v in node.inputs), default=0)
+            if node.op_type in LAYERS and earlier and nodes is cone.before:
+                most = max(most, _read_channels(node))
+            layers |= dict.fromkeys(node.outputs, earlier + (node.op_type in LAYERS))
+        ends.append(layers.get(output, 0))
+    return most if ends[0] > ends[1] else 1
+
+
+def _read_channels(node: ir.Node) -> int:
+    """Channels that one output of a layer with a constant weight reads; 1 if that is not known."""
+    weight = node.inputs[1]
+    shape = weight.const_value.shape if weight is not None and weight.const_value else None
+    if shape is None or len(shape) < 2:
+        return 1
+    in_rows = node.op_type == "Conv" or bool(attribute(node, "transB", 0))
+    return int(shape[1 if in_rows else -2])
+
+
 def trial_feeds(
     cone: Cone, shapes: Mapping[ir.Value, Shape], rng: np.random.Generator
 ) -> Iterable[Feeds]:
     """Feeds for the first graph's sources: N(0, 1) everywhere, then impulses.
 
-    At small sizes where every operator computes the same at any size.
+    At small sizes where every operator computes the same at any size. Raises Unsupported where
+    another cone has a value of more than MOST_ELEMENTS elements.
     """
     own = {v: shapes[v] for v, _ in cone.sources}
-    axes = max((len(shape) - 2 for shape in own.values()), default=0)
+    axes = _map_axes(own.values())
     reach = larger_reach(*(reach_of(n, v, axes) for n, v in _sides(cone)))
-    free = axes > 0 and is_any_size((*cone.before, *cone.after), axes)
-    small = small_shapes(own, reach) if free else None
+    small = small_shapes(own, reach) if _is_any_size(cone, axes) else None
+    sizes = [math.prod(shapes[v]) for n in cone.before for v in n.outputs if v in shapes]
+    if small is None and max(sizes, default=0) > MOST_ELEMENTS:
+        raise Unsupported(f"a value of {max(sizes)} elements")
     if not cone.is_linear:
         yield {v: _spread(x, cone, rng) for v, x in dense_inputs(small or own, rng).items()}
         return
@@ -107,9 +147,22 @@ def trial_feeds(
         for number in range(max(map(len, rows.values()))):
             yield {value: x[number] for value, x in rows.items()}
     elif own and all(len(shape) == axes + 2 for shape in own.values()):
-        sizes = impulse_shapes(own, reach) if small is not None else own
-        images = impulse_inputs(sizes, reach, _weight_count(cone.after), rng)
-        yield from _in_batches(images) if small is not None else _one_by_one(own, images)
+        weights = Weights(_weight_count(cone.after), _products_in_weights(cone))
+        if small is None:
+            yield from _one_by_one(own, impulse_inputs(own, reach, weights, rng))
+            return
+        weights = replace(weights, blocks=channel_blocks((*cone.before, *cone.after), own.values()))
+        sizes = impulse_shapes(own, reach, weights.blocks)
+        yield from _in_batches(impulse_inputs(sizes, reach, weights, rng))
+
+
+def _map_axes(shapes: Iterable[Shape]) -> int:
+    """The axes behind batch and channels that the largest source has."""
+    return max((len(shape) - 2 for shape in shapes), default=0)
+
+
+def _is_any_size(cone: Cone, axes: int) -> bool:
+    return axes > 0 and is_any_size((*cone.before, *cone.after), axes)
 
 
 def _reads_rows(cone: Cone) -> bool:
@@ -161,7 +214,7 @@ def widest_gap(cone: Cone, trials: Iterable[Feeds]) -> Gap:
         if quiet and gaps[0].ratio > MARGIN * ROUNDINGS and _is_merged(cone):
             gaps = [_gap(cone, _with_summands(before, quiet[0]), after.y, feeds, quiet)]
         if quiet is not None and worst.ratio < 0:
-            gaps.append(_bias_gap(cone, before, *quiet))
+            gaps.append(replace(_bias_gap(cone, before, *quiet), of_bias=True))
         for gap in gaps:
             worst = gap if not gap.ratio <= worst.ratio else worst
     return worst
@@ -176,8 +229,10 @@ class _Silence:
 
     def outputs(self, feeds: Feeds) -> tuple[Pair, Pair]:
         shapes = tuple(x.shape for x in feeds.values())
+        if _is_any_size(self.cone, _map_axes(shapes)):  # then all images have the same outputs
+            shapes = tuple((1, *shape[1:]) for shape in shapes)
         if shapes not in self.known:
-            zeros = {value: np.zeros(x.shape) for value, x in feeds.items()}
+            zeros = {v: np.zeros(shape) for v, shape in zip(feeds, shapes, strict=True)}
             self.known = {shapes: evaluate_both(self.cone, zeros)}
         return self.known[shapes]
 
@@ -185,14 +240,24 @@ class _Silence:
 def _bias_gap(cone: Cone, loud: Pair, before: Pair, after: Pair) -> Gap:
     """The worst error of a bias over its magnitude M.
 
-    A folded bias `beta - mean * gamma / std` has the errors of both terms, which may cancel, and a
-    graph that was folded before has neither of them any more. So M is |bias| (with the terms that
-    the first graph still has), and the sizes that such terms plausibly have: the root mean square
-    of all biases, and twice that of the outputs for N(0, 1), since means are of the size of a few
-    deviations.
+    A folded bias `beta - mean * gamma / std` has the errors of both terms, which may cancel. Where
+    the first graph has them, M is their sum; a graph that was folded before has neither of them
+    any more. So M is |bias| there, and the sizes that such terms plausibly have: the root mean
+    square of all biases, and twice that of the outputs for N(0, 1), since means are of the size of
+    a few deviations.
     """
+    if _has_norms(cone):
+        return _gap(cone, before, after.y, {})
     others = _root_mean_square(before.y) + 2 * _root_mean_square(loud.y - before.y)
     return _gap(cone, Pair(before.y, before.m + others), after.y, {})
+
+
+def _has_norms(cone: Cone) -> bool:
+    """Whether each layer of the first side has its norm, so that nothing was folded into it."""
+    layers = [n for n in cone.before if traits_of(n).linear in (Linear.FIRST, Linear.EACH)]
+    folded = [n for n in layers if n.op_type != "BatchNormalization"]
+    readers = (use.node.op_type for n in folded for use in n.outputs[0].uses())
+    return len(folded) < len(layers) and all(kind == "BatchNormalization" for kind in readers)
 
 
 def _is_merged(cone: Cone) -> bool:

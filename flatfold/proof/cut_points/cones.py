@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.cut_points.alignment import Alignment
 from flatfold.proof.interpreter.operators import Linear, traits_of
+from flatfold.proof.interpreter.pair import attribute
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,21 @@ def nonlinear_depth(nodes: Iterable[ir.Node], output: ir.Value) -> int:
 
 def is_linear(node: ir.Node) -> bool:
     """Whether the node is linear in its operands that are not constant."""
+    if node.op_type in ("LeakyRelu", "PRelu"):
+        return _is_straight(node)
     linear = traits_of(node).linear
     if linear in (Linear.NONE, Linear.JOINTLY):
         return linear is Linear.JOINTLY
     varying = [v is not None and v.const_value is None for v in node.inputs]
     return sum(varying) < 2 and (linear is Linear.EACH or not any(varying[1:]))
+
+
+def _is_straight(node: ir.Node) -> bool:
+    """Whether every slope of a LeakyRelu or PRelu is 1, as training makes them to be collapsed."""
+    if node.op_type == "LeakyRelu":
+        return bool(attribute(node, "alpha", 0.01) == 1)
+    slopes = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+    return slopes is not None and bool(np.all(slopes.numpy() == 1))
 
 
 def is_same_operator(cone: Cone, pairs: Alignment) -> bool:

@@ -26,8 +26,9 @@ CELLS = 4  # impulses along an axis
 WORK = 1 << 29  # products in all images of impulses, above which an impulse is in several channels
 
 # The most channels of one impulse. Numbers in it are between 1 and 2, so an error of 1e-5 of the
-# largest weight, 168 u, exceeds the 5.05 u M of a sum of so many whatever the weights are.
-TOGETHER = 16
+# largest weight, 168 u, exceeds the 5.05 u M of a sum of so many whatever the weights are; where
+# weights are sums of n products of either sign, M is about sqrt(n) of the largest over PEAK.
+TOGETHER, PEAK = 16, 8
 
 MOST_ELEMENTS = 1 << 28  # of the impulses of one channel: 2 GiB
 
@@ -97,6 +98,19 @@ def _is_map(node: ir.Node, axes: int) -> bool:
     return any(c is not None and any(n != 1 for n in tuple(c.shape)[-axes:]) for c in constants)
 
 
+def channel_blocks(nodes: Iterable[ir.Node], shapes: Iterable[Shape]) -> int:
+    """Into how many equal blocks the channels fall of which no output sees two.
+
+    Those of a depthwise convolution are as many as its channels. The `nodes` compute the same at
+    any size (`is_any_size`), and read sources of these `shapes`.
+    """
+    counts = {shape[1] for shape in shapes}
+    if len(counts) != 1:
+        return 1
+    groups = (attribute(node, "group", 1) for node in nodes if node.op_type == "Conv")
+    return math.gcd(*counts, *groups)
+
+
 def small_shapes(shapes: Mapping[ir.Value, Shape], reach: Reach) -> dict[ir.Value, Shape] | None:
     """One image of the smallest size with every kind of border; None where sources differ in size.
 
@@ -122,19 +136,26 @@ def dense_inputs(
     return {value: rng.standard_normal(shape) for value, shape in shapes.items()}
 
 
-def impulse_shapes(shapes: Mapping[ir.Value, Shape], reach: Reach) -> dict[ir.Value, Shape]:
-    """`shapes` of one image with room for CELLS impulses on every axis, all far from the border."""
+def impulse_shapes(
+    shapes: Mapping[ir.Value, Shape], reach: Reach, blocks: int = 1
+) -> dict[ir.Value, Shape]:
+    """`shapes` of one image with room for the impulses of a block, all far from the border.
+
+    At most CELLS of them on every axis.
+    """
+
+    def sizes(channels: int, shape: Shape) -> Iterable[int]:
+        cells = next(n for n in range(1, CELLS + 1) if n == CELLS or n ** len(shape) >= channels)
+        for size, span, stride in zip(shape, reach.span, reach.stride, strict=True):
+            least = 2 * span + stride - 1 + cells * _spacing(span, stride)
+            yield least + (size - least) % stride
+
     return {
         v: shape
         if all(n == 1 for n in shape[2:])
-        else (1, shape[1], *map(_larger, shape[2:], reach.span, reach.stride))
+        else (1, shape[1], *sizes(shape[1] // blocks, shape[2:]))
         for v, shape in shapes.items()
     }
-
-
-def _larger(size: int, span: int, stride: int) -> int:
-    least = 2 * span + stride - 1 + CELLS * _spacing(span, stride)
-    return least + (size - least) % stride
 
 
 def _spacing(span: int, stride: int) -> int:
@@ -142,30 +163,49 @@ def _spacing(span: int, stride: int) -> int:
     return -(-(span + stride) // stride) * stride
 
 
+@dataclass(frozen=True)
+class Weights:
+    """How many weights a cone has, and of how many products one of them is the sum.
+
+    blocks: of channels, see `channel_blocks`.
+    """
+
+    count: int
+    products: int = 1
+    blocks: int = 1
+
+    @property
+    def most_together(self) -> int:
+        """The most channels of one impulse: an error of one weight is not hidden by the others."""
+        return max(1, min(TOGETHER, int(TOGETHER * PEAK / math.sqrt(self.products))))
+
+
 def impulse_inputs(
-    shapes: Mapping[ir.Value, Shape], reach: Reach, weights: int, rng: np.random.Generator
+    shapes: Mapping[ir.Value, Shape], reach: Reach, weights: Weights, rng: np.random.Generator
 ) -> dict[ir.Value, Array]:
-    """Images that are zero but for impulses, each far from the others.
+    """Images that are zero but for impulses, each far from the others that an output sees.
 
     Every channel has an impulse in each phase of the stride, so that every weight is multiplied
-    with one impulse. It is in one channel alone, unless a cone of `weights` weights would exceed
-    WORK: then in up to TOGETHER channels. Raises Unsupported where the images are too many.
+    with one impulse. It is in one channel of each block alone, unless that would exceed WORK: then
+    in up to `most_together`. Raises Unsupported where the images are too many.
     """
     most = max((math.prod(shape) for shape in shapes.values()), default=1)
     if most * math.prod(reach.stride) > MOST_ELEMENTS:
         raise Unsupported(f"a stride of {reach.stride}, which asks for too many images")
     phases = list(product(*map(range, reach.stride)))
     grids = {v: _grid(shape[2:], reach) for v, shape in shapes.items()}
-    alone = max((-(-shape[1] // len(grids[v])) for v, shape in shapes.items()), default=0)
+    within = {v: shape[1] // weights.blocks for v, shape in shapes.items()}
+    alone = max((-(-count // len(grids[v])) for v, count in within.items()), default=0)
     pixels = max((math.prod(shape[2:]) for shape in shapes.values()), default=1)
-    work = alone * len(phases) * pixels * max(weights, 1)
-    together = min(TOGETHER, -(-work // WORK) or 1)
+    work = alone * len(phases) * pixels * max(weights.count, 1)
+    together = min(weights.most_together, -(-work // WORK) or 1)
     rows = -(-alone // together)
     images = {}
     for value, shape in shapes.items():
         x = np.zeros((rows * len(phases), *shape[1:]))
-        order = rng.permutation(shape[1])
-        channels = np.resize(order, (rows, len(grids[value]), min(together, shape[1])))
+        order = rng.permutation(within[value])
+        chosen = np.resize(order, (rows, len(grids[value]), min(together, len(order)), 1))
+        channels = (chosen + within[value] * np.arange(weights.blocks)).reshape(*chosen.shape[:2], -1)
         for image, (row, phase) in zip(x, product(channels, phases), strict=True):
             for group, corner in zip(row, grids[value], strict=True):
                 ends = zip(corner, phase, shape[2:], strict=True)

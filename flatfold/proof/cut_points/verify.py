@@ -75,7 +75,7 @@ def _judge(proof: CutPointProof, whole: Equivalence) -> Equivalence:
 
 def fault_of(proof: CutPointProof, cone: Cone, verdict: Verdict) -> Fault:
     """What is wrong with a cone that was refuted."""
-    weight = find_wrong_weight(cone, proof.shapes)
+    weight = find_wrong_weight(cone, proof.shapes, bias_only=verdict.gap.of_bias)
     channel = verdict.gap.place[1] if len(verdict.gap.place) > 1 else None
     content = weight.to_dict() if weight is not None else None
     text = description(cone, verdict, weight)

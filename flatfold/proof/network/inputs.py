@@ -9,6 +9,7 @@ For values inside a graph, `within_range` maps numbers to those that can occur t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ KINDS = (
 # Where each change was checked by itself: what is left to see is that they were put in place.
 FEW_KINDS = ("normal", "border", "natural", "large")
 AMPLITUDES = {"large": 1e6, "small": 1e-6, "denormal": 1e-40}  # of a normal draw
+MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
 EXTREME = tuple(AMPLITUDES)  # inputs on which errors may be all rounding
 
 Feeds = dict[str, npt.NDArray[np.generic]]
@@ -57,7 +59,10 @@ class InputSpec:
 
 
 def input_specs(model: ir.Model) -> list[InputSpec]:
-    """The inputs that a caller provides. Raises InputError where type or rank is unknown."""
+    """The inputs that a caller provides.
+
+    Raises InputError where type or rank is unknown, or one has more than MOST_ELEMENTS elements.
+    """
     specs = []
     for value in model.graph.inputs:
         if value.is_initializer():
@@ -65,6 +70,12 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
         if value.shape is None or value.dtype in (None, ir.DataType.UNDEFINED):
             raise InputError(f"input {value.name} has no type or rank", hint="give its shape")
         dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+        count = math.prod(dim for dim in dims if isinstance(dim, int))
+        if count > MOST_ELEMENTS:
+            raise InputError(
+                f"input {value.name!r} has {count} elements, too many to run the graph",
+                hint='export it for a smaller input, or leave the proof out with verify="off"',
+            )
         dtype = value.dtype.numpy().name
         choices = choices_of(value) if value.dtype.is_integer() else ()
         specs.append(InputSpec(value.name or "", dtype, dims, choices or (1, 0)))

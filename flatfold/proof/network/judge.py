@@ -104,7 +104,8 @@ class Comparison:
     largest limit that still shows something, over the range. random: whether the original may give
     other outputs each time. rounded: builds a function that runs the original with other roundings
     each time. closer: builds the comparison of both graphs cut in front of their jumps. fallback:
-    another reference and its name, for inputs where the first fails. tried: labels of the inputs so
+    another reference and its name, for inputs where the first fails. inner: runs the original and
+    returns the values inside it. tried: labels of the inputs so
     far. rejected: how often the reference ran, but its outputs were too far from the original's to
     be used.
     """
@@ -122,6 +123,7 @@ class Comparison:
     rounded: Callable[[], Reference] | None = None
     closer: Callable[[Feeds], Closer | None] | None = None
     fallback: Callable[[], tuple[Reference, str]] | None = None
+    inner: Reference | None = None
     tried: list[str] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     rejected: int = 0
@@ -188,7 +190,7 @@ class Comparison:
         if not same_bits(original, rewritten):
             exact, is_exact = self._exact(feeds, original, label.startswith(EXTREME))
             self._referenced |= is_exact
-        one = _Input(label, exact, [original], rewritten, is_exact)
+        one = _Input(label, feeds, exact, [original], rewritten, is_exact)
         judgements = self._judge_outputs(one)
         if all(judgement.result.verdict == "sampled" for judgement in judgements):
             return judgements
@@ -307,11 +309,12 @@ class Comparison:
             varying = len(alike) < len(originals)
             varying |= any(not np.array_equal(original, other) for other in alike)
             return _differing(label, NOT_FLOATS, varying)
-        lost = ~np.isfinite(rewritten) & np.all(np.isfinite([exact, *alike]), axis=0)
-        if np.any(lost):
-            reason = f"{np.count_nonzero(lost)} outputs are no longer finite"
-            return _differing(label, reason, _may_overflow(original))
-        if label.startswith(EXTREME):  # elements that are not finite are not compared
+        extreme = label.startswith(EXTREME)
+        reason = _unlike_infinities(exact, alike, rewritten, extreme)
+        if reason:
+            varying = _may_overflow(original) or self._may_overflow_inside(one.feeds)
+            return _differing(label, reason, varying)
+        if extreme:  # elements that are not finite are not compared
             finite = np.all(np.isfinite([exact, rewritten, *alike]), axis=0)
             exact, rewritten = exact[finite], rewritten[finite]
             alike = [run[finite] for run in alike]
@@ -347,6 +350,15 @@ class Comparison:
         reason = f"{ROUNDING} more than {self.most:g} of its range on {one.label}"
         return excess, replace(result, verdict="unknown", reason=reason)
 
+    def _may_overflow_inside(self, feeds: Feeds) -> bool:
+        """Whether a value inside the original is as large, or infinite already."""
+        try:
+            values = self.inner(feeds) if self.inner is not None else []
+        except (FlatfoldError, MemoryError):
+            return False
+        arrays = [np.asarray(value) for value in values]
+        return any(_may_overflow(array) or bool(np.any(np.isinf(array))) for array in arrays)
+
     def _limits(self, largest: float, mean: float) -> tuple[float, float]:
         return MAX_FACTOR * self.growth * largest, RMS_FACTOR * self.growth * mean
 
@@ -359,6 +371,7 @@ class _Input:
     """
 
     label: str
+    feeds: Feeds
     exact: Outputs
     originals: list[Outputs]
     rewritten: Outputs
@@ -372,6 +385,23 @@ def _differing(label: str, reason: str, varying: bool) -> tuple[float, Equivalen
         return np.inf, Equivalence("unknown", worst_input=label, reason=reason)
     error = 0.0 if reason == NOT_FLOATS else np.inf
     return np.inf, Equivalence("refuted", error, worst_input=label, reason=reason)
+
+
+def _unlike_infinities(
+    exact: Array, originals: list[Array], rewritten: Array, extreme: bool
+) -> str:
+    """How `rewritten` differs in its infinities and NaN; empty if it does not.
+
+    On an `extreme` input only finite elements may not become others.
+    """
+    lost = ~np.isfinite(rewritten) & np.all(np.isfinite([exact, *originals]), axis=0)
+    if np.any(lost):
+        return f"{np.count_nonzero(lost)} outputs are no longer finite"
+    kinds = [np.nan_to_num(run, nan=0.0) for run in (originals[0], rewritten)]
+    other = ~np.isfinite(originals[0]) & ~np.isfinite(rewritten) & (kinds[0] != kinds[1])
+    if np.any(other) and not extreme:
+        return f"{np.count_nonzero(other)} outputs are other infinities or NaN"
+    return ""
 
 
 def _may_overflow(outputs: Array) -> bool:

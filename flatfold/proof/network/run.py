@@ -22,6 +22,7 @@ from flatfold.proof.interpreter.operators import traits_of
 from flatfold.proof.network.inputs import (
     FEW_KINDS,
     KINDS,
+    MOST_ELEMENTS,
     Feeds,
     InputSpec,
     draw_feeds,
@@ -43,10 +44,9 @@ from flatfold.system.progress import Progress, silent
 from flatfold.system.trial import READ, trial
 
 LARGE_WEIGHT = 1 << 10  # bytes
-MOST_ELEMENTS = 1 << 29  # of one value: 2 GiB in float32
 
 # Above this many values the reference, which keeps all of them, is not run (2 GiB in float64), and
-# one input of each size is.
+# one input of the first size is.
 MOST_REFERENCED = 1 << 28
 
 # Above this many multiply-accumulates for one input, or values, only the first inputs are run; and
@@ -87,8 +87,8 @@ def compare(
     size = max(require_runnable(model) for model in (original, rewritten))
     before = before or plain_session(original, "the graph")
     sizes = sizes or sizes_that_run(original, run=before)
-    if enlarges_inputs(original):
-        size = max(size, elements_at(original, sizes[0]))
+    enlarging = [model for model in (original, rewritten) if enlarges_inputs(model)]
+    size = max([size, *(elements_at(model, sizes[0]) for model in enlarging)])
     after = plain_session(rewritten, "the other graph")
     if reference is None and size > MOST_REFERENCED:
         reference = before
@@ -102,7 +102,8 @@ def compare(
     comparison.closer = lambda feeds: cut_comparison(comparison, original, rewritten, feeds)
     if reference is not None:
         comparison.fallback = lambda: reference_for(original, before, None)
-    inputs = _Inputs(specs, sizes, _Kinds.of(checked, macs, size), seed)
+    few = sizes[:1] if size > MOST_REFERENCED else sizes
+    inputs = _Inputs(specs, few, _Kinds.of(checked, macs, size), seed)
     inputs.try_all(comparison, progress)
     if comparison.result is not None:
         return comparison.result
@@ -120,7 +121,7 @@ class _Kinds:
     def of(cls, checked: bool, macs: int, elements: int) -> _Kinds:
         """All of them; fewer where a run takes long, and where each change was `checked`."""
         if elements > MOST_REFERENCED:
-            return cls(KINDS[:1], KINDS[:1])
+            return cls(KINDS[:1], ())
         heavy = macs > HEAVY_MACS or elements > HEAVY_ELEMENTS
         if checked:
             few = heavy or macs > LONG_MACS
@@ -230,7 +231,21 @@ def comparison_of(
     comparison.scales = [output_scale(value) for value in outputs]
     comparison.random = may_be_random(original)
     comparison.rounded = lambda: PlainSession(rounded_otherwise(original))
+    comparison.inner = lambda feeds: PlainSession(_with_inner_values(original))(feeds)
     return comparison
+
+
+def _with_inner_values(original: ir.Model) -> ir.Model:
+    """`original` with all its float values as outputs."""
+    copy = original.clone()
+    values = [value for node in copy.graph for value in node.outputs if _is_inner_float(value)]
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values)
+    return copy
+
+
+def _is_inner_float(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.name in ROUNDOFF and bool(value.name)
 
 
 def may_be_random(model: ir.Model) -> bool:

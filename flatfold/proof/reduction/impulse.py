@@ -101,15 +101,25 @@ class Window:
 
 
 def compare_responses(
-    before: Side, after: Side, shape: Shape, window: Window, bound: float, stacked: bool = True
+    before: Side,
+    after: Side,
+    shape: Shape,
+    window: Window,
+    bound: float,
+    stacked: bool = True,
+    bias_only: bool = False,
 ) -> WrongWeight | None:
     """The weight whose error exceeds `bound` * M most, M of its own product; None if all are right.
 
     before, after: [n, *shape] -> a value and its M; n > 1 only where `stacked`. Looks for weights
-    that are wrong away from the border first, then for the bias, then at the border.
+    that are wrong away from the border first, then for the bias, then at the border; with
+    `bias_only` for the bias first.
     """
     zero = np.zeros((1, *shape))
     ends = before(zero), after(zero)
+    bias = _wrong_bias(*ends, bound)
+    if bias_only and bias is not None:
+        return bias
     for places in (window.inner_pixels(shape[1:]), window.border_pixels(shape[1:])):
         worst: tuple[float, WrongWeight | None] = (1.0, None)
         wrong = 0
@@ -124,7 +134,6 @@ def compare_responses(
             worst = _worse(worst, responses, part, window)
         if worst[1] is not None:
             return replace(worst[1], others=wrong - 1)
-        bias = _wrong_bias(*ends, bound)
         if bias is not None:
             return bias
     return None
@@ -196,11 +205,15 @@ def description(cone: Cone, verdict: Verdict, weight: WrongWeight | None) -> str
 
 
 def find_wrong_weight(
-    cone: Cone, shapes: Mapping[ir.Value, Shape], as_it_is: bool = False
+    cone: Cone,
+    shapes: Mapping[ir.Value, Shape],
+    as_it_is: bool = False,
+    bias_only: bool = False,
 ) -> WrongWeight | None:
     """The wrong weight of a linear cone; None where none is wrong, or the cone cannot be run.
 
     At the smallest size that has every kind of border or, `as_it_is`, at the sizes in `shapes`.
+    `bias_only`: the bias is known to be wrong most.
     """
     own = {v: shapes[v] for v, _ in cone.sources}
     if not cone.is_linear or any(len(shape) < 2 for shape in own.values()):
@@ -212,7 +225,8 @@ def find_wrong_weight(
     bias: WrongWeight | None = None
     for source in own:
         try:
-            weight = _compare_from(cone, source, small or own, reach, small is not None)
+            sizes = small or own
+            weight = _compare_from(cone, source, sizes, reach, small is not None, bias_only)
         except (Unsupported, ValueError, LookupError, TypeError):
             return bias
         if weight is not None and weight.input is not None:
@@ -223,7 +237,12 @@ def find_wrong_weight(
 
 
 def _compare_from(
-    cone: Cone, source: ir.Value, shapes: Mapping[ir.Value, Shape], reach: Reach, stacked: bool
+    cone: Cone,
+    source: ir.Value,
+    shapes: Mapping[ir.Value, Shape],
+    reach: Reach,
+    stacked: bool,
+    bias_only: bool,
 ) -> WrongWeight | None:
     """The wrong weight with impulses in one source, the others zero."""
 
@@ -243,9 +262,8 @@ def _compare_from(
     dtype = cone.a.dtype.name if cone.a.dtype is not None else "FLOAT"
     bound = MARGIN * ROUNDINGS * ROUNDOFF[dtype]
     before, after = side(cone.before, cone.a, False), side(cone.after, cone.b, True)
-    return compare_responses(
-        before, after, shapes[source][1:], _window(cone, reach), bound, stacked
-    )
+    shape, window = shapes[source][1:], _window(cone, reach)
+    return compare_responses(before, after, shape, window, bound, stacked, bias_only)
 
 
 def _window(cone: Cone, reach: Reach) -> Window:

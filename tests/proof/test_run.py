@@ -78,9 +78,17 @@ def test_what_is_no_longer_finite_is_refuted():
     assert compare(after, before).verdict == "sampled"
 
 
-@pytest.mark.parametrize(("largest", "verdict"), [(1e38, "sampled"), (1e20, "refuted")])
-def test_where_another_order_overflows_only_numbers_far_from_the_limit_refute(largest, verdict):
-    """The mean of 3,000 numbers, and their sum divided: that is 3,000 times as large before."""
+@pytest.mark.parametrize(
+    ("largest", "down", "verdict"),
+    [(1e38, 1.0, "sampled"), (1e38, 1e-38, "sampled"), (1e20, 1.0, "refuted")],
+)
+def test_where_another_order_overflows_only_numbers_far_from_the_limit_refute(
+    largest, down, verdict
+):
+    """The mean of 3,000 numbers, and their sum divided: that is 3,000 times as large before.
+
+    `down` makes the output small again, so that only a value inside is near the limit.
+    """
     texts = [
         "y = ReduceMean <axes = [1]> (x)",
         "s = ReduceSum (x, a) y = Div (s, n)",
@@ -90,7 +98,7 @@ def test_where_another_order_overflows_only_numbers_far_from_the_limit_refute(la
         whole = f"""<ir_version: 8, opset_import: ["" : 17]>
         net (float[2, 3000] z) => (float[2, 1] w)
         <float n = {{3000.0}}, int64[1] a = {{1}}, float k = {{{largest}}}, float b = {{{scale}}},
-         float c = {{{1 / scale}}}> {{ t = Tanh (z) u = Abs (t) v = Mul (u, k) x = Mul (v, b)
+         float c = {{{down / scale}}}> {{ t = Tanh (z) u = Abs (t) v = Mul (u, k) x = Mul (v, b)
         {text} w = Mul (y, c) }}"""
         models.append(ir.from_proto(onnx.parser.parse_model(whole)))
     assert compare(*models).verdict == verdict
@@ -337,3 +345,24 @@ def test_a_layer_of_no_channels_is_proved_and_an_engine_may_refuse_it() -> None:
     assert flatfold.optimize(proto).equivalence.passed
     with pytest.raises(InputError, match="'x' has no elements"):
         flatfold.compile(proto, target="openvino")
+
+
+@pytest.mark.parametrize(("end", "verdict"), [("Neg (y)", "refuted"), ("Identity (y)", "sampled")])
+def test_an_infinity_that_becomes_the_other_one_is_a_difference(end, verdict):
+    """Behind an overflow, which is the same in both, the sign of the infinity still counts."""
+    models = []
+    for last in ("Identity (y)", end):
+        text = f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[2, 5] x) => (float[2, 5] z) <float zero = {{0.0}}> {{
+        a = Abs (x) b = Mul (a, zero) c = Log (b) y = Add (c, x) z = {last} }}"""
+        models.append(ir.from_proto(onnx.parser.parse_model(text)))
+    found = compare(*models)
+    assert found.verdict == verdict
+
+
+def test_an_input_of_too_many_elements_is_said_by_name():
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    net (float[4611686018427387904, 2] x) => (float[4611686018427387904, 2] y) { y = Relu (x) }"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    with pytest.raises(InputError, match="'x' has 9223372036854775808 elements"):
+        compare(model, model.clone())

@@ -116,8 +116,9 @@ def _products_in_weights(cone: Cone) -> int:
 def _read_channels(node: ir.Node) -> int:
     """Channels that one output of a layer with a constant weight reads; 1 if that is not known."""
     weight = node.inputs[1]
-    shape = weight.const_value.shape if weight is not None and weight.const_value else None
-    if shape is None or len(shape) < 2:
+    tensor = weight.const_value if weight is not None else None
+    shape = tensor.numpy().shape if tensor is not None else ()
+    if len(shape) < 2:
         return 1
     in_rows = node.op_type == "Conv" or bool(attribute(node, "transB", 0))
     return int(shape[1 if in_rows else -2])
@@ -135,9 +136,9 @@ def trial_feeds(
     axes = _map_axes(own.values())
     reach = larger_reach(*(reach_of(n, v, axes) for n, v in _sides(cone)))
     small = small_shapes(own, reach) if _is_any_size(cone, axes) else None
-    sizes = [math.prod(shapes[v]) for n in cone.before for v in n.outputs if v in shapes]
-    if small is None and max(sizes, default=0) > MOST_ELEMENTS:
-        raise Unsupported(f"a value of {max(sizes)} elements")
+    counts = [math.prod(shapes[v]) for n in cone.before for v in n.outputs if v in shapes]
+    if small is None and max(counts, default=0) > MOST_ELEMENTS:
+        raise Unsupported(f"a value of {max(counts)} elements")
     if not cone.is_linear:
         yield {v: _spread(x, cone, rng) for v, x in dense_inputs(small or own, rng).items()}
         return

@@ -205,7 +205,8 @@ def impulse_inputs(
         x = np.zeros((rows * len(phases), *shape[1:]))
         order = rng.permutation(within[value])
         chosen = np.resize(order, (rows, len(grids[value]), min(together, len(order)), 1))
-        channels = (chosen + within[value] * np.arange(weights.blocks)).reshape(*chosen.shape[:2], -1)
+        every_block = chosen + within[value] * np.arange(weights.blocks)
+        channels = every_block.reshape(*chosen.shape[:2], -1)
         for image, (row, phase) in zip(x, product(channels, phases), strict=True):
             for group, corner in zip(row, grids[value], strict=True):
                 ends = zip(corner, phase, shape[2:], strict=True)

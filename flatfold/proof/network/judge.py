@@ -104,9 +104,9 @@ class Comparison:
     largest limit that still shows something, over the range. random: whether the original may give
     other outputs each time. rounded: builds a function that runs the original with other roundings
     each time. closer: builds the comparison of both graphs cut in front of their jumps. fallback:
-    another reference and its name, for inputs where the first fails. inner: runs the original and
-    returns the values inside it. tried: labels of the inputs so
-    far. rejected: how often the reference ran, but its outputs were too far from the original's to
+    another reference and its name, for inputs where the first fails. overflows: whether numbers
+    inside the original come near the largest of their type for an input. tried: labels of the
+    inputs so far. rejected: how often the reference ran, but its outputs were too far from the original's to
     be used.
     """
 
@@ -123,7 +123,7 @@ class Comparison:
     rounded: Callable[[], Reference] | None = None
     closer: Callable[[Feeds], Closer | None] | None = None
     fallback: Callable[[], tuple[Reference, str]] | None = None
-    inner: Reference | None = None
+    overflows: Callable[[Feeds], bool] = lambda _: False
     tried: list[str] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     rejected: int = 0
@@ -312,7 +312,7 @@ class Comparison:
         extreme = label.startswith(EXTREME)
         reason = _unlike_infinities(exact, alike, rewritten, extreme)
         if reason:
-            varying = _may_overflow(original) or self._may_overflow_inside(one.feeds)
+            varying = may_overflow(original) or self.overflows(one.feeds)
             return _differing(label, reason, varying)
         if extreme:  # elements that are not finite are not compared
             finite = np.all(np.isfinite([exact, rewritten, *alike]), axis=0)
@@ -349,15 +349,6 @@ class Comparison:
             return excess, replace(result, verdict="refuted")
         reason = f"{ROUNDING} more than {self.most:g} of its range on {one.label}"
         return excess, replace(result, verdict="unknown", reason=reason)
-
-    def _may_overflow_inside(self, feeds: Feeds) -> bool:
-        """Whether a value inside the original is as large, or infinite already."""
-        try:
-            values = self.inner(feeds) if self.inner is not None else []
-        except (FlatfoldError, MemoryError):
-            return False
-        arrays = [np.asarray(value) for value in values]
-        return any(_may_overflow(array) or bool(np.any(np.isinf(array))) for array in arrays)
 
     def _limits(self, largest: float, mean: float) -> tuple[float, float]:
         return MAX_FACTOR * self.growth * largest, RMS_FACTOR * self.growth * mean
@@ -404,7 +395,7 @@ def _unlike_infinities(
     return ""
 
 
-def _may_overflow(outputs: Array) -> bool:
+def may_overflow(outputs: Array) -> bool:
     """Whether the numbers are so large that another order of the sums behind them may overflow."""
     if outputs.dtype.name not in ("float32", "float64"):  # of half precision any number is so large
         return False

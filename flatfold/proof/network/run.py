@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
-from flatfold.proof.interpreter.operators import traits_of
+from flatfold.proof.interpreter.operators import Linear, traits_of
 from flatfold.proof.network.inputs import (
     FEW_KINDS,
     KINDS,
@@ -33,6 +33,7 @@ from flatfold.proof.network.judge import (
     ROUNDOFF,
     Closer,
     Comparison,
+    may_overflow,
     rounding_growth,
 )
 from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
@@ -231,21 +232,37 @@ def comparison_of(
     comparison.scales = [output_scale(value) for value in outputs]
     comparison.random = may_be_random(original)
     comparison.rounded = lambda: PlainSession(rounded_otherwise(original))
-    comparison.inner = lambda feeds: PlainSession(_with_inner_values(original))(feeds)
+    comparison.overflows = lambda feeds: _overflows(original, feeds)
     return comparison
 
 
-def _with_inner_values(original: ir.Model) -> ir.Model:
-    """`original` with all its float values as outputs."""
+def _overflows(original: ir.Model, feeds: Feeds) -> bool:
+    """Whether a number inside the original is so large that another order of sums may overflow.
+
+    Or infinite by a sum or product already: the first infinity is not one of a Log or Div.
+    """
     copy = original.clone()
-    values = [value for node in copy.graph for value in node.outputs if _is_inner_float(value)]
+    values = [value for node in copy.graph for value in node.outputs if _may_be_float(value)]
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(values)
-    return copy
+    try:
+        arrays = [np.asarray(array) for array in PlainSession(copy)(feeds)]
+    except (BuildError, MemoryError, ValueError):
+        return False
+    for value, array in zip(values, arrays, strict=True):
+        if array.dtype.kind != "f":
+            continue
+        if may_overflow(array):
+            return True
+        if np.any(np.isinf(array)):
+            node = value.producer()
+            return node is not None and traits_of(node).linear is not Linear.NONE
+    return False
 
 
-def _is_inner_float(value: ir.Value) -> bool:
-    return value.dtype is not None and value.dtype.name in ROUNDOFF and bool(value.name)
+def _may_be_float(value: ir.Value) -> bool:
+    known = value.dtype is None or value.dtype.name in ROUNDOFF
+    return known and bool(value.name) and isinstance(value.type, ir.TensorType | None)
 
 
 def may_be_random(model: ir.Model) -> bool:

@@ -106,8 +106,8 @@ class Comparison:
     each time. closer: builds the comparison of both graphs cut in front of their jumps. fallback:
     another reference and its name, for inputs where the first fails. overflows: whether numbers
     inside the original come near the largest of their type for an input. tried: labels of the
-    inputs so far. rejected: how often the reference ran, but its outputs were too far from the original's to
-    be used.
+    inputs so far. rejected: how often the reference ran, but its outputs were too far from the
+    original's to be used.
     """
 
     before: Reference

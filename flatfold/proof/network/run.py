@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.interpreter.operators import Linear, traits_of
+from flatfold.proof.network.branches import unreached
 from flatfold.proof.network.inputs import (
     FEW_KINDS,
     KINDS,
@@ -106,9 +107,23 @@ def compare(
     few = sizes[:1] if size > MOST_REFERENCED else sizes
     inputs = _Inputs(specs, few, _Kinds.of(checked, macs, size), seed)
     inputs.try_all(comparison, progress)
-    if comparison.result is not None:
-        return comparison.result
-    return _compare_evaluated(comparison, original, rewritten, inputs)
+    missed = unreached(original, rewritten, inputs.feeds(), PlainSession)
+    if missed and checked:  # on few inputs
+        inputs = replace(inputs, kinds=_Kinds(KINDS, KINDS))
+        inputs.try_all(comparison, progress)
+        missed = unreached(original, rewritten, inputs.feeds(), PlainSession)
+    result = comparison.result or _compare_evaluated(comparison, original, rewritten, inputs)
+    return _without_branches(result, missed)
+
+
+def _without_branches(result: Equivalence, missed: Sequence[str]) -> Equivalence:
+    """`result`, which is `unknown` at best where branches that differ were `missed`."""
+    if not missed or not result.passed:
+        return result
+    reason = f"no input ran {', '.join(missed)}"
+    reasons = "; ".join(filter(None, (result.reason, reason)))
+    uncovered = (*result.uncovered, *missed)
+    return replace(result, verdict="unknown", reason=reasons, uncovered=uncovered)
 
 
 @dataclass(frozen=True)
@@ -146,6 +161,9 @@ class _Inputs:
             kinds = self.kinds.others if number else self.kinds.first
             for kind, feeds in draw_feeds(self.specs, shapes, self.seed + number, kinds):
                 yield f"{kind} {'x'.join(map(str, next(iter(shapes.values()), ())))}", feeds
+
+    def feeds(self) -> Iterator[Feeds]:
+        return (feeds for _, feeds in self.drawn())
 
     def try_all(self, comparison: Comparison, progress: Progress) -> None:
         """Compare on every input that the original accepts. Raises InputError."""

@@ -12,6 +12,7 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 - no operator that changes nothing; no Identity, except where an output is an input, a constant or
   another output; no Dropout;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
+- no constant twice, and no node that computes the same as another one;
 - nothing unused; every node and value has a unique name, and a shape and type if these follow
   from the inputs and the weights: what the file declares of computed values is dropped;
 - calls of model-local functions are inlined where their opsets allow it.
@@ -35,6 +36,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.frontend.canonicalization.control_flow import inline_constant_if
+from flatfold.frontend.canonicalization.duplicates import merge_constants, merge_nodes
 from flatfold.frontend.canonicalization.gather import (
     canonicalize_gathers,
     canonicalize_sequences,
@@ -96,6 +98,7 @@ def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
         changed = True
     _drop_identities(graph)
     _drop_zero_biases(graph)
+    changed |= merge_constants(graph) | merge_nodes(graph)
     common.RemoveUnusedNodesPass()(model)
     name_uniquely(graph)
     interface.restore_names(graph)

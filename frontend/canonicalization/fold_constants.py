@@ -1,9 +1,9 @@
 """Nodes of constants, computed by ONNX's reference implementation within a budget.
 
 A node is computed if the sizes of its outputs are known before, so that nothing that is too large
-is ever computed, and if the model does not grow by more than some elements. What fails, and what
-the implementation computes with other sizes or another type than the operator's rules say, stays
-as it is.
+is ever computed, and if the model does not grow by more than some elements; nodes that are computed
+from each other are judged by what is left of them. What fails, and what the implementation computes
+with other sizes or another type than the operator's rules say, stays as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _MAX_COMPUTED = 2**26  # elements of a constant
 _MAX_GROWTH = 512 * 512  # elements by which one node may make the model larger
 _MAX_TOTAL_GROWTH = 2**26  # elements by which all nodes may
 _MAX_SLOW = 2**16  # elements that operators with a slow implementation may read and write
+_MAX_PRODUCTS = 2**28  # of an Einsum: a second
+_MAX_GROUP = 2**27  # elements of all constants of a group of nodes
 
 _KEPT = """
 Constant DequantizeLinear DynamicQuantizeLinear QuantizeLinear Multinomial Bernoulli RandomNormal
@@ -32,7 +34,7 @@ AveragePool Col2Im Conv ConvInteger ConvTranspose DFT DeformConv Det Einsum GRU 
 GlobalMaxPool GridSample LRN LSTM LpPool MaxPool MaxUnpool NonMaxSuppression RNN Resize RoiAlign
 STFT TfIdfVectorizer TopK Unique Upsample
 """
-_KEPT_OPERATORS, _SLOW_OPERATORS = frozenset(_KEPT.split()), frozenset(_SLOW.split())
+KEPT_OPERATORS, _SLOW_OPERATORS = frozenset(_KEPT.split()), frozenset(_SLOW.split())
 _BOUNDED = ("Compress", "NonZero", "Unique")  # at most as large as their inputs
 _NUMBERS = "biufcV"  # V: types that NumPy itself does not have
 
@@ -46,6 +48,79 @@ class Folding:
         self._shapes = shapes
         self._grown = 0
         self._readers: dict[ir.Value, int] = {}
+        self._affordable: set[ir.Node] = set()
+
+    def fold_groups(self) -> None:
+        """Fold nodes that depend on constants alone, each too large by itself, as a group.
+
+        What is large between them dies: only what other nodes read counts. All sizes are known by
+        now.
+        """
+        waiting = self._waiting()
+        for group in _groups(waiting):
+            if self._is_group_affordable(group):
+                self._affordable.update(group)
+                for node in group:
+                    self.fold(node)
+
+    def _waiting(self) -> list[ir.Node]:
+        """The nodes, in order, that constants and each other are enough to compute."""
+        waiting: dict[ir.Node, None] = {}
+        for node in self._graph:
+            if not self._may_fold(node) or node.op_type in _BOUNDED:
+                continue
+            done = all(self._shapes.array(value) is not None for value in node.outputs)
+            known = (
+                value is None
+                or self._shapes.array(value) is not None
+                or value.producer() in waiting
+                for value in node.inputs
+            )
+            if not done and all(known):
+                waiting[node] = None
+        return list(waiting)
+
+    def _is_group_affordable(self, group: Sequence[ir.Node]) -> bool:
+        inside = set(group)
+        written = {value: self._count(value) for node in group for value in node.outputs}
+        counts = [count for count in written.values() if count is not None]
+        if len(counts) < len(written) or max(counts) > _MAX_COMPUTED or sum(counts) > _MAX_GROUP:
+            return False
+        if any(node.op_type in _SLOW_OPERATORS and not self._is_quick(node) for node in group):
+            return False
+        left = [c or 0 for v, c in written.items() if any(u.node not in inside for u in v.uses())]
+        read = {value for node in group for value in node.inputs if value is not None}
+        arrays = {value: self._shapes.array(value) for value in read}
+        freed = sum(
+            array.size
+            for value, array in arrays.items()
+            if array is not None and all(use.node in inside for use in value.uses())
+        )
+        growth = sum(left) - freed
+        return growth <= _MAX_GROWTH and self._grown + growth <= _MAX_TOTAL_GROWTH
+
+    def _is_quick(self, node: ir.Node) -> bool:
+        """Whether a slow operator does little: an Einsum by its products, others by elements."""
+        sizes = [self._shapes.sizes(value) if value is not None else () for value in node.inputs]
+        if node.op_type == "Einsum":
+            terms = node.attributes["equation"].as_string().partition("->")[0].split(",")
+            extents = {
+                letter: size
+                for term, known in zip(terms, sizes, strict=False)
+                for letter, size in zip(term.replace(" ", ""), known or (), strict=False)
+            }
+            products = 1
+            for size in extents.values():
+                products *= size if isinstance(size, int) else _MAX_PRODUCTS + 1
+            return "..." not in "".join(terms) and products <= _MAX_PRODUCTS
+        counts = [
+            self._count(value) for value in (*node.inputs, *node.outputs) if value is not None
+        ]
+        return sum(c if c is not None else _MAX_SLOW + 1 for c in counts) <= _MAX_SLOW
+
+    def _count(self, value: ir.Value) -> int | None:
+        sizes = self._shapes.sizes(value)
+        return None if sizes is None else element_count(sizes)
 
     def fold(self, node: ir.Node) -> bool:
         """Record what `node` computes in the constants of the shapes; return whether it was."""
@@ -66,7 +141,7 @@ class Folding:
         return True
 
     def _may_fold(self, node: ir.Node) -> bool:
-        if node.domain != "" or node.graph is not self._graph or node.op_type in _KEPT_OPERATORS:
+        if node.domain != "" or node.graph is not self._graph or node.op_type in KEPT_OPERATORS:
             return False
         if not node.inputs or any(value.is_graph_output() for value in node.outputs):
             return False
@@ -74,6 +149,8 @@ class Folding:
         return not any(attribute.type in graphs for attribute in node.attributes.values())
 
     def _is_affordable(self, node: ir.Node, inputs: Sequence[NDArray[Any]]) -> bool:
+        if node in self._affordable:
+            return True
         read = sum(array.size for array in inputs)
         if node.op_type in _BOUNDED:
             return read <= _MAX_SLOW
@@ -122,6 +199,24 @@ class Folding:
             return False
         pairs = zip(sizes, result.shape, strict=True)
         return all(size == count for size, count in pairs if isinstance(size, int))
+
+
+def _groups(nodes: Sequence[ir.Node]) -> list[list[ir.Node]]:
+    """The nodes, in order, those together that are computed from each other."""
+    group_of: dict[ir.Node, list[ir.Node]] = {}
+    for node in nodes:
+        makers = (value.producer() for value in node.inputs if value is not None)
+        joined = {id(group_of[m]): group_of[m] for m in makers if m in group_of}
+        merged = max(joined.values(), key=len, default=[])
+        for other in joined.values():
+            if other is not merged:
+                merged += other
+                group_of |= dict.fromkeys(other, merged)
+        merged.append(node)
+        group_of[node] = merged
+    order = {node: place for place, node in enumerate(nodes)}
+    groups = {id(group): group for group in group_of.values()}
+    return [sorted(group, key=order.__getitem__) for group in groups.values()]
 
 
 def _dtype(array: NDArray[Any]) -> ir.DataType | None:

@@ -41,7 +41,9 @@ def evaluate_shapes(graph: ir.Graph, versions: dict[str, int]) -> Shapes:
     may override have the shape that they are declared with, and no known elements.
     """
     shapes = Shapes(_names(graph))
-    _Evaluation(graph, versions, shapes).run(graph)
+    evaluation = _Evaluation(graph, versions, shapes)
+    evaluation.run(graph)
+    evaluation.folding.fold_groups()
     return shapes
 
 
@@ -58,7 +60,7 @@ class _Evaluation:
         self._versions = versions
         self._version = versions.get("", 1)
         self._shapes = shapes
-        self._folding = Folding(graph, self._version, shapes)
+        self.folding = Folding(graph, self._version, shapes)
         self._trying = 0  # inside so many loops whose sizes are an assumption yet
 
     def run(self, graph: ir.Graph) -> None:
@@ -73,7 +75,7 @@ class _Evaluation:
             infer_types(node, self._versions.get(node.domain, 1))
             self._record(node)
             if not self._trying and not self._known(node):
-                self._folding.fold(node)
+                self.folding.fold(node)
             for value in node.outputs:
                 self._declare(value)
 

@@ -180,5 +180,5 @@ def test_borders_of_a_dynamic_batch() -> None:
     model = export(bordered, "new", (2, 3))
     assert_canonicalizes(model, (2, 3))
     # a Shape, and one Concat of sizes for rows and one for columns
-    glue = {"Shape": 1, "Expand": 4, "Concat": 4 + 2}
+    glue = {"Shape": 1, "Expand": 2, "Concat": 4 + 2}
     assert counts(model) == {"BatchNormalization": 1, "Pad": 1, "Slice": 4, **glue}

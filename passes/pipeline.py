@@ -87,7 +87,9 @@ class Pipeline:
         self, graph: ir.Graph, names: Names
     ) -> tuple[list[Remark], list[Remark]]:
         """Sweep until nothing changes: what was applied, and what the last sweep left."""
-        applied: list[Remark] = []
+        before = _Sweep(self, graph, names)
+        before.run_first()
+        applied: list[Remark] = list(before.applied)
         missed: list[Remark] = []
         for _ in range(MOST_SWEEPS):
             sweep = _Sweep(self, graph, names)
@@ -129,6 +131,13 @@ class _Sweep:
                     self._visit_locally(rewrite, node)
         _remove_unused_initializers(self.graph)
         return bool(self.applied)
+
+    def run_first(self) -> None:
+        """Visit every node with the local rewrites that come first."""
+        for rewrite in self.local_rewrites:
+            for node in list(reversed(self.graph)) if rewrite.first else ():
+                if node.graph is not None:
+                    self._visit_locally(rewrite, node)
 
     def _visit(self, node: ir.Node) -> None:
         missed = Remark(self.default, node.name or "", False, "", "")
@@ -193,6 +202,7 @@ class _Sweep:
             except Decline:
                 proposal.replacement.discard()
                 raise
+            self._require_kernels(proposal)
             self._require_descent(proposal)
             scratch = Names(set(), self.names.opset)
             match, cost = rewrite.match, self.cost

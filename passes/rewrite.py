@@ -117,9 +117,14 @@ class Proposal:
 
 
 class LocalRewrite(ABC):
-    """A pass over a few nodes that are not all linear."""
+    """A pass over a few nodes that are not all linear.
+
+    first: it sees the graph once before the linear regions are looked at, which may take a part of
+    what it looks for, such as a factor, into a layer.
+    """
 
     name: ClassVar[str]
+    first: ClassVar[bool] = False
 
     @abstractmethod
     def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:

@@ -137,7 +137,8 @@ def test_without_it_the_graph_is_left_or_still_right(case):
 def test_every_rewrite_is_here():
     from flatfold.passes import PIPELINE
 
-    assert {kind.name for kind in PIPELINE} == set(CASES.values())
+    in_single_precision = {"name-activations"}  # test_name_activations.py
+    assert {kind.name for kind in PIPELINE} == set(CASES.values()) | in_single_precision
 
 
 def test_a_bias_too_small_for_half_precision_does_not_stop_a_fold():

@@ -10,7 +10,7 @@ trim_kernels.py          zeros in kernels, and the kernel sizes that a target is
 fold_batchnorm.py        BatchNormalization and other per-channel maps
 drop_channels.py         channels that are constant
 hoist_activations.py     activations in front of a max pool
-name_activations.py      activations that are spelled out, as one operator
+fuse_activations.py      activations that are spelled out, as one operator
 
 The driver, and what every pass uses:
 
@@ -39,10 +39,10 @@ from flatfold.passes.cost import PROFILES, Profile
 from flatfold.passes.decline import Decline
 from flatfold.passes.drop_channels import DropChannels
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
+from flatfold.passes.fuse_activations import FuseActivations
 from flatfold.passes.hoist_activations import HoistActivations
 from flatfold.passes.lowering.replacement import Replacement
 from flatfold.passes.merge_branches import MergeBranches
-from flatfold.passes.name_activations import NameActivations
 from flatfold.passes.pipeline import Pipeline
 from flatfold.passes.reading import READERS
 from flatfold.passes.remark import HINTS, Remark
@@ -59,7 +59,7 @@ PIPELINE: tuple[type[Rewrite | LocalRewrite], ...] = (
     FoldBatchNorm,
     DropChannels,
     HoistActivations,
-    NameActivations,
+    FuseActivations,
 )
 
 __all__ = [

@@ -21,6 +21,7 @@ HINTS: dict[str, str] = {
     "BROADCAST": "export with fixed sizes, or with one name for dimensions that are equal",
     "CEIL-MODE": "use ceil_mode=False, which is the same where the windows fit the map",
     "CHANNELS": "give the branches the same channels",
+    "COMPOSITE": "nothing to do: a factor in the next layer would save less than the kernel",
     "CONSTANT": "add or append constants by an operator of their own, behind the data",
     "COST": "name the target that will run the model, if it is another",
     "COUNT-PAD": "use count_include_pad=True, or pad in front of the pool",

@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.channels import read_channel_slice, read_gather, read_shuffle
+from flatfold.passes.reading.composites import COMPOSITE_KEY
 from flatfold.passes.reading.layers import LAYERS
 from flatfold.passes.reading.meaning import Applied, Linear, scale
 from flatfold.passes.reading.node import FLOATS, constant, source
@@ -40,6 +41,9 @@ def meaning(node: ir.Node, readers: ReaderTable) -> Linear:
     """
     if node.domain not in ("", "ai.onnx") or node.op_type not in readers:
         raise Decline("NONLINEAR", f"{node.op_type} is not linear")
+    if COMPOSITE_KEY in node.meta:
+        what = f"it is part of a {node.meta[COMPOSITE_KEY]}"
+        raise Decline("COMPOSITE", f"{what}, which engines compute in one step")
     dtype = node.outputs[0].dtype
     if dtype is not None and dtype not in FLOATS:
         if node.op_type not in LAYERS:  # indices and sizes are not worth a remark

@@ -229,6 +229,14 @@ def chosen_of_infinite() -> ModelProto:
     return net.model(net.conv(y, 4, 4, (1, 1)))
 
 
+def half_of_a_gelu() -> ModelProto:
+    """The factor 1/2 of a Gelu in front of a convolution, which could take it."""
+    net = Net()
+    root, one, half = (net.const(np.array(number)) for number in (2**0.5, 1.0, 0.5))
+    y = net.op("Mul", net.x, net.op("Add", net.op("Erf", net.op("Div", net.x, root)), one))
+    return net.model(net.conv(net.op("Mul", y, half), 4, 4, (1, 1)))
+
+
 def by_a_matrix_on_the_left() -> ModelProto:
     net = Net((2, 8, 30))
     return net.model(net.op("MatMul", net.const(net.rng.standard_normal((16, 8))), net.x))

@@ -137,7 +137,7 @@ def test_without_it_the_graph_is_left_or_still_right(case):
 def test_every_rewrite_is_here():
     from flatfold.passes import PIPELINE
 
-    in_single_precision = {"name-activations"}  # test_name_activations.py
+    in_single_precision = {"fuse-activations"}  # test_fuse_activations.py
     assert {kind.name for kind in PIPELINE} == set(CASES.values()) | in_single_precision
 
 

@@ -26,6 +26,7 @@ CASES: tuple[Case, ...] = (
     ("BROADCAST", refused.broadcast, "[2,4,1,1]"),
     ("CEIL-MODE", lambda: refused.pooled(strides=[2, 2], ceil_mode=1), "(3, 3)"),
     ("CHANNELS", refused.heights_of_other_channels, "[4, 5]"),
+    ("COMPOSITE", refused.half_of_a_gelu, "part of a Gelu"),
     ("CONSTANT", refused.constants_in_a_sum, "1 of the 3"),
     ("COST", refused.bottleneck, "8.0x"),
     ("COUNT-PAD", lambda: refused.pooled(pads=[1, 1, 1, 1]), "(1, 1)"),

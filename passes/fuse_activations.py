@@ -30,7 +30,7 @@ HARD_SIGMOID = {"alpha": 1 / TOP, "beta": SHIFT / TOP}
 Matched = tuple[ir.Value, list[ir.Node]]  # what an activation reads, and its nodes, last one first
 
 
-class NameActivations(LocalRewrite):
+class FuseActivations(LocalRewrite):
     """clip(x + 3, 0, 6) / 6 = HardSigmoid(x),  x * HardSigmoid(x) = HardSwish(x).
 
     *Given* Add, Clip, Div and Mul in any order in which exporters write the two (Howard et al.
@@ -40,7 +40,7 @@ class NameActivations(LocalRewrite):
     at a HardSigmoid, or the type is finer than single precision, which the factor 1/6 of one has.
     """
 
-    name = "name-activations"
+    name = "fuse-activations"
     first = True
 
     def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:

@@ -55,7 +55,7 @@ def test_a_hard_swish_is_one_operator(activation):
     net = net_of(activation, dtype=np.float32)
     done = rewrite(net.model(net.y))
     assert done.ops == {"Conv": 2, "HardSwish": 1}
-    assert done.applied == ["name-activations"]
+    assert done.applied == ["fuse-activations"]
     assert done.checks.worst <= 1.01
     assert_untouched(rewrite(done.after))
 

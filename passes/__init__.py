@@ -10,6 +10,7 @@ trim_kernels.py          zeros in kernels, and the kernel sizes that a target is
 fold_batchnorm.py        BatchNormalization and other per-channel maps
 drop_channels.py         channels that are constant
 hoist_activations.py     activations in front of a max pool
+hoist_norms.py           per-channel maps in front of a pool, a resize or a view
 fuse_activations.py      activations that are spelled out, as one operator
 
 The driver, and what every pass uses:
@@ -41,6 +42,7 @@ from flatfold.passes.drop_channels import DropChannels
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.fuse_activations import FuseActivations
 from flatfold.passes.hoist_activations import HoistActivations
+from flatfold.passes.hoist_norms import HoistNorms
 from flatfold.passes.lowering.replacement import Replacement
 from flatfold.passes.merge_branches import MergeBranches
 from flatfold.passes.pipeline import Pipeline
@@ -59,6 +61,7 @@ PIPELINE: tuple[type[Rewrite | LocalRewrite], ...] = (
     FoldBatchNorm,
     DropChannels,
     HoistActivations,
+    HoistNorms,
     FuseActivations,
 )
 

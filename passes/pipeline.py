@@ -200,7 +200,8 @@ class _Sweep:
             proposal = rewrite.match(node, self.names, self.cost)
             missed = replace(missed, before=proposal.before, after=proposal.after)
             try:
-                _require_gain(proposal.region, proposal.before, proposal.after)
+                region = proposal.region
+                _require_gain(region, proposal.before, proposal.after, region.margin)
             except Decline:
                 proposal.replacement.discard()
                 raise

@@ -23,10 +23,11 @@ import onnx_ir as ir
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.channels import read_channel_slice, read_gather, read_shuffle
 from flatfold.passes.reading.composites import COMPOSITE_KEY
+from flatfold.passes.reading.copying import read_copying_pad, read_resize
 from flatfold.passes.reading.layers import LAYERS
 from flatfold.passes.reading.meaning import Applied, Linear, scale
 from flatfold.passes.reading.node import FLOATS, constant, source
-from flatfold.passes.reading.pooling import read_average_pool
+from flatfold.passes.reading.pooling import read_average
 from flatfold.passes.reading.transparent import TRANSPARENT, read_view
 from flatfold.passes.stencil.stencil import Stencil
 
@@ -88,11 +89,13 @@ def read_reshape(node: ir.Node) -> Linear:
 
 
 READERS: dict[str, Reader] = {
-    "AveragePool": read_average_pool,
+    "AveragePool": read_average,
     "Dropout": read_same,
     "Gather": read_gather,
     "Identity": read_same,
+    "Pad": read_copying_pad,
     "Reshape": read_reshape,
+    "Resize": read_resize,
     "Slice": read_channel_slice,
     **LAYERS,
     **TRANSPARENT,

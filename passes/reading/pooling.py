@@ -11,18 +11,30 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
-from flatfold.passes.reading.meaning import Applied
+from flatfold.passes.reading.meaning import Applied, Transparent
 from flatfold.passes.reading.node import (
     channel_count,
     ints,
     least_sizes,
     number,
+    rank,
     source,
     spatial_sizes,
     window,
 )
 from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.stencil import convolution
+
+
+def read_average(node: ir.Node) -> Applied | Transparent:
+    """A convolution; or a mean that leaves the padding out, which a map of the channels passes."""
+    try:
+        return read_average_pool(node)
+    except Decline as why:
+        counts = number(node, "count_include_pad", 0) != 0
+        if why.code not in ("COUNT-PAD", "CEIL-MODE") or counts:
+            raise
+        return Transparent(source(node), spatial=rank(source(node)) - 2, matrix=None)
 
 
 def read_average_pool(node: ir.Node) -> Applied:

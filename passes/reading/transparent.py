@@ -28,6 +28,7 @@ from flatfold.passes.reading.node import (
     source,
     with_channels,
 )
+from flatfold.passes.reading.pooling import read_average_pool
 from flatfold.passes.stencil.channels import NO_CHANNEL
 from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.stencil import Stencil
@@ -137,7 +138,7 @@ TRANSPARENT: dict[str, Callable[[ir.Node], Transparent]] = {
 def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
     """The form of the node's output, over what the node makes of the form's source."""
     if len(form.terms) != 1 or not form.geometry.is_pointwise or form.border_bias is not None:
-        raise Decline("NONLINEAR", "only a map of the channels passes through")
+        raise _why_it_stays(node, "only a map of the channels passes through")
     if (linear.matrix if form.geometry.axes == 0 else linear.spatial) is None:
         other = 0 if form.geometry.axes else rank(linear.source) - 2
         form = in_layout(form, linear.source, other)
@@ -152,15 +153,29 @@ def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
     before = deferred_through(node, term.source, shape)
     plain = term.stencil.is_identity and term.stencil.channel_index is None and form.bias is None
     if plain and origin_of(before) is not None:
-        raise Decline("NONLINEAR", "there is nothing to pass through")
+        raise _why_it_stays(node, "there is nothing to pass through")
     bias = None if form.bias is None else np.repeat(form.bias, linear.repeat)
     return affine_form((make_term(before, moved),), bias, node.outputs[0])
+
+
+def _why_it_stays(node: ir.Node, otherwise: str) -> Decline:
+    """Why `node` is no convolution, where it nearly is one."""
+    if node.op_type == "Pad":
+        mode = node.attributes["mode"].as_string()
+        return Decline("PAD-MODE", f"padding by {mode} is not padding by zero")
+    if node.op_type == "AveragePool":
+        try:
+            read_average_pool(node)
+        except Decline as why:
+            return why
+    return Decline("NONLINEAR", otherwise)
 
 
 def _counts(node: ir.Node) -> bool:
     """Whether what the node does depends on the number of channels."""
     squeezed = node.op_type == "Squeeze" and len(node.inputs) < 2 and not ints(node, "axes", ())
-    return node.op_type == "Reshape" or squeezed
+    sized = node.op_type == "Resize" and len(node.inputs) > 3 and node.inputs[3] is not None
+    return node.op_type == "Reshape" or squeezed or sized
 
 
 def _on_axes(f: Stencil, axes: int, repeat: int) -> Stencil:

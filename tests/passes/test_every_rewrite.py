@@ -81,6 +81,11 @@ def hoist(net: Net) -> str:
     return net.op("Relu", y)
 
 
+def hoist_norm(net: Net) -> str:
+    pool = net.op("MaxPool", net.conv(net.x, 4, 4, (3, 3)), kernel_shape=[2, 2], strides=[2, 2])
+    return net.op("Mul", pool, net.const(np.array([0.5, 2.0, 1.5, 3.0]).reshape(4, 1, 1)))
+
+
 CASES: dict[Callable[[Net], str], str] = {
     fold: "fold-batchnorm",
     fold_before: "fold-batchnorm",
@@ -95,6 +100,7 @@ CASES: dict[Callable[[Net], str], str] = {
     trim: "trim-kernels",
     drop: "drop-channels",
     hoist: "hoist-activations",
+    hoist_norm: "hoist-norms",
 }
 SHAPES = [(2, 4, 9, 8), ("n", 4, 9, 8), ("n", 4, "h", "w"), (1, 4, 5, 12)]
 

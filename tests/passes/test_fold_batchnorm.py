@@ -241,5 +241,5 @@ def test_switched_off_by_name():
 def test_a_scale_that_stays_behind_a_max_pool_has_a_reason():
     net = Net()
     y = net.op("MaxPool", net.conv(net.x, 4, 4, (1, 1)), kernel_shape=[2, 2])
-    done = rewrite(net.model(net.op("Mul", y, net.const(np.full((4, 1, 1), 3.0)))))
+    done = rewrite(net.model(net.op("Mul", y, net.const(np.full((4, 1, 1), -3.0)))))
     assert "ALONE" in done.codes

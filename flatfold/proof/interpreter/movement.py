@@ -5,10 +5,15 @@ Each returns the output of a node for its operands; the table that names them is
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute, given
+
+Array = npt.NDArray[Any]
 
 
 def pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
@@ -16,11 +21,14 @@ def pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     old_form = attribute(node, "pads", None)  # an attribute before opset 11
     pads = np.array(old_form) if old_form else given(arguments[1]).y.astype(np.int64)
     fill = arguments[2].y if len(arguments) > 2 and arguments[2] else attribute(node, "value", 0)
-    if attribute(node, "mode", "constant") != "constant" or np.any(fill):
-        raise Unsupported("Pad with anything but zero")
+    mode = attribute(node, "mode", "constant")
     axes = np.arange(x.y.ndim)
     if len(arguments) > 3:
         axes = given(arguments[3]).y.astype(np.int64)
+    if mode in ("reflect", "edge", "wrap"):
+        return _pad_by_copies(x, mode, axes, pads)
+    if mode != "constant" or np.any(fill):
+        raise Unsupported("Pad with anything but zero")
     y, m = x.y, x.m
     for axis, begin, end in zip(axes % x.y.ndim, *pads.reshape(2, -1), strict=True):
         shape = list(y.shape)
@@ -29,6 +37,19 @@ def pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
         width[axis] = (max(begin, 0), max(end, 0))
         index = tuple(cut if a == axis else slice(None) for a in range(y.ndim))
         y, m = np.pad(y[index], width), np.pad(m[index], width)
+    return Pair(y, m)
+
+
+def _pad_by_copies(x: Pair, mode: Any, axes: Array, pads: Array) -> Pair:
+    """Each position is a copy of one of the map: NumPy's modes have the names of ONNX's."""
+    y, m = x.y, x.m
+    for axis, begin, end in zip(axes % y.ndim, *pads.reshape(2, -1), strict=True):
+        if begin or end:
+            size = y.shape[axis]
+            if min(begin, end) < 0 or (mode == "reflect" and max(begin, end) >= size):
+                raise Unsupported(f"Pad by {begin} and {end} of {size} pixels, {mode}")
+            index = np.pad(np.arange(size), (int(begin), int(end)), mode=mode)
+            y, m = np.take(y, index, axis), np.take(m, index, axis)
     return Pair(y, m)
 
 
@@ -54,6 +75,15 @@ def gather(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, axis = given(arguments[0]), attribute(node, "axis", 0)
     index = given(arguments[1]).y.astype(np.int64)
     return Pair(np.take(x.y, index, axis), np.take(x.m, index, axis))
+
+
+def tile(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, repeats = given(arguments[0]), given(arguments[1]).y.astype(np.int64)
+    y, m = x.y, x.m
+    for axis, count in enumerate(repeats.tolist()):
+        index = np.tile(np.arange(y.shape[axis]), count)
+        y, m = np.take(y, index, axis), np.take(m, index, axis)
+    return Pair(y, m)
 
 
 def reshape(node: ir.Node, arguments: list[Pair | None]) -> Pair:

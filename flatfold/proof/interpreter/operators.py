@@ -206,12 +206,29 @@ def _gemm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(y, m) if c is None else Pair(y + beta * c.y, m + abs(beta) * c.m)
 
 
+def _with_last_windows(
+    sizes: Any, kernel: tuple[int, ...], strides: Any, dilations: Any, pads: list[int]
+) -> list[int]:
+    """Pads of a pool with ceil_mode: a last window may hang over the end, but not start there."""
+    axes, ends = len(kernel), []
+    for n, k, s, d, b, e in zip(
+        sizes, kernel, strides, dilations, pads[:axes], pads[axes:], strict=True
+    ):
+        span = d * (k - 1) + 1
+        count = -(-(n + b + e - span) // s) + 1
+        count -= (count - 1) * s >= n + b
+        ends.append(max(e, (count - 1) * s + span - n - b))
+    return [*pads[:axes], *ends]
+
+
 def _average_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x = given(arguments[0])
     kernel = tuple(attribute(node, "kernel_shape", ()))
     strides, dilations, pads = _window(node, x.y, kernel)
     if attribute(node, "ceil_mode", 0):
-        raise Unsupported("AveragePool with ceil_mode")
+        if attribute(node, "count_include_pad", 0):
+            raise Unsupported("AveragePool with ceil_mode that counts the padding")
+        pads = _with_last_windows(x.y.shape[2:], kernel, strides, dilations, pads)
     ones = np.ones((x.y.shape[1], 1, *kernel))
     groups, counted = len(ones), np.ones_like(x.y[:1])
     if attribute(node, "count_include_pad", 0):
@@ -263,6 +280,14 @@ def _identity(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     return given(arguments[0])
 
 
+def _global_max(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """The largest pixel of each channel."""
+    x = given(arguments[0])
+    over = tuple(range(2, x.y.ndim))
+    shape = (*x.y.shape[:2], *(1,) * len(over))
+    return Pair(x.y.max(over).reshape(shape), x.m.max(over).reshape(shape))
+
+
 def _max_pool(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     """The largest of each window; pixels outside the map are smaller than any other."""
     x, kernel = given(arguments[0]), tuple(attribute(node, "kernel_shape", ()))
@@ -304,7 +329,7 @@ OPERATORS: dict[str, Operator] = {
     "GlobalAveragePool": Operator(
         _global_mean, Linear.JOINTLY, any_size=True, output_range=SAME_RANGE
     ),
-    "GlobalMaxPool": Operator(output_range=SAME_RANGE),
+    "GlobalMaxPool": Operator(_global_max, any_size=True, output_range=SAME_RANGE),
     "GridSample": Operator(sampling.evaluate_grid_sample, counts_pixels=True),
     "HardSigmoid": Operator(
         _hard_sigmoid, any_size=True, output_range=lambda x: np.clip(0.2 * x + 0.5, 0, 1)
@@ -329,6 +354,9 @@ OPERATORS: dict[str, Operator] = {
     "Reshape": Operator(
         movement.reshape, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
     ),
+    "Resize": Operator(
+        sampling.evaluate_resize, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
+    ),
     "Sigmoid": Operator(_smooth(_sigmoid, 0.25), any_size=True, output_range=_sigmoid),
     "Slice": Operator(movement.slice_, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE),
     "Softmax": Operator(output_range=_sigmoid),
@@ -339,6 +367,7 @@ OPERATORS: dict[str, Operator] = {
     "Sub": Operator(_sub, Linear.JOINTLY, any_size=True, elementwise=True),
     "Sum": Operator(_sum, Linear.JOINTLY, any_size=True, elementwise=True),
     "Tanh": Operator(_smooth(np.tanh, 1.0), any_size=True, output_range=np.tanh),
+    "Tile": Operator(movement.tile, Linear.JOINTLY, output_range=SAME_RANGE),
     "Transpose": Operator(movement.transpose, Linear.JOINTLY, output_range=SAME_RANGE),
     "Unsqueeze": Operator(movement.unsqueeze, Linear.JOINTLY, output_range=SAME_RANGE),
 }

@@ -9,10 +9,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.proof.interpreter.convolution import Array
 from flatfold.proof.interpreter.pair import Pair, Unsupported, given
+
+Index = npt.NDArray[np.intp]
 
 
 def _interpolate(x: Array, positions: Array) -> Array:
@@ -94,3 +97,69 @@ def evaluate_deform_conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
         return Pair(y, m)
     column = (-1, *(1,) * (w.y.ndim - 2))
     return Pair(y + bias.y.reshape(column), m + bias.m.reshape(column))
+
+
+def evaluate_resize(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """Axis by axis: each position lies between two of the map, or on one of them.
+
+    Which, ONNX's evaluator says: it resizes the rows of an identity matrix.
+    """
+    x, scales, sizes = given(arguments[0]), _numbers(node, 2), _numbers(node, 3)
+    y, m = x.y, x.m
+    for axis, size in enumerate(x.y.shape):
+        scale = float(scales[axis]) if scales is not None and scales.size else None
+        wanted = int(sizes[axis]) if sizes is not None else None
+        if scale == 1 or wanted == size:
+            continue
+        matrix = _resized_identity(node, size, scale, wanted)
+        low, high, share = _neighbours(matrix)
+        shape = (-1, *(1,) * (y.ndim - 1 - axis))
+        share = share.reshape(shape)
+        first, second = (np.take(m, index, axis) for index in (low, high))
+        m = first * (1 - share) + second * share
+        first, second = (np.take(y, index, axis) for index in (low, high))
+        y = first + share * (second - first) if np.any(share) else first
+    return Pair(y, m)
+
+
+def _numbers(node: ir.Node, index: int) -> npt.NDArray[Any] | None:
+    """The scales or sizes: they say which pixels are read, and are no part of the algebra."""
+    value = node.inputs[index] if len(node.inputs) > index else None
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None:
+        raise Unsupported("Resize by computed numbers")
+    return tensor.numpy()
+
+
+def _resized_identity(node: ir.Node, size: int, scale: float | None, wanted: int | None) -> Array:
+    """One row for each position of an axis of this size: the shares of the pixels that it reads."""
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    chosen: dict[str, Any] = {name: a.value for name, a in node.attributes.items()}
+    if not set(chosen) <= {"mode", "coordinate_transformation_mode", "nearest_mode"}:
+        raise Unsupported(f"Resize with {', '.join(chosen)}")
+    kind = ["scales", ""] if scale is not None else ["", "sizes"]
+    inputs = [helper.make_tensor_value_info("x", 11, None)]
+    inputs.append(helper.make_tensor_value_info("".join(kind), 1 if scale is not None else 7, None))
+    output = helper.make_tensor_value_info("y", 11, None)
+    made = helper.make_node("Resize", ["x", "", *kind], ["y"], **chosen)
+    graph = helper.make_graph([made], "axis", inputs, [output])
+    opset = [helper.make_opsetid("", 19)]
+    run = ReferenceEvaluator(helper.make_model(graph, opset_imports=opset, ir_version=9))
+    by = np.array([1, scale], np.float32) if scale is not None else np.array([size, wanted])
+    (rows,) = run.run(None, {"x": np.eye(size), "".join(kind): by})
+    resized: Array = np.asarray(rows, np.float64).T
+    return resized
+
+
+def _neighbours(matrix: Array) -> tuple[Index, Index, Array]:
+    """(first pixel, second pixel, share of the second) of each row. Raises Unsupported."""
+    if np.any(np.count_nonzero(matrix, axis=1) > 2) or not np.allclose(matrix.sum(1), 1):
+        raise Unsupported("Resize by more than two pixels")
+    low = np.argmax(matrix != 0, axis=1)
+    high = matrix.shape[1] - 1 - np.argmax(matrix[:, ::-1] != 0, axis=1)
+    share = np.where(high > low, np.take_along_axis(matrix, high[:, None], 1)[:, 0], 0.0)
+    return low, high, share

@@ -112,7 +112,9 @@ def compare(
         inputs = replace(inputs, kinds=_Kinds(KINDS, KINDS))
         inputs.try_all(comparison, progress)
         missed = unreached(original, rewritten, inputs.feeds(), PlainSession)
-    result = comparison.result or _compare_evaluated(comparison, original, rewritten, inputs)
+    result = comparison.result
+    if result is None:
+        result = _compare_evaluated(comparison, original, rewritten, inputs)
     return _without_branches(result, missed)
 
 

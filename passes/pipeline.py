@@ -154,20 +154,24 @@ class _Sweep:
                 return  # the reason is known; a second remark would only repeat it
             if all(isinstance(linear, Summed) for linear in region.meanings.values()):
                 self.settled.update(region.nodes)  # a sum in a sum that gains nothing gains nothing
-            rewrite.accept(region)
-            _require_gain(region, before, after, region.margin)
-            replacement = lower(region.form, region.output, self.names, self.cost)
-            proposal = Proposal(region, replacement, before, after)
-            self._require_kernels(proposal)
-            if _is_same(proposal):
-                replacement.discard()
-                raise Decline("TRIVIAL", "it already has its cheapest form")
-            self._require_descent(proposal)
-            self._apply(rewrite.name, proposal, lambda: self._replayed(region))
+            self._change(rewrite, region, before, after)
         except Decline as why:
             self._note(missed, self._left_alone(node) if why.code == "TRIVIAL" else why)
         finally:
             self.lifter.release(node)
+
+    def _change(self, rewrite: Rewrite, region: Region, before: Cost, after: Cost) -> None:
+        """Replace the region by its cheapest form. Raises Decline."""
+        rewrite.accept(region)
+        _require_gain(region, before, after, region.margin)
+        replacement = lower(region.form, region.output, self.names, self.cost)
+        proposal = Proposal(region, replacement, before, after)
+        self._require_kernels(proposal)
+        if _is_same(proposal):
+            replacement.discard()
+            raise Decline("TRIVIAL", "it already has its cheapest form")
+        self._require_descent(proposal)
+        self._apply(rewrite.name, proposal, lambda: self._replayed(region))
 
     def _left_alone(self, node: ir.Node) -> Decline:
         """Why a scale or an offset stays a node of its own; TRIVIAL of any other node."""

@@ -147,7 +147,7 @@ class Lifter:
             if isinstance(self.linear(node), Summed) and node not in sums:
                 continue  # its terms belong to the sum that reads it
             try:
-                forms[output] = self._form(node, forms, sums.get(node, []))
+                forms[output] = self._form(node, forms, sums.get(node, []), node is root)
             except Decline as reason:
                 self._meanings[node] = reason.bare()
                 if node is root:
@@ -180,7 +180,11 @@ class Lifter:
         return reason is None
 
     def _form(
-        self, node: ir.Node, forms: dict[ir.Value, Affine], terms: list[tuple[int, ir.Value]]
+        self,
+        node: ir.Node,
+        forms: dict[ir.Value, Affine],
+        terms: list[tuple[int, ir.Value]],
+        is_root: bool,
     ) -> Affine:
         linear = self.linear(node)
         if isinstance(linear, Summed):
@@ -195,6 +199,10 @@ class Lifter:
             try:
                 return self._builder.compose(node, linear, inner)
             except Decline as reason:
+                may_be = is_root and reason.code == "COST"  # elsewhere a sum may make up for it
+                alone = self._behind_map_alone(node, linear) if may_be else None
+                if alone is not None:
+                    return alone
                 self._stops[linear.source] = reason.bare()
                 if reason.code == "COST":
                     self._too_costly[linear.source] = inner
@@ -207,15 +215,35 @@ class Lifter:
         try:
             return push_through(node, linear, inner)
         except Decline:
-            if linear.source in self._stops or len(inner.terms) == 1:
-                raise
-            last = self.linear(producer_of(linear.source))
-            if not isinstance(last, Applied) or not last.stencil.geometry.is_diagonal:
+            last = self._map_in(linear.source)
+            if last is None or len(inner.terms) == 1:
                 raise
             # not the whole sum, but the per-channel map behind it passes
             form = push_through(node, linear, form_of_operator(last, linear.source))
             self._stops[last.source] = Decline("NONLINEAR", "only a map of the channels passes")
             return form
+
+    def _map_in(self, value: ir.Value) -> Applied | None:
+        """The per-channel map that computes `value` from something the region has read; or None."""
+        if value in self._stops:
+            return None
+        last = self.linear(producer_of(value))
+        if not isinstance(last, Applied) or not last.stencil.geometry.is_diagonal:
+            return None
+        return None if last.source in self._stops else last
+
+    def _behind_map_alone(self, node: ir.Node, linear: Applied) -> Affine | None:
+        """`node` with the per-channel map in front of it, where more than that costs too much."""
+        last = self._map_in(linear.source)
+        if last is None:
+            return None
+        try:
+            form = form_of_operator(last, linear.source)
+            composed = self._builder.compose(node, linear, form)
+        except Decline:
+            return None
+        self._stops[last.source] = Decline("COST", "a region that takes it in would take longer")
+        return composed
 
     def _inside(
         self, root: ir.Node

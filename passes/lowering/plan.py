@@ -206,7 +206,8 @@ def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPla
     read = pixel_count(part.sizes) if shape.axes else pixels
     select = (Step.SELECT, cost.copy(shape.inputs, read))
     if not moves_data(part, pixels, cost):
-        apply = (Step.APPLY, cost.stencil(with_crop_taps(shape), biased, part.ones, pixels))
+        whole = cost.stencil(with_crop_taps(shape), biased, part.ones, pixels)
+        apply = (Step.APPLY, whole + _padding_cost(part, cost))
         return TermPlan((apply,) if index is None else (select, apply))
     copy = cost.copy(shape.outputs, pixels)
     steps = []
@@ -222,6 +223,19 @@ def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPla
     steps += [(Step.PAD, copy)] if pads(shape) else []
     steps += [(Step.APPLY, cost.stencil(_in_place(shape), biased, part.ones, pixels))]
     return TermPlan(tuple(steps))
+
+
+def _padding_cost(part: Part, cost: CostModel) -> Cost:
+    """What a layer costs besides whose taps reach over the whole map, as those of a roll do.
+
+    It writes and reads a map with all the zeros around it, most of which is zeros.
+    """
+    shape = part.shape
+    ends = list(zip(part.sizes, shape.begin, shape.end, strict=False))
+    if not shape.axes or not any(n is not None and max(b, e) >= n for n, b, e in ends):
+        return Cost()
+    around = tuple(None if n is None else n + max(b, 0) + max(e, 0) for n, b, e in ends)
+    return Cost(seconds=2 * cost.copy(shape.inputs, pixel_count(around)).seconds)
 
 
 def is_shift(shape: Geometry) -> bool:

@@ -243,3 +243,37 @@ def test_a_scale_that_stays_behind_a_max_pool_has_a_reason():
     y = net.op("MaxPool", net.conv(net.x, 4, 4, (1, 1)), kernel_shape=[2, 2])
     done = rewrite(net.model(net.op("Mul", y, net.const(np.full((4, 1, 1), -3.0)))))
     assert "ALONE" in done.codes
+
+
+@pytest.mark.parametrize("size", [8, 28])
+def test_a_norm_behind_a_concat_goes_into_the_layer_behind_alone(size: int):
+    """InceptionNeXt (2024): taking the depthwise layers in as well would cost many times more."""
+    net = Net((1, 16, size, size))
+    x = net.op("Tanh", net.x)
+    arms = [net.conv(x, 16, 16, kernel, groups=16) for kernel in ((3, 3), (1, 5), (5, 1))]
+    y = net.bn(net.op("Concat", *arms, net.op("Relu", x), axis=1), 64)
+    done = rewrite(net.model(net.op("Relu", net.conv(y, 64, 64, (1, 1), pads=[0] * 4))))
+    assert "BatchNormalization" not in done.ops
+    assert_same(done)
+
+
+@pytest.mark.parametrize("size", [8, 14])
+def test_a_norm_behind_a_residual_goes_into_an_unpadded_layer_behind(size: int):
+    net = Net((1, 16, size, size))
+    x = net.op("Tanh", net.x)
+    y = net.conv(net.op("Relu", net.conv(x, 64, 16, (1, 1))), 16, 64, (1, 1))
+    y = net.bn(net.op("Add", x, y), 16)
+    y = net.conv(y, 32, 16, (2, 2), strides=[2, 2], pads=[0] * 4)
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert done.ops == {"Tanh": 1, "Conv": 3, "Relu": 2, "Add": 1}
+    assert_same(done)
+
+
+def test_a_norm_behind_a_residual_stays_where_the_layer_behind_pads():
+    net = Net((1, 16, 8, 8))
+    x = net.op("Tanh", net.x)
+    y = net.conv(net.op("Relu", net.conv(x, 64, 16, (1, 1))), 16, 64, (1, 1))
+    y = net.conv(net.bn(net.op("Add", x, y), 16), 32, 16, (3, 3))
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert done.ops["BatchNormalization"] == 1
+    assert_same(done)

@@ -210,3 +210,17 @@ def test_two_norms_in_a_row_are_one_convolution_by_one_tap():
     net = Net((1, 4, H, W), dtype=np.float32)
     y = net.bn(net.bn(net.op("Tanh", net.x), 4), 4)
     assert rewrite(net.model(net.op("Relu", y))).ops == {"Tanh": 1, "Conv": 1, "Relu": 1}
+
+
+@pytest.mark.parametrize("size", [12, 64])
+def test_circular_padding_is_no_convolution_as_long_as_the_map(size):
+    """The last pixels, all, the first ones: by taps, three of a dilation as long as the signal."""
+    net = Net((1, 16, size))
+    zero, axis, end = (net.const(np.array([n])) for n in (0, 2, 2**31 - 1))
+    last = net.op("Slice", net.x, net.const(np.array([-2])), end, axis)
+    first = net.op("Slice", net.x, zero, net.const(np.array([2])), axis)
+    y = net.op("Concat", last, net.x, first, axis=2)
+    weight = net.const(net.rng.standard_normal((16, 16, 3)))
+    done = rewrite(net.model(net.op("Conv", y, weight, dilations=[2])))
+    assert done.ops["Conv"] == 1
+    assert_same(done)

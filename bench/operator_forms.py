@@ -101,6 +101,16 @@ def layernorm(chain: Chain, x: str, biased: bool) -> str:
     return chain.op("LayerNormalization", x, *parts, axis=-1)
 
 
+def spelled_out(chain: Chain, x: str) -> str:
+    three, zero, six = (chain.const(np.array(n, np.float32)) for n in (3, 0, 6))
+    gate = chain.op("Clip", chain.op("Add", x, three), zero, six)
+    return chain.op("Div", chain.op("Mul", x, gate), six)
+
+
+def by_hard_sigmoid(chain: Chain, x: str) -> str:
+    return chain.op("Mul", x, chain.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))
+
+
 FORMS: Mapping[str, Mapping[str, Step]] = {
     "a scale per channel": {"Mul": scale, "depthwise 1x1 Conv": depthwise},
     "a scale and an offset per channel": {
@@ -121,6 +131,11 @@ FORMS: Mapping[str, Mapping[str, Step]] = {
         "Slice, Slice, Concat": halves,
         "Reshape, Transpose, Reshape": shuffle,
         "1x1 Conv": permutation,
+    },
+    "HardSwish": {
+        "Add, Clip, Mul, Div": spelled_out,
+        "HardSigmoid, Mul": by_hard_sigmoid,
+        "HardSwish": lambda chain, x: chain.op("HardSwish", x),
     },
     "LayerNormalization": {
         "with bias": lambda chain, x: layernorm(chain, x, True),

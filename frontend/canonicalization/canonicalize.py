@@ -12,7 +12,7 @@ Afterwards the main graph of a model has these properties, the entry invariants 
 - no operator that changes nothing; no Identity, except where an output is an input, a constant or
   another output; no Dropout;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
-- no constant twice, and no node that computes the same as another one;
+- no small constant twice, and no node that computes the same as another one;
 - nothing unused; every node and value has a unique name, and a shape and type if these follow
   from the inputs and the weights: what the file declares of computed values is dropped;
 - calls of model-local functions are inlined where their opsets allow it.

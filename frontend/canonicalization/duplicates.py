@@ -1,9 +1,7 @@
-"""Nodes that compute the same twice (common subexpressions), and constants that are there twice."""
+"""Nodes that compute the same twice (common subexpressions), and numbers that are there twice."""
 
 from __future__ import annotations
 
-import zlib
-from collections import defaultdict
 from collections.abc import Hashable
 
 import onnx_ir as ir
@@ -11,36 +9,29 @@ import onnx_ir as ir
 from flatfold.frontend.canonicalization.fold_constants import KEPT_OPERATORS
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-_COMPARED = 1 << 12  # bytes of a constant that are hashed, before all of it is compared
+_MOST_ELEMENTS = 8  # of constants that are compared: larger ones are weights, each of its own
 
 
 def merge_constants(graph: ir.Graph) -> bool:
     """Let all that reads one of several equal constants read the first; return whether any did.
 
-    Constants that the caller may override, and outputs, stay.
+    Constants of up to 8 elements, such as axes and factors: equal weights are still parameters of
+    their own. Those that the caller may override, and outputs, stay.
     """
-    alike: dict[Hashable, list[ir.Value]] = defaultdict(list)
+    known: dict[Hashable, ir.Value] = {}
     changed = False
     for value in graph.initializers.values():
         tensor = value.const_value
         if tensor is None or value.is_graph_input() or value.is_graph_output() or not value.uses():
             continue
-        alike[tensor.dtype, tuple(tensor.shape), value.type].append(value)
-    for values in alike.values():
-        firsts: dict[int, list[ir.Value]] = defaultdict(list)
-        for value in values if len(values) > 1 else ():
-            key = zlib.crc32(_bytes(value)[:_COMPARED])
-            first = next((v for v in firsts[key] if _bytes(v) == _bytes(value)), None)
-            if first is None:
-                firsts[key].append(value)
-            else:
-                ir.convenience.replace_all_uses_with(value, first)
-                changed = True
+        if tensor.size > _MOST_ELEMENTS or tensor.dtype == ir.DataType.STRING:
+            continue
+        key = tensor.dtype, tuple(tensor.shape), value.type, tensor.tobytes()
+        first = known.setdefault(key, value)
+        if first is not value:
+            ir.convenience.replace_all_uses_with(value, first)
+            changed = True
     return changed
-
-
-def _bytes(value: ir.Value) -> bytes:
-    return value.const_value.tobytes() if value.const_value is not None else b""
 
 
 def merge_nodes(graph: ir.Graph) -> bool:

@@ -238,6 +238,8 @@ class Lifter:
         if last is None:
             return None
         try:
+            if isinstance(self.linear(producer_of(last.source)), Applied):
+                return None  # the layer there takes the map
             form = form_of_operator(last, linear.source)
             composed = self._builder.compose(node, linear, form)
         except Decline:

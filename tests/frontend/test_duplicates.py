@@ -54,6 +54,17 @@ def test_what_is_computed_twice_is_computed_once(body: str, expected: dict) -> N
     assert ops(left(body)) == expected
 
 
+def test_equal_weights_stay_parameters_of_their_own() -> None:
+    weights = ", ".join("1.0" for _ in range(25))
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    net (float[2, 5] x) => (float[2, 5] y)
+    <float[5, 5] a = {{{weights}}}, float[5, 5] b = {{{weights}}}> {{
+        c = MatMul (x, a) d = Relu (c) y = MatMul (d, b)
+    }}"""
+    result = flatfold.optimize(onnx.parser.parse_model(text), verify="off")
+    assert result.before.parameters == result.after.parameters == 50
+
+
 def test_two_outputs_that_are_the_same_stay_two() -> None:
     model = left("y = Sigmoid (x) z = Sigmoid (x)", "float[2, 5] y, float[2, 5] z")
     assert [value.name for value in model.graph.output] == ["y", "z"]

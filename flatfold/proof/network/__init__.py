@@ -6,6 +6,7 @@ fixed_sizes.py  the sizes that layers ask for
 reference.py   the original graph in float64, by ONNX's reference evaluator
 judge.py       outputs on one input: how large an error may be
 jump.py        both graphs cut in front of operators that turn a rounding into any difference
+branches.py     branches that differ and that no input ran
 rounding.py    the original with other roundings
 output_range.py  the numbers between which an output lies
 run.py         two graphs compared in ONNX Runtime, optimisation off

@@ -37,9 +37,8 @@ class Equivalence:
     `bound` is the most that `error` may be, and `measure` says which of the two limits that is: on
     the `worst` error, or on the `root mean square`. `uncovered` are outputs that no input showed
     anything about, and branches that differ and that no input ran; with one of them the verdict is
-    `unknown` at best. For two graphs compared part
-    by part, `structural` is the number of operators that are the same, and `faults` are the regions
-    that differ.
+    `unknown` at best. For two graphs compared part by part, `structural` is the number of operators
+    that are the same, and `faults` are the regions that differ.
     """
 
     verdict: str

@@ -48,7 +48,6 @@ class Folding:
         self._shapes = shapes
         self._grown = 0
         self._readers: dict[ir.Value, int] = {}
-        self._affordable: set[ir.Node] = set()
 
     def fold_groups(self) -> None:
         """Fold nodes that depend on constants alone, each too large by itself, as a group.
@@ -58,10 +57,8 @@ class Folding:
         """
         waiting = self._waiting()
         for group in _groups(waiting):
-            if self._is_group_affordable(group):
-                self._affordable.update(group)
-                for node in group:
-                    self.fold(node)
+            for node in group if self._is_group_affordable(group) else ():
+                self.fold(node, affordable=True)
 
     def _waiting(self) -> list[ir.Node]:
         """The nodes, in order, that constants and each other are enough to compute."""
@@ -122,8 +119,11 @@ class Folding:
         sizes = self._shapes.sizes(value)
         return None if sizes is None else element_count(sizes)
 
-    def fold(self, node: ir.Node) -> bool:
-        """Record what `node` computes in the constants of the shapes; return whether it was."""
+    def fold(self, node: ir.Node, affordable: bool = False) -> bool:
+        """Record what `node` computes in the constants of the shapes; return whether it was.
+
+        `affordable`: the group that it belongs to is known to be.
+        """
         if not self._may_fold(node):
             return False
         arrays = [self._shapes.array(value) for value in node.inputs]
@@ -131,7 +131,7 @@ class Folding:
         if any(value is not None and array is None for value, array in missing):
             return False
         known = [array for array in arrays if array is not None]
-        if not self._is_affordable(node, known):
+        if not (affordable or self._is_affordable(node, known)):
             return False
         results = _computed(node, self._version, arrays)
         if results is None or not self._as_expected(node, results):
@@ -149,8 +149,6 @@ class Folding:
         return not any(attribute.type in graphs for attribute in node.attributes.values())
 
     def _is_affordable(self, node: ir.Node, inputs: Sequence[NDArray[Any]]) -> bool:
-        if node in self._affordable:
-            return True
         read = sum(array.size for array in inputs)
         if node.op_type in _BOUNDED:
             return read <= _MAX_SLOW

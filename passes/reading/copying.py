@@ -26,9 +26,8 @@ def read_resize(node: ir.Node) -> Transparent:
         raise Decline("NONLINEAR", "only a Resize by the nearest pixel or linear ones is read")
     if _text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise Decline("NONLINEAR", "a Resize that crops has a number for what is outside")
-    if node.attributes.get("axes") is not None or _text(
-        node, "keep_aspect_ratio_policy", ""
-    ) not in (*("", "stretch"),):
+    policy = _text(node, "keep_aspect_ratio_policy", "stretch")
+    if node.attributes.get("axes") is not None or policy not in ("", "stretch"):
         raise Decline("NONLINEAR", "only a Resize by scales or sizes of all axes is read")
     before, after = dims_of(data), dims_of(node.outputs[0])
     scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -48,11 +47,8 @@ def read_copying_pad(node: ir.Node) -> Transparent:
     rank_ = rank(data)
     if pads is None or axes is None or len(pads) != 2 * len(axes) or rank_ < 3:
         raise Decline("NOT-CONSTANT", "the pads are not constant")
-    moved = {
-        axis % rank_
-        for axis, *ends in zip(axes, *np.reshape(pads, (2, -1)), strict=True)
-        if any(ends)
-    }
+    ends = zip(axes, *np.reshape(pads, (2, -1)), strict=True)
+    moved = {axis % rank_ for axis, begin, end in ends if begin or end}
     if moved & {0, 1}:
         raise Decline("PAD-MODE", "the Pad copies channels or images")
     return Transparent(data, spatial=rank_ - 2, matrix=None)

@@ -14,9 +14,9 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.lowering.plan import Part, plan_term, too_costly
 from flatfold.passes.reading import Reader
 from flatfold.passes.reading.affine import Term
-from flatfold.passes.reading.channels import Numbers
 from flatfold.passes.reading.meaning import Fill, Joined, Summed
 from flatfold.passes.reading.node import (
+    Numbers,
     constant,
     constant_or_expanded,
     dims_of,

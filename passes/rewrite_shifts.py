@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading import Reader
-from flatfold.passes.reading.channels import Numbers, read_slice
+from flatfold.passes.reading.channels import read_slice
 from flatfold.passes.reading.layers import groups_of
 from flatfold.passes.reading.meaning import Applied, Linear
 from flatfold.passes.reading.node import (
@@ -20,13 +20,14 @@ from flatfold.passes.reading.node import (
     constant,
     constant_or_expanded,
     dims_of,
-    ints,
     number,
     optional_weights,
+    padding,
     rank,
     require_finite,
     source,
     spatial_sizes,
+    text,
     weights,
     window,
 )
@@ -89,11 +90,11 @@ def read_grid_sample(node: ir.Node) -> Applied:
         raise Decline(
             "NOT-CONSTANT", f"the grid or the size of the map is not constant: {grid_and_map}"
         )
-    if _text(node, "padding_mode", "zeros") != "zeros":
-        raise Decline("PAD-MODE", f"{_text(node, 'padding_mode', '')} is not padding by zero")
+    if text(node, "padding_mode", "zeros") != "zeros":
+        raise Decline("PAD-MODE", f"{text(node, 'padding_mode', '')} is not padding by zero")
     if grid.ndim != len(sizes) + 2 or np.any(grid != grid[:1]):
         raise Decline("NOT-CONSTANT", f"the grid differs between {len(grid)} images")
-    nearest = _text(node, "mode", "linear") == "nearest"
+    nearest = text(node, "mode", "linear") == "nearest"
     aligned = number(node, "align_corners", 0) != 0
     begin, end, strides = [], [], []
     for axis, size in enumerate(sizes):
@@ -212,17 +213,12 @@ def _expanded(value: ir.Value | None) -> Weight | None:
     return np.broadcast_to(array, shape)
 
 
-def _text(node: ir.Node, name: str, default: str) -> str:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else str(attribute.value)
-
-
 def read_pad(node: ir.Node) -> Applied:
     """Zeros around the map, and channels of zeros around its channels; of either, a crop."""
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() != "constant":
         raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
-    pads, fill, axes = _padding(node)
+    pads, fill, axes = padding(node)
     if np.any(fill != 0):
         raise Decline("PAD-MODE", f"padding by {fill.item():g} is not padding by zero")
     data = source(node)
@@ -240,20 +236,3 @@ def read_pad(node: ir.Node) -> Applied:
     return Applied(
         data, select_outputs(move, np.where((index < 0) | (index >= count), NO_CHANNEL, index))
     )
-
-
-def _padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:
-    """(pads, fill, axes) of a Pad: inputs, or attributes before opset 11."""
-    every_axis: Numbers = np.arange(rank(source(node)))
-    attribute = node.attributes.get("pads", node.attributes.get("paddings"))
-    if attribute is not None:
-        value = np.array(number(node, "value", 0.0))
-        return np.array(ints(node, attribute.name, ())), value, every_axis
-    given = [(value, constant(value)) for value in node.inputs[1:]]
-    computed = [str(v.name) for v, array in given if v is not None and array is None]
-    if computed:
-        raise Decline("NOT-CONSTANT", f"the padding is not constant: {', '.join(computed)}")
-    pads, fill, axes = [*(array for _, array in given), None, None][:3]
-    if pads is None:
-        raise Decline("NOT-CONSTANT", "the padding, input 1 of the node, is missing")
-    return pads, np.zeros(1) if fill is None else fill, every_axis if axes is None else axes

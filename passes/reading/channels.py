@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
@@ -25,8 +22,6 @@ from flatfold.passes.reading.node import (
 from flatfold.passes.stencil.channels import all_channels
 from flatfold.passes.stencil.geometry import Ints, Sizes
 from flatfold.passes.stencil.stencil import channel_selection, compose, translation
-
-Numbers = npt.NDArray[Any]
 
 
 def read_gather(node: ir.Node) -> Applied:

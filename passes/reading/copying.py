@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.meaning import Transparent
-from flatfold.passes.reading.node import constant, dims_of, number, rank, source
+from flatfold.passes.reading.node import constant, dims_of, number, padding, rank, source, text
 
 COPYING_MODES = ("reflect", "edge", "wrap")
 MEANS = ("nearest", "linear")
@@ -22,11 +22,11 @@ def read_resize(node: ir.Node) -> Transparent:
     Not one that crops: it has a number of its own for what lies outside the map.
     """
     data = source(node)
-    if _text(node, "mode", "nearest") not in MEANS or number(node, "antialias", 0) != 0:
+    if text(node, "mode", "nearest") not in MEANS or number(node, "antialias", 0) != 0:
         raise Decline("NONLINEAR", "only a Resize by the nearest pixel or linear ones is read")
-    if _text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+    if text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise Decline("NONLINEAR", "a Resize that crops has a number for what is outside")
-    policy = _text(node, "keep_aspect_ratio_policy", "stretch")
+    policy = text(node, "keep_aspect_ratio_policy", "stretch")
     if node.attributes.get("axes") is not None or policy not in ("", "stretch"):
         raise Decline("NONLINEAR", "only a Resize by scales or sizes of all axes is read")
     before, after = dims_of(data), dims_of(node.outputs[0])
@@ -41,13 +41,12 @@ def read_resize(node: ir.Node) -> Transparent:
 def read_copying_pad(node: ir.Node) -> Transparent:
     """A Pad of the pixels by copies of other pixels: reflect, edge or wrap."""
     data = source(node)
-    if _text(node, "mode", "constant") not in COPYING_MODES:
+    if text(node, "mode", "constant") not in COPYING_MODES:
         raise Decline("NONLINEAR", "the Pad writes a number of its own")
-    pads, axes = _pads(node), _pad_axes(node)
-    rank_ = rank(data)
-    if pads is None or axes is None or len(pads) != 2 * len(axes) or rank_ < 3:
+    (pads, _, axes), rank_ = padding(node), rank(data)
+    if len(pads) != 2 * len(axes) or rank_ < 3:
         raise Decline("NOT-CONSTANT", "the pads are not constant")
-    ends = zip(axes, *np.reshape(pads, (2, -1)), strict=True)
+    ends = zip(axes.tolist(), *np.reshape(pads, (2, -1)), strict=True)
     moved = {axis % rank_ for axis, begin, end in ends if begin or end}
     if moved & {0, 1}:
         raise Decline("PAD-MODE", "the Pad copies channels or images")
@@ -75,22 +74,3 @@ def copied_axes(node: ir.Node) -> set[int]:
     if axes is None:
         raise Decline("NOT-CONSTANT", "the axes of a Slice are not constant")
     return {int(axis) % rank_ for axis in axes.reshape(-1)}
-
-
-def _pads(node: ir.Node) -> list[int] | None:
-    if "pads" in node.attributes:
-        return list(node.attributes["pads"].as_ints())
-    given = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    return None if given is None else [int(n) for n in given.reshape(-1)]
-
-
-def _pad_axes(node: ir.Node) -> list[int] | None:
-    if len(node.inputs) < 4 or node.inputs[3] is None:
-        return list(range(rank(source(node))))
-    given = constant(node.inputs[3])
-    return None if given is None else [int(n) for n in given.reshape(-1)]
-
-
-def _text(node: ir.Node, name: str, default: str) -> str:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_string()

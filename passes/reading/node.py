@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
 from flatfold.passes.stencil.geometry import Ints, Sizes
 from flatfold.passes.stencil.kernels import Array, Weight, lifted
+
+Numbers = npt.NDArray[Any]
 
 
 def constant(value: ir.Value | None) -> Weight | None:
@@ -135,6 +139,29 @@ def number(node: ir.Node, name: str, default: float) -> float:
     """A number; one that is not given has single precision too, as every attribute has."""
     attribute = node.attributes.get(name)
     return float(np.float32(default)) if attribute is None else float(attribute.value)
+
+
+def text(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else str(attribute.value)
+
+
+def padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:
+    """(pads, fill, axes) of a Pad: inputs, or attributes before opset 11."""
+    every_axis: Numbers = np.arange(rank(source(node)))
+    attribute = node.attributes.get("pads", node.attributes.get("paddings"))
+    if attribute is not None:
+        value = np.array(number(node, "value", 0.0))
+        return np.array(ints(node, attribute.name, ())), value, every_axis
+    given = [(value, constant(value)) for value in node.inputs[1:]]
+    computed = [str(v.name) for v, array in given if v is not None and array is None]
+    if computed:
+        raise Decline("NOT-CONSTANT", f"the padding is not constant: {', '.join(computed)}")
+    pads, fill, axes = [*(array for _, array in given), None, None][:3]
+    if pads is None:
+        raise Decline("NOT-CONSTANT", "the padding, input 1 of the node, is missing")
+    return pads, np.zeros(1) if fill is None else fill, every_axis if axes is None else axes
 
 
 def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -30,8 +30,9 @@ class Interface:
 
     def restore_names(self, graph: ir.Graph) -> None:
         """Give the inputs and outputs of `graph`, changed since, these names again."""
+        unchanged = {value for value, port in self.inputs if value.name == port.name}
+        _rename_clashing(graph, {port.name for _, port in self.inputs}, unchanged)
         for value, port in self.inputs:
-            _rename_clashing(graph, {port.name}, {value})
             _declare(value, port)
         name_outputs(graph, [port.name for port in self.outputs])
 

@@ -90,8 +90,9 @@ def _promote_value(value: ir.Value) -> None:
 
 def _promote_attributes(node: ir.Node) -> None:
     for name, attribute in list(node.attributes.items()):
-        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in FLOATS:
-            array = attribute.as_tensor().numpy().astype(np.float64)
+        # Not as_tensor(), which asks by its methods whether this is a tensor: slow in Python 3.11.
+        if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in FLOATS:
+            array = attribute.value.numpy().astype(np.float64)
             node.attributes[name] = ir.AttrTensor(name, ir.Tensor(array))
     to = node.attributes.get("to")
     if node.op_type == "Cast" and to is not None and ir.DataType(to.as_int()) in FLOATS:

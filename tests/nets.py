@@ -132,8 +132,6 @@ class ConvTranspose(OpRun):
 
         axes = w.ndim - 2
         one, none = [1] * axes, [0] * axes
-        if how.get("output_shape") or how.get("auto_pad") not in (None, "NOTSET"):
-            raise NotImplementedError("a wanted output size")
         y = getattr(torch.nn.functional, f"conv_transpose{axes}d")(
             torch.from_numpy(np.array(x)),
             torch.from_numpy(np.array(w)),
@@ -143,6 +141,14 @@ class ConvTranspose(OpRun):
         ).numpy()
         pads, extra = pads or none * 2, output_padding or none
         y = np.pad(y, [(0, 0), (0, 0), *((0, more) for more in extra)])
+        mode, wanted = how.get("auto_pad"), how.get("output_shape")
+        if mode in ("SAME_UPPER", "SAME_LOWER"):
+            wanted = wanted or [n * s for n, s in zip(x.shape[2:], how["strides"], strict=True)]
+        if wanted:
+            excess = np.subtract(y.shape[2:], wanted)
+            assert min(excess) >= 0
+            halves = [*(excess // 2), *(-(-excess // 2))]  # the larger half is cut off at the end
+            pads = halves if mode == "SAME_UPPER" else halves[axes:] + halves[:axes]
         ends = zip(y.shape[2:], pads[:axes], pads[axes:], strict=True)
         y = y[(..., *(slice(begin, n - end) for n, begin, end in ends))]
         return (y if b is None else y + b.reshape(-1, *one),)

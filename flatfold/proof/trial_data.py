@@ -93,12 +93,13 @@ def _model_sizes(terms: tuple[Term, ...]) -> Extent | None:
 
 def _counts_pixels(change: Change) -> bool:
     """Whether constants of the region may depend on the size of the map."""
-    return any(traits_of(node).counts_pixels or _pads_to_same(node) for node in change.region.nodes)
+    return any(traits_of(node).counts_pixels or _pads_by_size(node) for node in change.region.nodes)
 
 
-def _pads_to_same(node: ir.Node) -> bool:
+def _pads_by_size(node: ir.Node) -> bool:
     mode = node.attributes.get("auto_pad")
-    return mode is not None and str(mode.value).startswith("SAME")
+    same = mode is not None and str(mode.value).startswith("SAME")
+    return same or "output_shape" in node.attributes
 
 
 def _is_small(terms: tuple[Term, ...]) -> bool:

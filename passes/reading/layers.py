@@ -17,9 +17,12 @@ from flatfold.passes.reading.node import (
     rank,
     require_finite,
     source,
+    spatial_sizes,
+    text,
     weights,
     window,
 )
+from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.kernels import Weight, transposed
 from flatfold.passes.stencil.stencil import convolution
 
@@ -53,11 +56,7 @@ def read_conv_transpose(node: ir.Node) -> Applied:
     """The same taps read backwards over an input that is spread out by the stride."""
     weight = weights(node, 1, "weight")
     kernel, groups = weight.shape[2:], groups_of(node, weight.shape[0])
-    mode = node.attributes.get("auto_pad")
-    if "output_shape" in node.attributes or (mode and str(mode.value).startswith("SAME")):
-        wanted = ints(node, "output_shape", ()) or str(mode.value if mode else "")
-        raise Decline("AUTO-PAD", f"the padding follows from a wanted output size: {wanted}")
-    strides, dilations, begin, end = window(node, kernel)
+    strides, dilations, begin, end = transposed_window(node, kernel)
     extra = ints(node, "output_padding", (0,) * len(kernel))
     reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
     form = convolution(
@@ -70,6 +69,35 @@ def read_conv_transpose(node: ir.Node) -> Applied:
         upsample=strides,
     )
     return Applied(source(node), form)
+
+
+def transposed_window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """(strides, dilations, begin, end) of a ConvTranspose, whose padding a wanted size may tell.
+
+    An axis of n pixels becomes s (n - 1) + d (k - 1) + 1 + output_padding pixels long. What that
+    exceeds `output_shape` by, or s n for auto_pad SAME, is cut off, half of it at each end.
+    """
+    mode = text(node, "auto_pad", "NOTSET")
+    wanted = ints(node, "output_shape", ())
+    if not wanted and not mode.startswith("SAME"):
+        return window(node, kernel)
+    strides, dilations, _, _ = window(node, kernel, padded=False)
+    extra = ints(node, "output_padding", (0,) * len(kernel))
+    excess = [d * (k - 1) + 1 + x for d, k, x in zip(dilations, kernel, extra, strict=True)]
+    if wanted:
+        sizes = zip(spatial_sizes(source(node)), strides, wanted[-len(kernel) :], strict=True)
+        if None in spatial_sizes(source(node)):
+            raise Decline("AUTO-PAD", f"output_shape {wanted} pads by the unknown input size")
+        most = [s * (n - 1) - size for n, s, size in sizes if n is not None]
+    else:
+        most = [-s for s in strides]
+    total = [x + n for x, n in zip(excess, most, strict=True)]
+    if min(total) < 0:
+        raise Decline(
+            "AUTO-PAD", f"the wanted output size, {wanted or mode}, exceeds what there is"
+        )
+    less, more = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
+    return strides, dilations, *((less, more) if mode == "SAME_UPPER" else (more, less))
 
 
 def read_gemm(node: ir.Node) -> Applied:

@@ -164,8 +164,11 @@ def padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:
     return pads, np.zeros(1) if fill is None else fill, every_axis if axes is None else axes
 
 
-def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """(strides, dilations, begin, end) of a Conv or pool, auto_pad resolved."""
+def window(node: ir.Node, kernel: Ints, *, padded: bool = True) -> tuple[Ints, Ints, Ints, Ints]:
+    """(strides, dilations, begin, end) of a Conv or pool, auto_pad resolved.
+
+    Without `padded`, no padding whatever the node says.
+    """
     axes = len(kernel)
     strides, dilations = ints(node, "strides", (1,) * axes), ints(node, "dilations", (1,) * axes)
     pads = ints(node, "pads", (0,) * (2 * axes))
@@ -173,27 +176,26 @@ def window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     fitting = [len(some) for some in given] == [axes, axes, 2 * axes]
     if not fitting or min((*strides, *dilations, *kernel), default=1) < 1:
         raise Decline("ATTRIBUTE", f"strides, dilations, pads {given} do not fit a kernel {kernel}")
-    mode = node.attributes.get("auto_pad")
-    text = "NOTSET" if mode is None else str(mode.value)
-    if text == "NOTSET":
-        return strides, dilations, pads[:axes], pads[axes:]
-    if text == "VALID":
+    mode = text(node, "auto_pad", "NOTSET")
+    if mode == "VALID" or not padded:
         return strides, dilations, (0,) * axes, (0,) * axes
-    if text not in ("SAME_UPPER", "SAME_LOWER"):
-        raise Decline("ATTRIBUTE", f"auto_pad is {text}, which the standard does not know")
+    if mode == "NOTSET":
+        return strides, dilations, pads[:axes], pads[axes:]
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        raise Decline("ATTRIBUTE", f"auto_pad is {mode}, which the standard does not know")
     sizes = spatial_sizes(source(node))
     begin, end = [], []
     for k, d, s, size in zip(kernel, dilations, strides, sizes, strict=True):
         if size is None and s > 1:
-            raise Decline("AUTO-PAD", f"{text} with stride {s} pads by the unknown input size")
+            raise Decline("AUTO-PAD", f"{mode} with stride {s} pads by the unknown input size")
         last = 0 if size is None else (-(-size // s) - 1) * s - size + 1
         total = max(d * (k - 1) + last, 0)
         if d * (k - 1) + last < 0 and node.op_type != "Conv":
             # ONNX Runtime starts a pool in the middle of what its strides skip, a Conv at 0
-            raise Decline("AUTO-PAD", f"{text} with stride {s} skips the end of an axis of {size}")
+            raise Decline("AUTO-PAD", f"{mode} with stride {s} skips the end of an axis of {size}")
         less, more = total // 2, total - total // 2
-        begin.append(less if text == "SAME_UPPER" else more)
-        end.append(more if text == "SAME_UPPER" else less)
+        begin.append(less if mode == "SAME_UPPER" else more)
+        end.append(more if mode == "SAME_UPPER" else less)
     return strides, dilations, tuple(begin), tuple(end)
 
 

@@ -93,12 +93,51 @@ def test_beside_a_plain_convolution_of_another_value_it_stays():
     assert_same(done)
 
 
-def test_a_wanted_output_size_is_not_read():
+# The maps are of 9 x 8 pixels, and the kernel of 3 x 3.
+WANTED = [
+    {"auto_pad": "SAME_UPPER"},
+    {"auto_pad": "SAME_LOWER"},
+    {"auto_pad": "SAME_UPPER", "strides": [1, 3], "dilations": [2, 1]},
+    {"auto_pad": "SAME_LOWER", "strides": [3, 2], "output_padding": [1, 0]},
+    {"auto_pad": "VALID"},
+    {"output_shape": [18, 16]},
+    {"output_shape": [17, 14], "pads": [2, 2, 2, 2]},
+    {"output_shape": [18, 16], "auto_pad": "SAME_UPPER"},
+    {"output_shape": [19, 14], "output_padding": [1, 1]},
+]
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("how", WANTED)
+def test_a_wanted_output_size(how, groups):
     net = Net()
-    y = net.bn(up(net, net.x, 4, 4, output_shape=[18, 16]), 4)
+    y = net.op("Relu", net.bn(up(net, net.x, 4, 8, groups=groups, **how), 8))
     done = rewrite(net.model(y))
+    assert done.ops == {"ConvTranspose": 1, "Relu": 1}
+    assert_same(done)
+    assert not done.checks.doubts
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"output_shape": [18, 16]}, "unknown input size"),
+        ({"auto_pad": "SAME_UPPER", "strides": [4, 4]}, "exceeds what there is"),
+    ],
+)
+def test_a_wanted_output_size_that_tells_no_padding(how, reason):
+    net = Net(("n", 4, "h", "w"))
+    done = rewrite(net.model(net.bn(up(net, net.x, 4, 4, **how), 4)))
     assert_untouched(done)
-    assert "AUTO-PAD" in done.codes
+    assert any(r.code == "AUTO-PAD" and reason in r.reason for r in done.remarks)
+
+
+def test_auto_pad_at_an_open_size():
+    net = Net(("n", 4, "h", "w"))
+    done = rewrite(net.model(net.bn(up(net, net.x, 4, 4, auto_pad="SAME_LOWER"), 4)))
+    assert done.ops == {"ConvTranspose": 1}
+    for shape in [(1, 4, 7, 7), (3, 4, 8, 5), (1, 4, 1, 2)]:
+        assert_same(done, shape)
 
 
 def test_dynamic_batch_and_size():

@@ -256,7 +256,7 @@ def test_outputs_that_differ_each_time_prove_nothing():
 def test_a_reference_that_fails_on_the_way_is_given_up():
     net = small()
     weight = net.const(net.rng.standard_normal((4, 4, 3, 3)))
-    net.y = net.bn(net.op("ConvTranspose", net.x, weight, strides=[2, 2], auto_pad="SAME_UPPER"), 4)
+    net.y = net.bn(net.op("ConvTranspose", net.x, weight, strides=[4, 4], auto_pad="SAME_UPPER"), 4)
     found = compare(*both(net))
     assert found.verdict == "sampled"
     assert found.reference == "the original in its own precision"
@@ -366,3 +366,34 @@ def test_an_input_of_too_many_elements_is_said_by_name():
     model = ir.from_proto(onnx.parser.parse_model(text))
     with pytest.raises(InputError, match="'x' has 9223372036854775808 elements"):
         compare(model, model.clone())
+
+
+def test_a_pool_that_visits_too_many_pixels_is_said_by_name():
+    """ONNX Runtime goes through every pixel of a window, those beside the map too."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    net (float[2, 5] x) => (float[1, 1, 2, 5] y) <int64[4] s = {1, 1, 2, 5}>
+    { a = Reshape (x, s) y = AveragePool <auto_pad = "SAME_LOWER", kernel_shape = [3, 2147483648]>
+    (a) }"""
+    with pytest.raises(InputError, match="the pool of 'y' visits 64424509440 pixels"):
+        flatfold.optimize(onnx.parser.parse_model(text))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *('auto_pad = "SAME_UPPER"', 'auto_pad = "SAME_LOWER"', 'auto_pad = "VALID"'),
+        *("output_shape = [9, 13]", 'output_shape = [9, 12], auto_pad = "SAME_UPPER"'),
+        "output_shape = [10, 13], output_padding = [1, 1]",
+    ],
+)
+def test_the_reference_gives_a_wanted_output_size_as_onnx_runtime_does(how: str) -> None:
+    rng = np.random.default_rng(0)
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    net (float[2, 4, 5, 7] x, float[4, 3, 3, 3] w) => (float[2, 6, h, v] y)
+    {{ y = ConvTranspose <group = 2, strides = [2, 2], {how}> (x, w) }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    feeds = {"x": rng.standard_normal((2, 4, 5, 7)), "w": rng.standard_normal((4, 3, 3, 3))}
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    (exact,), (found,) = onnx_reference(model)(feeds), plain_session(model, "it")(feeds)
+    # 4 channels of at most 4 taps, each product and sum rounded to 2^-24 of numbers below 16
+    np.testing.assert_allclose(found, exact, rtol=0, atol=16 * 16 * 2.0**-24)

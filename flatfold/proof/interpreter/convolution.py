@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def same_pads(sizes: Any, kernel: Any, strides: Any, dilations: Any, mode: str) 
     return begin + end
 
 
-def scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) -> Array:
+def _scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) -> Array:
     """Transposed convolution without padding: y[s * p + d * k] += x[p] W[k]."""
     kernel, sizes = weight.shape[2:], x.shape[2:]
     each = zip(sizes, kernel, strides, dilations, strict=True)
@@ -88,11 +89,34 @@ def scatter(x: Array, weight: Array, strides: Any, dilations: Any, groups: int) 
     return y
 
 
-def crop(y: Array, pads: Any, extra: Any) -> Array:
-    """The output of ConvTranspose from that of `scatter`: `extra` zeros added, `pads` cut off."""
-    axes = y.ndim - 2
-    extra = extra or [0] * axes
+def transpose_convolve(x: Array, weight: Array, options: Mapping[str, Any]) -> Array | None:
+    """ConvTranspose by its attributes, without bias.
+
+    None where it has fewer values than `output_shape` or auto_pad asks for: ONNX Runtime and the
+    standard differ there.
+    """
+    none, one = [0] * (x.ndim - 2), [1] * (x.ndim - 2)
+    strides, dilations = options.get("strides") or one, options.get("dilations") or one
+    pads, extra = options.get("pads") or none * 2, options.get("output_padding") or none
+    mode, wanted = options.get("auto_pad") or "NOTSET", options.get("output_shape")
+    y = _scatter(x, weight, strides, dilations, options.get("group") or 1)
     y = np.pad(y, [(0, 0), (0, 0), *((0, more) for more in extra)])
+    if mode.startswith("SAME") and not wanted:
+        wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+    if wanted:
+        excess = [n - size for n, size in zip(y.shape[2:], wanted[-len(one) :], strict=True)]
+        if min(excess, default=0) < 0:
+            return None
+        less, more = [n // 2 for n in excess], [n - n // 2 for n in excess]
+        pads = less + more if mode == "SAME_UPPER" else more + less
+    elif mode == "VALID":
+        pads = none * 2
+    return _crop(y, pads)
+
+
+def _crop(y: Array, pads: Any) -> Array:
+    """What is left of `y` without `pads` pixels at its ends."""
+    axes = y.ndim - 2
     window: Any = [slice(None), slice(None)]
     for n, begin, end in zip(y.shape[2:], pads[:axes], pads[axes:], strict=True):
         window.append(slice(begin, n - end))

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.proof.interpreter import movement, sampling
-from flatfold.proof.interpreter.convolution import Array, convolve, crop, same_pads, scatter
+from flatfold.proof.interpreter.convolution import Array, convolve, same_pads, transpose_convolve
 from flatfold.proof.interpreter.pair import Pair, Unsupported, attribute, given
 
 Rule = Callable[[ir.Node, list[Pair | None]], Pair]
@@ -143,15 +143,10 @@ def _conv(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 def _conv_transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     """Every pixel adds its kernel to the output."""
     x, w = given(arguments[0]), given(arguments[1])
-    axes = w.y.ndim - 2
-    none, one = [0] * axes, [1] * axes
-    if "output_shape" in node.attributes or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
-        raise Unsupported("ConvTranspose with a given output size")
-    strides, dilations = (attribute(node, name, one) for name in ("strides", "dilations"))
-    pads, extra = attribute(node, "pads", none * 2), attribute(node, "output_padding", none)
-    groups = attribute(node, "group", 1)
-    full = [scatter(a, b, strides, dilations, groups) for a, b in ((x.y, w.y), (x.m, w.m))]
-    y, m = (crop(array, pads, extra) for array in full)
+    options = {name: attribute(node, name, None) for name in node.attributes}
+    y, m = (transpose_convolve(a, b, options) for a, b in ((x.y, w.y), (x.m, w.m)))
+    if y is None or m is None:
+        raise Unsupported("ConvTranspose with a larger output than it has values")
     bias = arguments[2] if len(arguments) > 2 else None
     return Pair(y, m) if bias is None else Pair(y + _axes(bias.y, y), m + _axes(bias.m, m))
 

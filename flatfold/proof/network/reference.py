@@ -11,10 +11,9 @@ import onnx_ir as ir
 
 from flatfold.proof.interpreter.convolution import (
     convolve,
-    crop,
     pool_operators,
     same_pads,
-    scatter,
+    transpose_convolve,
 )
 from flatfold.proof.interpreter.pair import Unsupported
 from flatfold.proof.interpreter.sampling import deform_conv, grid_sample
@@ -169,12 +168,10 @@ def _operators() -> list[Any]:
 
     class ConvTranspose(OpRun):
         def _run(self, x: Any, w: Any, b: Any = None, **options: Any) -> tuple[Any]:
-            if options.get("output_shape") or (options.get("auto_pad") or "NOTSET") != "NOTSET":
-                raise NoReference("ConvTranspose with a given output size")
+            y = transpose_convolve(x, w, options)
+            if y is None:
+                raise NoReference("ConvTranspose with a larger output than it has values")
             one = [1] * (w.ndim - 2)
-            strides, dilations = options.get("strides") or one, options.get("dilations") or one
-            y = scatter(x, w, strides, dilations, options.get("group") or 1)
-            y = crop(y, options.get("pads") or 2 * [0] * len(one), options.get("output_padding"))
             return (y if b is None else y + b.reshape(-1, *one),)
 
     others = (_batch_norm(), _gather_elements(), *_samplers(), *pool_operators(NoReference))

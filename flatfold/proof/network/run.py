@@ -59,6 +59,7 @@ LONG_MACS, LONG_INPUTS = 100_000_000, 2
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc")
 # A graph is run in the trial up to this product of its weights and values, which bounds the work.
 MOST_TRIED = 1 << 32
+MOST_VISITED = 1 << 35  # pixels of the windows of one pool; ONNX Runtime takes half a minute
 
 ONNX_REFERENCE = "the ONNX reference in float64"
 FATAL = 4  # log level: an error is raised as an exception and would otherwise also be printed
@@ -424,7 +425,8 @@ def _try(model: ir.Model) -> None:
 def require_runnable(model: ir.Model) -> int:
     """The number of elements of all values together; an open dimension counts as 1.
 
-    Raises InputError where one value is too large for memory.
+    Raises InputError where one value is too large for memory, or the windows of a pool are so
+    large that ONNX Runtime, which visits each of their pixels, takes minutes.
     """
     total = 0
     outputs = (value for node in model.graph.all_nodes() for value in node.outputs)
@@ -432,12 +434,26 @@ def require_runnable(model: ir.Model) -> int:
         dims = [dim if isinstance(dim, int) else 1 for dim in value.shape or ()]
         count = math.prod(dims)
         total += count
+        visited = count * _window_pixels(value.producer())
         if count > MOST_ELEMENTS:
             raise InputError(
                 f"value {value.name!r} has {count} elements, too many to run the graph",
                 hint='export it for a smaller input, or leave the proof out with verify="off"',
             )
+        if visited > MOST_VISITED:
+            raise InputError(
+                f"the pool of {value.name!r} visits {visited} pixels, too many to run the graph",
+                hint='give it smaller windows, or leave the proof out with verify="off"',
+            )
     return total
+
+
+def _window_pixels(node: ir.Node | None) -> int:
+    """The pixels of one window of a pool; 1 for other nodes."""
+    if node is None or node.op_type not in ("AveragePool", "LpPool", "MaxPool"):
+        return 1
+    kernel = node.attributes.get("kernel_shape")
+    return math.prod(kernel.as_ints()) if kernel is not None else 1
 
 
 def _open(ort: Any, model: ir.Model, options: Any) -> tuple[Any, list[Any]]:

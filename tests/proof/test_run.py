@@ -360,6 +360,20 @@ def test_an_infinity_that_becomes_the_other_one_is_a_difference(end, verdict):
     assert found.verdict == verdict
 
 
+def test_an_overflow_in_a_branch_refutes_nothing():
+    """inf - inf / 2 in one order of the products is inf in the other one."""
+    models = []
+    for rest in ("h = Mul (b, half) n = Neg (h) y = Add (b, n)", "y = Mul (b, half)"):
+        text = f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[2, 5] x) => (float[2, 5] y)
+        <bool yes = {{1}}, float large = {{3e38}}, float ten = {{10.0}}, float half = {{0.5}}> {{
+        b = If (yes) <
+          then_branch = one () => (float[2, 5] b1) {{ a = Mul (x, large) b1 = Mul (a, ten) }},
+          else_branch = two () => (float[2, 5] b2) {{ b2 = Identity (x) }}> {rest} }}"""
+        models.append(ir.from_proto(onnx.parser.parse_model(text)))
+    assert compare(*models).verdict == "sampled"
+
+
 def test_an_input_of_too_many_elements_is_said_by_name():
     text = """<ir_version: 8, opset_import: ["" : 17]>
     net (float[4611686018427387904, 2] x) => (float[4611686018427387904, 2] y) { y = Relu (x) }"""

@@ -64,7 +64,7 @@ def _rounded_values(graph: ir.Graph) -> Iterator[ir.Value]:
     varying = {v for v in graph.inputs if _is_float(v) and not v.is_initializer()}
     yield from [v for v in graph.inputs if v in varying]
     for node in list(graph):
-        if not any(value in varying for value in node.inputs) and not _has_graph(node):
+        if not any(value in varying for value in node.inputs) and not has_graph(node):
             continue
         outputs = [value for value in node.outputs if _is_float(value)]
         varying.update(outputs)
@@ -72,7 +72,8 @@ def _rounded_values(graph: ir.Graph) -> Iterator[ir.Value]:
             yield from outputs
 
 
-def _has_graph(node: ir.Node) -> bool:
+def has_graph(node: ir.Node) -> bool:
+    """Whether the node has a body, as an If or a Loop does."""
     return any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
 
 

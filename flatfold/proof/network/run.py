@@ -40,7 +40,7 @@ from flatfold.proof.network.judge import (
 from flatfold.proof.network.jump import cut_graphs, places_to_cut, with_outputs
 from flatfold.proof.network.output_range import output_scale
 from flatfold.proof.network.reference import NoReference, Outputs, Reference, onnx_reference
-from flatfold.proof.network.rounding import rounded_otherwise
+from flatfold.proof.network.rounding import has_graph, rounded_otherwise
 from flatfold.proof.network.sizes import Shapes, elements_at, enlarges_inputs, sizes_that_run
 from flatfold.system.progress import Progress, silent
 from flatfold.system.trial import READ, trial
@@ -260,7 +260,8 @@ def comparison_of(
 def _overflows(original: ir.Model, feeds: Feeds) -> bool:
     """Whether a number inside the original is so large that another order of sums may overflow.
 
-    Or infinite by a sum or product already: the first infinity is not one of a Log or Div.
+    Or infinite by a sum or product already: the first infinity is not one of a Log or Div. What
+    is in the body of an If or a Loop is not seen, and counts as a sum.
     """
     copy = original.clone()
     values = [value for node in copy.graph for value in node.outputs if _may_be_float(value)]
@@ -277,7 +278,8 @@ def _overflows(original: ir.Model, feeds: Feeds) -> bool:
             return True
         if np.any(np.isinf(array)):
             node = value.producer()
-            return node is not None and traits_of(node).linear is not Linear.NONE
+            summed = node is not None and traits_of(node).linear is not Linear.NONE
+            return summed or (node is not None and has_graph(node))
     return False
 
 

@@ -214,13 +214,14 @@ def _expanded(value: ir.Value | None) -> Weight | None:
 
 
 def read_pad(node: ir.Node) -> Applied:
-    """Zeros around the map, and channels of zeros around its channels; of either, a crop."""
+    """A number around the map, zeros around its channels; of either, a crop."""
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() != "constant":
         raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
     pads, fill, axes = padding(node)
-    if np.any(fill != 0):
-        raise Decline("PAD-MODE", f"padding by {fill.item():g} is not padding by zero")
+    around = float(fill.item()) if np.any(fill != 0) else 0.0
+    if not np.isfinite(around):
+        raise Decline("PAD-MODE", f"padding by {around:g} is not padding by a number")
     data = source(node)
     both = np.zeros((2, rank(data)), dtype=np.int64)
     both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
@@ -229,7 +230,9 @@ def read_pad(node: ir.Node) -> Applied:
     begin, end = (tuple(int(n) for n in side[2:]) for side in both)
     move, count = translation(channel_count(data), begin, end), channel_count(data)
     if not np.any(both[:, 1]):
-        return Applied(data, move)
+        return Applied(data, move, fill=around if max((*begin, *end), default=0) > 0 else 0.0)
+    if around:
+        raise Decline("PAD-MODE", f"channels of {around:g} are not channels of zeros")
     index = np.arange(-both[0, 1], count + both[1, 1])
     if not len(index):
         raise Decline("PAD-MODE", f"none of {count} channels is left")

@@ -33,7 +33,7 @@ from flatfold.passes.reading.layout import (
 )
 from flatfold.passes.reading.meaning import Applied, Joined
 from flatfold.passes.rewrite import Rewrite
-from flatfold.passes.stencil.border import edge_fill
+from flatfold.passes.stencil.border import edge_fill, pad_border, uniform
 
 Operand = tuple[ir.Value, Affine]
 
@@ -125,12 +125,25 @@ class FormBuilder:
         outer, inner = align_layout(linear, inner, linear.source)
         pixels = form_of_operator(replace(linear, stencil=outer), node.outputs[0]).pixels
         context = self._context(linear.source, outer.geometry.axes, pixels)
+        context = replace(context, fill=linear.fill)
         for rewrite in self.passes:
             form = rewrite.compose(outer, inner, context)
             if form is not None:
                 _require_no_growth(node, form, _reach(inner))
                 return form
         raise Decline("OFF", "composing these two is switched off")
+
+    def alone(self, node: ir.Node, linear: Applied) -> Affine:
+        """The operator over its own input. Raises Decline where it fills in a number but 0."""
+        form, shape = form_of_operator(linear, node.outputs[0]), linear.stencil.geometry
+        if not linear.fill:
+            return form
+        if not self.borders:
+            raise Decline("BORDER-BIAS", f"{linear.fill:g}, not 0, is around the map")
+        nothing = uniform(None, shape.outputs, shape.axes)
+        filled = np.full(shape.outputs, linear.fill)
+        around = pad_border(nothing, shape.begin, shape.end, (), filled)
+        return replace(form, border_bias=around)
 
     def _context(self, value: ir.Value, axes: int, pixels: int) -> CompositionContext:
         tolerance = 16 * ROUNDOFF.get(value.dtype, 0.0) if value.dtype is not None else 0.0

@@ -206,7 +206,7 @@ class Lifter:
                 self._stops[linear.source] = reason.bare()
                 if reason.code == "COST":
                     self._too_costly[linear.source] = inner
-        return form_of_operator(linear, node.outputs[0])
+        return self._builder.alone(node, linear)
 
     def _pushed_through(
         self, node: ir.Node, linear: Transparent, forms: dict[ir.Value, Affine]

@@ -45,7 +45,7 @@ class CompositionContext:
 
     `borders`: a bias may differ near the border, as long as it is uniform again at the end of the
     region, up to a relative `tolerance`. `at_any_cost`: compose even where two steps cost less.
-    `join` is what merges terms over one source.
+    `join` is what merges terms over one source. `fill` is what the stencil reads around the map.
     """
 
     sizes: Sizes
@@ -55,6 +55,7 @@ class CompositionContext:
     borders: bool = False
     tolerance: float = 0.0
     at_any_cost: bool = False
+    fill: float = 0.0
 
 
 def compose_form(
@@ -103,7 +104,10 @@ def _offset(
 ) -> tuple[Array | None, BorderBias | None, bool]:
     """(bias, border bias, whether the inner bias was uniform) of outer(inner)."""
     g = outer.geometry
-    keeps_border = context.borders and _moves(g) and inner.bias is not None
+    filled = np.full(g.outputs, context.fill) if context.fill else None
+    if filled is not None and not context.borders:
+        raise Decline("BORDER-BIAS", f"{context.fill:g}, not 0, is around the map")
+    keeps_border = context.borders and _moves(g) and (inner.bias is not None or context.fill)
     if inner.border_bias is None and not keeps_border:
         if inner.bias is None:
             return outer.bias, None, True
@@ -115,7 +119,7 @@ def _offset(
             "BORDER-BIAS",
             f"the bias in front of a layer of kernel {g.kernel} is another {own.border}",
         )
-    padded = pad_border(own, g.begin, g.end, context.sizes)
+    padded = pad_border(own, g.begin, g.end, context.sizes, filled)
     border = scale_border(padded, outer.weight.reshape(-1).astype(np.float64))
     if outer.bias is not None:
         border = add_borders(border, uniform(outer.bias, g.outputs, g.axes), ())

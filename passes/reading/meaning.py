@@ -20,7 +20,8 @@ class Applied:
     """stencil(source), by the node itself and those that make the values `through`.
 
     `sampling`: (samples, multiply-accumulates) for each output pixel, where the node is a sampler
-    and not a layer. `warning` is about numbers that are odd, though no reason to decline.
+    and not a layer. `warning` is about numbers that are odd, though no reason to decline. `fill` is
+    what stands around the map in place of 0, where the stencil moves pixels and does nothing else.
     """
 
     source: ir.Value
@@ -28,6 +29,7 @@ class Applied:
     through: tuple[ir.Value, ...] = ()
     warning: str = ""
     sampling: tuple[int, int] | None = None
+    fill: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -243,9 +243,11 @@ def by_a_matrix_on_the_left() -> ModelProto:
 
 
 def unknown_to_the_check() -> ModelProto:
-    net = Net()
-    weight = net.const(net.rng.standard_normal((4, 4, 2, 2)))
-    return ended(net, net.bn(net.op("ConvTranspose", net.x, weight, auto_pad="VALID"), 4))
+    """Copies of more pixels than its maps of open sizes have."""
+    net = Net(("n", 4, "h", "w"))
+    y = net.op("Relu", net.conv(net.x, 4, 4, (3, 3)))
+    pads = net.const(np.array([0, 0, 9, 9] * 2))
+    return ended(net, net.bn(net.op("Pad", net.conv(y, 4, 4, (1, 1)), pads, mode="reflect"), 4))
 
 
 def spread_out() -> ModelProto:

@@ -75,6 +75,45 @@ def test_pad_between_minus_and_plus():
     assert_same(done)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 9, 8), (2, 4, "h", "w")])
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), (0.485, 0.229)])
+@pytest.mark.parametrize("pads", [[0, 0, 1, 2, 0, 0, 3, 1], [0, 0, 0, 2, 0, 0, 0, 3]])
+def test_a_pad_by_what_a_map_makes_of_zero(shape, mean, std, pads):
+    """The second one makes another number of it in the last digit."""
+    net = Net(shape)
+    y = net.op("Sub", net.x, net.const(np.array(mean)))
+    y = net.op("Mul", y, net.const(np.array(1 / std)))
+    y = net.op("Pad", y, net.const(np.array(pads)), net.const(np.array(-mean / std)))
+    done = rewrite(net.model(net.op("Relu", net.conv(y, 4, 4, (3, 3), pads=NONE))))
+    assert done.ops == {"Conv": 1, "Relu": 1}
+    for size in [(2, 4, 9, 8)] if "h" not in shape else [(2, 4, 9, 8), (1, 4, 4, 5)]:
+        assert_same(done, size)
+
+
+@pytest.mark.parametrize("number", [0.5, -2.01, 1e30, np.inf, np.nan])
+def test_a_pad_by_another_number_stays(number):
+    net = Net()
+    y = net.op("Add", net.op("Mul", net.x, net.const(np.array(4.0))), net.const(np.array(-2.0)))
+    y = net.op("Pad", y, net.const(np.array([0, 0, 1, 1] * 2)), net.const(np.array(number)))
+    done = rewrite(net.model(net.op("Relu", net.conv(y, 4, 4, (3, 3), pads=NONE))))
+    assert done.ops["Pad"] == 1
+    assert done.codes & {"BORDER-BIAS", "PAD-MODE"}
+
+
+def test_branches_padded_by_their_own_numbers_merge():
+    """Each by what its map makes of zero: the sum is the same at the border as inside."""
+    net = Net()
+    padded = []
+    for number in (0.25, -1.5):
+        y = net.op("Add", net.x, net.const(np.array(number)))
+        pads = net.const(np.array([0, 0, 1, 1] * 2))
+        y = net.op("Pad", y, pads, net.const(np.array(number)))
+        padded.append(net.conv(y, 4, 4, (3, 3), pads=NONE))
+    done = rewrite(net.model(net.op("Relu", net.op("Add", *padded))))
+    assert done.ops == {"Conv": 1, "Relu": 1}
+    assert_same(done)
+
+
 @pytest.mark.parametrize("where", [(2, True), (2, False), (3, True), (3, False)])
 def test_one_side_alone_is_not_enough(where):
     net = Net()

@@ -20,16 +20,19 @@ def pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x = given(arguments[0])
     old_form = attribute(node, "pads", None)  # an attribute before opset 11
     pads = np.array(old_form) if old_form else given(arguments[1]).y.astype(np.int64)
-    fill = arguments[2].y if len(arguments) > 2 and arguments[2] else attribute(node, "value", 0)
+    fill = arguments[2] if len(arguments) > 2 else None
+    if fill is None and attribute(node, "value", 0.0):
+        number = np.array(attribute(node, "value", 0.0))
+        fill = Pair(number, np.abs(number))
     mode = attribute(node, "mode", "constant")
     axes = np.arange(x.y.ndim)
     if len(arguments) > 3:
         axes = given(arguments[3]).y.astype(np.int64)
     if mode in ("reflect", "edge", "wrap"):
         return _pad_by_copies(x, mode, axes, pads)
-    if mode != "constant" or np.any(fill):
-        raise Unsupported("Pad with anything but zero")
-    y, m = x.y, x.m
+    if mode != "constant":
+        raise Unsupported(f"Pad by {mode}")
+    y, m, outside = x.y, x.m, np.zeros(x.y.shape)
     for axis, begin, end in zip(axes % x.y.ndim, *pads.reshape(2, -1), strict=True):
         shape = list(y.shape)
         cut = slice(max(-begin, 0), shape[axis] - max(-end, 0))
@@ -37,7 +40,12 @@ def pad(node: ir.Node, arguments: list[Pair | None]) -> Pair:
         width[axis] = (max(begin, 0), max(end, 0))
         index = tuple(cut if a == axis else slice(None) for a in range(y.ndim))
         y, m = np.pad(y[index], width), np.pad(m[index], width)
-    return Pair(y, m)
+        outside = np.pad(outside[index], width, constant_values=1.0)
+    if fill is None or not np.any(fill.y):
+        return Pair(y, m)
+    if not np.all(np.isfinite(fill.m)):
+        raise Unsupported("Pad by a number that is not finite")
+    return Pair(y + fill.y.reshape(()) * outside, m + fill.m.reshape(()) * outside)
 
 
 def _pad_by_copies(x: Pair, mode: Any, axes: Array, pads: Array) -> Pair:

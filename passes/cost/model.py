@@ -22,7 +22,7 @@ from flatfold.passes.stencil.geometry import Geometry
 
 BYTES = 4
 MARGIN = 0.02  # estimates that are closer to each other than that say nothing
-LANES = 16  # grouped layers with fewer channels to a group leave a vector register half empty
+LANES = 16  # layers with fewer channels to a group leave a vector register half empty
 VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")  # no data moves
 
 
@@ -101,7 +101,10 @@ class CostModel:
         macs = shape.weights * pixels // math.prod(shape.upsample)
         read = shape.inputs * pixels * math.prod(shape.strides) // math.prod(shape.upsample)
         moved = (read + shape.outputs * pixels + shape.weights) * BYTES
-        seconds = self.profile.node + macs / self.rate(shape) + moved / self.profile.bandwidth
+        # one output channel takes as long as LANES of them: 64 -> 1 channels, 3 x 3, as 64 -> 16
+        lanes = LANES if shape.axes and shape.groups == 1 else 1
+        busy = macs * max(1.0, lanes / shape.outputs)
+        seconds = self.profile.node + busy / self.rate(shape) + moved / self.profile.bandwidth
         return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)
 
     def operator(self, op_type: str, source: ir.Value) -> Cost:

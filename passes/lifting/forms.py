@@ -15,6 +15,7 @@ from flatfold.passes.lifting.sums import (
     compose_form,
     concat_channels,
     concat_pixels,
+    select_form_channels,
     sum_forms,
 )
 from flatfold.passes.lowering.rounding import LARGEST, ROUNDOFF, within_range
@@ -64,7 +65,7 @@ class FormBuilder:
     ) -> Affine:
         """sum of sign * operand; `consume`: the operands are not needed afterwards."""
         values = [value for value, _ in operands]
-        forms = same_layout(operands)
+        forms = _widened(same_layout(operands))
         require_equal_sizes(list(zip(values, forms, strict=True)))
         reach = _reach(*forms)  # before the weights are summed into each other
         context = self._sum_context(node, forms[0].geometry.axes)
@@ -162,6 +163,23 @@ class FormBuilder:
             if joined is not None:
                 return joined
         return terms, None
+
+
+def _widened(forms: list[Affine]) -> list[Affine]:
+    """Each computed form of one channel as many channels as the others have: a sum repeats it."""
+    most = max(form.geometry.outputs for form in forms)
+    repeated = np.zeros(most, np.int64)
+    return [
+        select_form_channels(form, repeated)
+        if form.geometry.outputs == 1 < most and not _is_leaf(form)
+        else form
+        for form in forms
+    ]
+
+
+def _is_leaf(form: Affine) -> bool:
+    """Whether it is a value that is not looked into."""
+    return form.bias is None and all(term.stencil.is_identity for term in form.terms)
 
 
 def _require_no_growth(node: ir.Node, form: Affine, before: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -23,6 +23,7 @@ from flatfold.passes.lowering.rounding import within_range
 from flatfold.passes.reading import READERS, Reader, ReaderTable, meaning
 from flatfold.passes.reading.affine import Affine
 from flatfold.passes.reading.deferred import origin_of, root_value
+from flatfold.passes.reading.layers import LAYERS
 from flatfold.passes.reading.layout import form_of_operator
 from flatfold.passes.reading.meaning import Applied, Joined, Linear, Summed, Transparent, operands
 from flatfold.passes.reading.node import producer_of, why_shared
@@ -125,6 +126,7 @@ class Lifter:
         self._too_costly.clear()
         form = self._form_of(root)
         nodes, meanings, stops = self._inside(root)
+        _require_layer_beside_means(meanings)
         if form.border_bias is not None:
             raise Decline("BORDER-BIAS", f"its bias is another {form.border_bias.border}")
         inside = set(nodes)
@@ -273,6 +275,13 @@ class Lifter:
                 else:
                     stack.append((producer_of(value), False))
         return tuple(reversed(nodes)), meanings, stops
+
+
+def _require_layer_beside_means(meanings: Mapping[ir.Node, Linear]) -> None:
+    """Decline where a mean over the channels would become a layer, and no layer is saved by it."""
+    mixing = {n.op_type for n, linear in meanings.items() if isinstance(linear, Applied)}
+    if "ReduceMean" in mixing and not mixing & set(LAYERS):
+        raise Decline("NONLINEAR", "a mean over the channels has no layer beside it")
 
 
 def _readers_of(passes: Sequence[Rewrite]) -> ReaderTable:

@@ -339,6 +339,8 @@ def _joined_sizes(linear: Joined, output: ir.Value) -> Sizes:
 
 
 def _applied_cost(linear: Applied, node: ir.Node, cost: CostModel) -> Cost:
+    if node.op_type == "ReduceMean":
+        return cost.operator(node.op_type, linear.source)
     form = form_of_operator(linear, node.outputs[0])
     if linear.sampling is not None:
         samples, macs = linear.sampling

@@ -18,8 +18,9 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.reading.affine import Affine
 from flatfold.passes.reading.deferred import deferred_through, origin_of
 from flatfold.passes.reading.layout import affine_form, in_layout, make_term
-from flatfold.passes.reading.meaning import Transparent
+from flatfold.passes.reading.meaning import Applied, Transparent
 from flatfold.passes.reading.node import (
+    channel_count,
     constant,
     dims_of,
     ints,
@@ -31,7 +32,7 @@ from flatfold.passes.reading.node import (
 from flatfold.passes.reading.pooling import read_average_pool
 from flatfold.passes.stencil.channels import NO_CHANNEL
 from flatfold.passes.stencil.geometry import Ints
-from flatfold.passes.stencil.stencil import Stencil
+from flatfold.passes.stencil.stencil import Stencil, convolution
 
 MOST_AXES = 3  # a convolution has no more
 
@@ -40,8 +41,8 @@ def read_global_mean(node: ir.Node) -> Transparent:
     return Transparent(source(node), spatial=rank(source(node)) - 2, matrix=None)
 
 
-def read_mean(node: ir.Node) -> Transparent:
-    """The mean over every axis but the batch and the channels."""
+def read_mean(node: ir.Node) -> Applied | Transparent:
+    """The mean over every axis but the batch and the channels; or over the channels alone."""
     data, rank_ = source(node), rank(source(node))
     listed = ints(node, "axes", ())
     if len(node.inputs) > 1 and node.inputs[1] is not None:
@@ -54,9 +55,16 @@ def read_mean(node: ir.Node) -> Transparent:
     keep = bool(number(node, "keepdims", 1))
     if rank_ > 2 and axes == list(range(2, rank_)):
         return Transparent(data, spatial=rank_ - 2 if keep else 0, matrix=None)
+    # of [N, C, L] over C, or of [N, L, C] over L: either is true, and a layer of axis 1 tells
+    producer = data.producer()
+    along_1 = producer is not None and producer.op_type in ("Conv", "ConvTranspose")
+    if axes == [1] and keep and (rank_ > 3 or along_1):
+        count = channel_count(data)
+        mean = np.full((1, count, *(1,) * (rank_ - 2)), 1.0 / count)
+        return Applied(data, convolution(mean))
     if rank_ > 2 and axes == list(range(1, rank_ - 1)):
         return Transparent(data, spatial=None, matrix=0)
-    raise Decline("NONLINEAR", "the mean is not over the pixels")
+    raise Decline("NONLINEAR", "the mean is not over the pixels or the channels")
 
 
 def read_view(node: ir.Node) -> Transparent:
@@ -125,7 +133,7 @@ def read_transpose(node: ir.Node) -> Transparent:
     return Transparent(source(node), spatial, matrix)
 
 
-TRANSPARENT: dict[str, Callable[[ir.Node], Transparent]] = {
+TRANSPARENT: dict[str, Callable[[ir.Node], Applied | Transparent]] = {
     "Flatten": read_view,
     "GlobalAveragePool": read_global_mean,
     "ReduceMean": read_mean,

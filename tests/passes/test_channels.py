@@ -173,9 +173,9 @@ def test_depthwise_on_one_part_and_nothing_on_the_other():
 
 def test_a_norm_behind_a_concat_goes_into_what_is_in_front_of_it():
     net = Net((2, 4, 9, 8))
-    a = net.conv(net.op("Relu", net.x), 5, 4, (3, 3))
-    b = net.conv(net.op("Sigmoid", net.x), 7, 4, (1, 1))
-    done = relu(net, net.bn(net.op("Concat", a, b, axis=1), 12))
+    a = net.conv(net.op("Relu", net.x), 17, 4, (3, 3))
+    b = net.conv(net.op("Sigmoid", net.x), 23, 4, (1, 1))
+    done = relu(net, net.bn(net.op("Concat", a, b, axis=1), 40))
     assert done.ops == {"Conv": 2, "Concat": 1, "Relu": 2, "Sigmoid": 1}
     assert_same(done)
 

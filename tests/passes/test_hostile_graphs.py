@@ -113,7 +113,7 @@ def test_attributes_that_do_not_fit_are_declined(wrong):
 def test_half_open_sizes_keep_what_is_known():
     net = Net(("n", 4, "h", 15))
     ends = [net.const(np.array([n])) for n in (1, 14, 3)]
-    y = net.conv(net.op("Slice", net.x, *ends), 4, 4, (3, 3), pads=[0] * 4)
+    y = net.conv(net.op("Slice", net.x, *ends), 4, 4, (3, 3), groups=4, pads=[0] * 4)
     done = rewrite(net.model(net.bn(y, 4)))
     assert done.ops == {"Conv": 1}
     assert_same(done, (1, 4, 6, 15))

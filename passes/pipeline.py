@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from flatfold.passes.cost.model import Cost, CostModel
+from flatfold.passes.cost.model import MARGIN, Cost, CostModel
 from flatfold.passes.cost.profiles import PROFILES, Profile
 from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.lifter import Lifter
@@ -318,7 +318,7 @@ def _is_same(proposal: Proposal) -> bool:
 
 
 def _require_gain(region: Region, before: Cost, after: Cost, margin: float = 0.0) -> None:
-    """Decline unless `after` takes less time than `before`.
+    """Decline unless `after` takes less time than `before`; surely less, where it has more nodes.
 
     As much time will do, up to the last bits, where an operator hands its parameters on.
     """
@@ -330,6 +330,11 @@ def _require_gain(region: Region, before: Cost, after: Cost, margin: float = 0.0
         raise Decline("TRIVIAL", "it already has its cheapest form")
     if ratio > 1 + margin:
         raise Decline("COST", f"exact, but {ratio:.2f}x the time")
+    if after.nodes > before.nodes and ratio > 1 - MARGIN:
+        more = after.nodes - before.nodes
+        raise Decline(
+            "COST", f"exact, but {ratio:.3f}x the time is too little for {more} more nodes"
+        )
 
 
 def _names_of(model: ir.Model) -> set[str]:

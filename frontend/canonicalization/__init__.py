@@ -6,6 +6,7 @@ graph_shapes.py      sizes and types of all values, from the inputs on
 operator_shapes/     what each operator makes of the sizes of its inputs
 tensor_types.py      what each operator makes of the types of its inputs
 fold_constants.py    what depends on constants alone, computed within a budget
+chains.py            two operators of one kind, one behind the other
 duplicates.py        what is computed twice, and small constants that are there twice
 control_flow.py      If with a constant condition
 gather.py            GatherND, SplitToSequence, stacked tensors

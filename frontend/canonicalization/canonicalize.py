@@ -35,6 +35,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from flatfold.frontend.canonicalization.chains import canonicalize_chains
 from flatfold.frontend.canonicalization.control_flow import inline_constant_if
 from flatfold.frontend.canonicalization.duplicates import merge_constants, merge_nodes
 from flatfold.frontend.canonicalization.gather import (
@@ -123,6 +124,7 @@ def _apply_rules(model: ir.Model) -> bool:
         canonicalize_gathers,
         canonicalize_stacks,
         canonicalize_identities,
+        canonicalize_chains,
     ]
     if version >= _SPLIT_HAS_SIZES:
         rules.append(canonicalize_sequences)

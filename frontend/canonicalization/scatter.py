@@ -22,7 +22,6 @@ from flatfold.frontend.canonicalization.edit import (
     add_constant,
     int_attribute,
     perm_of,
-    producer_of,
     replace_with_identity,
     resized,
 )
@@ -198,8 +197,18 @@ def _outer_perm(data: ir.Value, updates: ir.Value, result: ir.Value) -> list[int
 
 
 def _perm_before(value: ir.Value) -> list[int] | None:
-    transpose = producer_of(value, "Transpose")
-    return perm_of(transpose) if transpose is not None else None
+    """The permutation by all Transposes in front of `value` together; None if there is none."""
+    whole: list[int] | None = None
+    while (node := value.producer()) is not None and node.domain == "" and node.inputs[0]:
+        if node.op_type not in ("Identity", "Transpose"):
+            break
+        if node.op_type == "Transpose":
+            perm = perm_of(node)
+            if perm is None:
+                break
+            whole = perm if whole is None else [perm[axis] for axis in whole]
+        value = node.inputs[0]
+    return whole
 
 
 def _undoes(reader: ir.Node, perm: Sequence[int]) -> bool:

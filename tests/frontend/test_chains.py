@@ -1,0 +1,101 @@
+"""Two operators of one kind become one, to the bit; others that look like them stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.frontend.assertions import assert_same_function
+from tests.frontend.execution import counts, from_text
+
+CONSTANTS = """<int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] last = {-1},
+int64[2] wide = {-1, 12}, int64[3] split = {4, -1, 2}, int64[3] zero = {0, 3, 4}>"""
+
+
+def graph(body: str) -> str:
+    return f"""g (float[2, 4, 6] x, int32[2, 4, 6] i) => (float[a, b, c] y) {CONSTANTS} {{
+        r = Abs (x)
+        {body} }}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (
+            "a = Transpose <perm = [1, 2, 0]> (r) y = Transpose <perm = [1, 2, 0]> (a)",
+            {"Abs": 1, "Transpose": 1},
+        ),
+        (
+            "a = Transpose <perm = [1, 2, 0]> (r) b = Transpose <perm = [0, 2, 1]> (a)"
+            " y = Transpose <perm = [2, 1, 0]> (b)",
+            {"Abs": 1, "Transpose": 1},
+        ),
+        ("a = Reshape (r, wide) y = Reshape (a, split)", {"Abs": 1, "Reshape": 1}),
+        ("a = Flatten (r) y = Reshape (a, split)", {"Abs": 1, "Reshape": 1}),
+        ("a = Unsqueeze (r, one) y = Reshape (a, split)", {"Abs": 1, "Reshape": 1}),
+        ("a = Cast <to = 11> (r) y = Cast <to = 1> (a)", {"Abs": 1}),
+        ("a = Cast <to = 7> (i) y = Cast <to = 1> (a)", {"Cast": 1}),
+        (
+            "a = Slice (r, one, three, one) y = Slice (a, two, last, last)",
+            {"Abs": 1, "Slice": 1},
+        ),
+        (
+            "a = Slice (r, last, one, two, last) y = Slice (a, one, three, one, two)",
+            {"Abs": 1, "Slice": 1},
+        ),
+    ],
+)
+def test_two_become_one(body: str, left: dict[str, int]) -> None:
+    model = from_text(graph(body))
+    assert_same_function(model)
+    assert counts(model) == left
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a = Transpose (r) y = Transpose <perm = [0, 2, 1]> (a)",  # reverses, without attribute
+        "a = Reshape (r, wide) y = Reshape <allowzero = 0> (a, zero)",  # 4 rows, of the first one
+        "a = Cast <to = 6> (r) y = Cast <to = 1> (a)",  # cuts off what is behind the point
+        "a = Cast <to = 10> (r) y = Cast <to = 1> (a)",  # rounds
+        "a = Cast <to = 1> (i) b = Cast <to = 7> (a) y = Cast <to = 1> (b)",
+        "a = Slice (r, one, three, one) y = Slice (a, one, two, one)",  # of one axis
+    ],
+)
+def test_what_is_not_one_operator_stays(body: str) -> None:
+    model = from_text(graph(body))
+    before = counts(model)
+    assert_same_function(model)
+    assert {kind: n for kind, n in counts(model).items() if kind != "Abs"} == {
+        kind: n for kind, n in before.items() if kind != "Abs"
+    }
+
+
+def test_a_slice_that_is_read_elsewhere_stays() -> None:
+    body = (
+        "a = Slice (r, one, three, one) b = Slice (a, two, last, last) c = Relu (a) y = Mul (b, d)"
+    )
+    body = body.replace("y = Mul (b, d)", "d = Slice (c, two, last, last) y = Mul (b, d)")
+    model = from_text(graph(body))
+    assert_same_function(model)
+    assert counts(model) == {"Abs": 1, "Relu": 1, "Slice": 3, "Mul": 1}
+
+
+def test_writes_in_place_behind_transposes_leave_none() -> None:
+    """As PyTorch's exporter spells y[:, :, 0] = v, y[:, :, -1] = v, y[..., 0] = v."""
+    model = from_text(
+        """g (float[1, 2, 4, 5] x) => (float[a, b, c, d] y)
+        <int64[1, 1] first = {0}, int64[1, 1] last = {3}, float[1, 2, 1, 5] v = {1.0, 2.0, 3.0,
+        4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0}, float[1, 2, 4, 1] w = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0,
+        7.0, 8.0}> {
+            r = Relu (x)
+            t = Transpose <perm = [2, 1, 0, 3]> (r)
+            a = ScatterND (t, first, v)
+            k = Identity (a)
+            b = ScatterND (k, last, v)
+            u = Transpose <perm = [3, 1, 0, 2]> (b)
+            c1 = ScatterND (u, first, w)
+            y = Transpose <perm = [3, 1, 2, 0]> (c1)
+        }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Relu": 1, "Slice": 3, "Concat": 3}

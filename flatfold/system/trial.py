@@ -1,6 +1,8 @@
 """A graph tried in ONNX Runtime in a child process: where it crashes or hangs, only that one ends.
 
-    refused = trial(content, run=True)        # "" where ONNX Runtime makes a session of the graph
+    attempt = Trial(content)
+    attempt.refused                           # "" where ONNX Runtime makes a session of the graph
+    attempt.run({"x": [1, 3, 224, 224]})      # raises InputError where it crashes
 
 One child serves all trials of this process, one after another; the first one starts it. Its side
 is `flatfold.system.trial_child`.
@@ -11,7 +13,9 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from pathlib import Path
 
 from flatfold.errors import InputError
@@ -31,17 +35,40 @@ class TrialJob:
     path: str
 
 
-def trial(content: bytes, *, run: bool) -> str:
-    """Why ONNX Runtime refuses the serialized model `content`; "" where it does not.
+class Trial:
+    """The serialized model `content` in a session of the child process.
 
-    With `run` it also runs the graph once, with ones and open sizes of 1; an error of that run
-    counts for nothing. Raises InputError where it crashes, or takes longer than TIME_LIMIT.
+    `refused`: why ONNX Runtime makes no session of it; "" where it does. Raises InputError where it
+    crashes, or takes longer than TIME_LIMIT.
     """
-    with _lock:
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        with _lock:
+            self.refused = self._open()
+
+    def run(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Run the graph once, with ones; an error of that run counts for nothing.
+
+        `shapes` are those of its inputs; an open size of another input is 1. Raises InputError
+        where it crashes, or takes longer than TIME_LIMIT.
+        """
+        with _lock:
+            if _process is None or _process.opened is not self or not _process.child.alive:
+                self._open()
+            self._ask("run", shapes={name: list(shape) for name, shape in shapes.items()})
+
+    def _open(self) -> str:
         process = _current()
-        process.path.write_bytes(content)
+        process.path.write_bytes(self._content)
+        answer = self._ask("open")
+        process.opened = self
+        return str(answer["refused"])
+
+    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        process = _current()
         try:
-            answer = process.child.ask("try", run=run)
+            return process.child.ask(command, **arguments)
         except ChildFailed as failure:
             process.close()
             raise InputError(
@@ -49,7 +76,6 @@ def trial(content: bytes, *, run: bool) -> str:
                 hint='the file is damaged, or meets a fault of ONNX Runtime; verify="off" runs '
                 "nothing",
             ) from None
-    return str(answer["refused"])
 
 
 class _Process:
@@ -60,6 +86,7 @@ class _Process:
         self.path, self.owner = Path(self.folder.name, "model.onnx"), os.getpid()
         folder = Path(self.folder.name)
         self.child = Child(MODULE, TrialJob(str(self.path)), folder, TIME_LIMIT)
+        self.opened: Trial | None = None
 
     def close(self) -> None:
         self.child.close()

@@ -1,4 +1,4 @@
-"""The child's side of `flatfold.system.trial`: sessions, made and run once.
+"""The child's side of `flatfold.system.trial`: a session, made and run.
 
 python -m flatfold.system.trial_child JOB
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,21 @@ def main(path: Path) -> None:
     job = read_job(path, TrialJob)
     ort.set_default_logger_severity(_FATAL)
 
-    def perform(_: str, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-        try:
-            session = _open(ort, job.path)
-        except Exception as error:  # those of ONNX Runtime have no common base class
-            return {"refused": str(error) or type(error).__name__}
-        if arguments["run"]:
+    session: Any = None
+
+    def perform(command: str, arguments: Mapping[str, Any], _: Progress) -> dict[str, Any]:
+        nonlocal session
+        if command == "open":
+            session = None
+            try:
+                session = _open(ort, job.path)
+            except Exception as error:  # those of ONNX Runtime have no common base class
+                return {"refused": str(error) or type(error).__name__}
+        elif session is not None:
+            shapes = arguments["shapes"]
             with contextlib.suppress(Exception):
-                session.run(None, {put.name: _ones(put) for put in session.get_inputs()})
+                inputs = session.get_inputs()
+                session.run(None, {put.name: _ones(put, shapes.get(put.name)) for put in inputs})
         return {"refused": ""}
 
     serve(perform)
@@ -50,12 +57,12 @@ def _open(ort: Any, model: str) -> Any:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _ones(put: Any) -> Any:
+def _ones(put: Any, shape: Sequence[int] | None) -> Any:
     """Ones for an input of a session. Raises where it is no tensor, or too large."""
     import numpy as np
 
     name = put.type.removeprefix("tensor(").removesuffix(")")
-    sizes = [size if isinstance(size, int) else 1 for size in put.shape]
+    sizes = shape or [size if isinstance(size, int) else 1 for size in put.shape]
     if math.prod(sizes) > _MOST_ELEMENTS:
         raise ValueError("too large to be tried")
     return np.ones(sizes, np.dtype(_TYPES.get(name, name)))

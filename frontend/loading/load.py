@@ -22,7 +22,7 @@ from flatfold.frontend.loading.validate import (
     check_names,
     require_single_data,
 )
-from flatfold.system.trial import READ, trial
+from flatfold.system.trial import READ, Trial
 
 if TYPE_CHECKING:
     import onnx
@@ -206,7 +206,7 @@ def _check_structure(proto: onnx.ModelProto, lazy: Container[str]) -> None:
         onnx.checker.check_model(without_weights)
     except Exception as error:
         require_single_data(proto)
-        if trial(without_weights.SerializeToString(), run=False):
+        if Trial(without_weights.SerializeToString()).refused:
             raise InputError(
                 f"not a valid ONNX model: {_one_line(error)}", hint=_EXPORT_HINT
             ) from error

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from flatfold.errors import InputError
+from flatfold.system.trial import Trial
 from tests.fuzz.bodies import BODIES, Part
 from tests.fuzz.elementwise import ELEMENTWISE, arithmetic, clip, prelu, relu
 from tests.fuzz.layers import LAYERS, batch_norm, conv, linear, pointwise
@@ -44,6 +46,7 @@ SHAPES = (
 
 
 MOST_WEIGHTS = 1 << 22  # elements: a Gemm behind a Flatten may have any number
+RECURRENT = ("GRU", "LSTM", "RNN")  # ONNX Runtime ends the process where one has no steps
 
 
 @dataclass
@@ -177,7 +180,10 @@ def _opened(s: Sketch, model: onnx.ModelProto, feeds: dict[str, Array]) -> Drawn
             if axis < len(dims):
                 dims[axis].dim_param = f"d{axis}" if s.chance(0.8) else ""
     try:
+        if any(node.op_type in RECURRENT for node in opened.graph.node):
+            shapes = {name: array.shape for name, array in grown.items()}
+            Trial(opened.SerializeToString()).run(shapes)
         run(opened, grown)
-    except Rejected:
+    except (Rejected, InputError):
         return Drawn(model, [feeds])
     return Drawn(opened, [feeds, grown])

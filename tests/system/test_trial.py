@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 import flatfold
 from flatfold.errors import InputError
-from flatfold.system.trial import trial
+from flatfold.system.trial import Trial
 
 
 def model(text: str, **weights: np.ndarray) -> onnx.ModelProto:
@@ -29,17 +29,31 @@ def crashing() -> onnx.ModelProto:
 
 def test_a_crash_is_an_error_and_the_next_graph_is_tried() -> None:
     fine = model("(float[n, 2] x) => (float[n, 2] y) { y = Relu (x) }").SerializeToString()
-    assert trial(fine, run=True) == ""
+    first = Trial(fine)
+    assert first.refused == ""
     with pytest.raises(InputError, match=r"was ended by SIG\w+") as raised:
-        trial(crashing().SerializeToString(), run=False)
+        Trial(crashing().SerializeToString())
     assert raised.value.exit_code == 3
-    assert trial(fine, run=True) == ""
+    first.run({"x": [3, 2]})
+    assert Trial(fine).refused == ""
 
 
 def test_a_file_that_crashes_is_refused_and_without_a_proof_nothing_runs() -> None:
     with pytest.raises(InputError, match="in a process of its own"):
         flatfold.optimize(crashing())
     assert flatfold.optimize(crashing(), verify="off").equivalence.verdict == "unknown"
+
+
+def test_sizes_that_crash_are_not_tried_here() -> None:
+    """ONNX Runtime ends the process at a GRU of no steps: x[-1:1] has one where x has one."""
+    rng = np.random.default_rng(0)
+    text = """(float[n, 2, 3] x) => (float[a, b, c, d] y) {
+        last = Slice (x, s, e) y = GRU <direction = "bidirectional", hidden_size = 3> (last, w, r) }"""
+    gates = {name: rng.standard_normal((2, 9, 3)).astype(np.float32) for name in ("w", "r")}
+    proto = model(text, s=np.array([-1]), e=np.array([1]), **gates)
+    assert flatfold.optimize(proto).equivalence.passed
+    with pytest.raises(InputError, match=r"was ended by SIG\w+"):
+        flatfold.optimize(proto, input_shape={"x": (4, 2, 3)})
 
 
 def test_what_the_checker_refuses_is_asked_of_onnx_runtime() -> None:

@@ -43,7 +43,7 @@ from flatfold.proof.network.reference import NoReference, Outputs, Reference, on
 from flatfold.proof.network.rounding import has_graph, rounded_otherwise
 from flatfold.proof.network.sizes import Shapes, elements_at, enlarges_inputs, sizes_that_run
 from flatfold.system.progress import Progress, silent
-from flatfold.system.trial import READ, trial
+from flatfold.system.trial import READ, Trial
 
 LARGE_WEIGHT = 1 << 10  # bytes
 
@@ -368,9 +368,12 @@ def _referenced_when_needed(original: ir.Model) -> Reference:
 
 
 class PlainSession:
-    """One graph in ONNX Runtime, not optimised. Raises BuildError where ONNX Runtime refuses it."""
+    """One graph in ONNX Runtime, not optimised. Raises BuildError where ONNX Runtime refuses it.
 
-    def __init__(self, model: ir.Model) -> None:
+    What has sizes that were not run before is first run by `attempt`, if that is given.
+    """
+
+    def __init__(self, model: ir.Model, attempt: Trial | None = None) -> None:
         import onnxruntime as ort
 
         ort.set_default_logger_severity(FATAL)
@@ -383,9 +386,12 @@ class PlainSession:
             self._session, self._weights = _open(ort, model, options)
         except Exception as why:
             raise BuildError(f"ONNX Runtime refused the graph: {_last_line(why)}") from None
+        self._attempt = attempt
+        self._crashes: dict[tuple[tuple[str, tuple[int, ...]], ...], str] = {}  # by sizes; "": none
 
     def __call__(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Outputs in order. Raises BuildError if the run fails, MemoryError if memory is short."""
+        self._require_harmless(feeds)
         try:
             return [np.asarray(y) for y in self._session.run(None, dict(feeds))]
         except Exception as why:
@@ -393,17 +399,28 @@ class PlainSession:
                 raise MemoryError from None
             raise BuildError(f"ONNX Runtime failed on the graph: {_last_line(why)}") from None
 
+    def _require_harmless(self, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Raise BuildError where ONNX Runtime crashes on inputs of these sizes."""
+        shapes = {name: np.shape(array) for name, array in feeds.items()}
+        sizes = tuple(sorted(shapes.items()))
+        if self._attempt is not None and sizes not in self._crashes:
+            self._crashes[sizes] = ""
+            try:
+                self._attempt.run(shapes)
+            except InputError as error:
+                self._crashes[sizes] = error.cause
+        if self._crashes.get(sizes):
+            raise BuildError(self._crashes[sizes])
+
 
 def plain_session(model: ir.Model, which: str) -> PlainSession:
     """A session of `model`. Raises InputError, which calls it `which`, where none can be built.
 
     A graph that was read, rather than exported here, is first tried in another process.
     """
-    if model.graph.meta.get(READ):
-        _try(model)
-        model.graph.meta[READ] = False
+    attempt = _try(model) if model.graph.meta.get(READ) else None
     try:
-        return PlainSession(model)
+        return PlainSession(model, attempt)
     except BuildError as error:
         raise InputError(
             f"{which} cannot be run to be compared: {error.cause}",
@@ -411,8 +428,11 @@ def plain_session(model: ir.Model, which: str) -> PlainSession:
         ) from error
 
 
-def _try(model: ir.Model) -> None:
-    """Raise InputError where `model` makes ONNX Runtime crash. Large weights count as inputs."""
+def _try(model: ir.Model) -> Trial | None:
+    """Raise InputError where `model` makes ONNX Runtime crash. Large weights count as inputs.
+
+    Returns what tries other sizes, where the graph has open ones and is not too much work.
+    """
     bare, large = model.clone(), 1
     for name, value in list(bare.graph.initializers.items()):
         tensor = value.const_value
@@ -420,8 +440,13 @@ def _try(model: ir.Model) -> None:
             large += tensor.size
             del bare.graph.initializers[name]
             bare.graph.inputs.append(value)
-    run = large * require_runnable(model) <= MOST_TRIED
-    trial(ir.to_proto(bare).SerializeToString(), run=run)
+    attempt = Trial(ir.to_proto(bare).SerializeToString())
+    light = large * require_runnable(model) <= MOST_TRIED
+    if light:
+        attempt.run({})
+    model.graph.meta[READ] = False
+    fixed = all(value.shape is not None and value.shape.is_static() for value in model.graph.inputs)
+    return attempt if light and not fixed else None
 
 
 def require_runnable(model: ir.Model) -> int:

@@ -15,8 +15,8 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 from flatfold.errors import InputError
 from flatfold.system.isolated import Child, ChildFailed

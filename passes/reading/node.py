@@ -124,7 +124,7 @@ def optional_weights(node: ir.Node, index: int, what: str) -> Weight | None:
 
 
 def source(node: ir.Node, index: int = 0) -> ir.Value:
-    value = node.inputs[index]
+    value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
         raise Decline("NOT-CONSTANT", f"input {index} of the {node.op_type} is missing")
     return value

@@ -184,3 +184,10 @@ def test_a_resize_in_front_of_a_layer_lets_a_norm_pass():
     done = rewrite(net.model(net.conv(y, 6, 4, (3, 3), pads=[0] * 4)))
     assert done.ops == {"Tanh": 1, "Resize": 1, "Conv": 1}
     assert_same(done)
+
+
+def test_a_node_without_inputs_is_no_layer():
+    net = Net((2, 4, 9, 8), dtype=np.float32)
+    noise = net.op("RandomNormal", shape=[2, 4, 9, 8])
+    y = net.op("Add", net.x, net.bn(net.op("MaxPool", noise, kernel_shape=[1, 1]), 4))
+    assert_untouched(rewrite(net.model(y)))

@@ -2,6 +2,7 @@
 
 node.py         constants, attributes, shapes and readers of a node
 meaning.py      Linear = Applied | Summed | Joined | Transparent: what an operator can mean
+least_sizes.py  the least that an open axis can be long
 layers.py       Conv, ConvTranspose, Gemm, MatMul
 pooling.py      AveragePool as a convolution; windows of MaxPool
 channels.py     Gather, Slice and shuffles of channels

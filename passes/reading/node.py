@@ -52,25 +52,6 @@ def spatial_sizes(value: ir.Value) -> Sizes:
     return dims_of(value)[2:]
 
 
-# They pass on the sizes of the map that they read.
-SAME_SIZES = ("BatchNormalization", "Clip", "Identity", "LeakyRelu", "Relu")
-
-
-def least_sizes(value: ir.Value) -> Ints:
-    """The least that each spatial size can be: 1 where it is open, and what Pads in front add."""
-    sizes = spatial_sizes(value)
-    node = value.producer()
-    while node is not None and node.op_type in SAME_SIZES and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    pads = None
-    if node is not None and node.op_type == "Pad" and len(node.inputs) in (2, 3):  # of all axes
-        pads = constant(node.inputs[1])
-    if pads is None or len(pads) != 2 * len(sizes) + 4:
-        return tuple(size or 1 for size in sizes)
-    added = pads.reshape(2, -1).sum(axis=0)[2:]
-    return tuple(size or 1 + max(int(n), 0) for size, n in zip(sizes, added, strict=True))
-
-
 def channel_axis(value: ir.Value, axes: int) -> int:
     """A stencil without spatial axes mixes the last axis, whatever the rank; any other, axis 1."""
     return 1 if axes else rank(value) - 1

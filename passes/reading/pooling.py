@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
+from flatfold.passes.reading.least_sizes import least_sizes
 from flatfold.passes.reading.meaning import Applied, Transparent
 from flatfold.passes.reading.node import (
     channel_count,
     ints,
-    least_sizes,
     number,
     rank,
     source,

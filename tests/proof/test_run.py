@@ -411,3 +411,19 @@ def test_the_reference_gives_a_wanted_output_size_as_onnx_runtime_does(how: str)
     (exact,), (found,) = onnx_reference(model)(feeds), plain_session(model, "it")(feeds)
     # 4 channels of at most 4 taps, each product and sum rounded to 2^-24 of numbers below 16
     np.testing.assert_allclose(found, exact, rtol=0, atol=16 * 16 * 2.0**-24)
+
+
+def test_what_a_file_does_not_say_the_type_of_is_rounded_otherwise_too():
+    """(c + p) - p is c only up to the rounding of p, which may be large."""
+    models = []
+    for rest in ("s = Add (c, p) y = Sub (s, p)", "z = Sub (p, p) y = Add (c, z)"):
+        text = f"""<ir_version: 8, opset_import: ["" : 14]>
+        net (float[2, 5] x) => (float[2, 5] y, float[2, 5] q)
+        <float[5] c = {{0.3, -0.7, 1.1, 0.2, 0.9}}, float[1] slope = {{0.3}}, float k = {{0.1}},
+         uint8 zero = {{0}}> {{
+        d = QuantizeLinear (x, k, zero) q = DequantizeLinear (d, k, zero)
+        p = PRelu (x, slope) {rest} }}"""
+        model = ir.from_proto(onnx.parser.parse_model(text))
+        assert model.graph.node(2).outputs[0].type is None
+        models.append(model)
+    assert compare(*models).verdict == "sampled"

@@ -38,8 +38,11 @@ WEIGHTED = frozenset(_WEIGHTED.split())
 
 def rounded_otherwise(model: ir.Model, coarser: float = 1.0) -> ir.Model:
     """A copy of `model` in which roundings, `coarser` times as large as its own, are drawn anew."""
+    from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
+
     copy = model.clone()
     graph = copy.graph
+    evaluate_shapes(graph, dict(copy.opset_imports))  # a file need not say the types of its values
     if copy.opset_imports.get("", 0) >= OLDEST:
         for seed, value in enumerate([*_weights(graph), *_rounded_values(graph)]):
             _multiply(graph, value, seed, coarser)

@@ -57,6 +57,7 @@ from flatfold.frontend.canonicalization.shape_constants import (
     canonicalize_constants,
     canonicalize_reshapes,
     canonicalize_shape_operands,
+    canonicalize_slices,
 )
 from flatfold.frontend.canonicalization.symbolic_dims import constant_of
 
@@ -119,6 +120,7 @@ def _apply_rules(model: ir.Model) -> bool:
     rules = [
         canonicalize_constants,
         canonicalize_reshapes,
+        canonicalize_slices,
         canonicalize_empty_parts,
         canonicalize_scatters,
         canonicalize_gathers,

@@ -10,6 +10,8 @@ import onnx_ir as ir
 from flatfold.frontend.canonicalization.edit import add_constant
 from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, constant_of
 
+_TO_THE_END = 2**63 - 1
+
 
 def canonicalize_constants(graph: ir.Graph, shapes: Shapes) -> bool:
     """Replace computed values by constants where all elements are known; whether any was."""
@@ -31,6 +33,51 @@ def _take(value: ir.Value) -> str:
     """The name of `value`, which gets another one."""
     name, value.name = value.name or "constant", None
     return name
+
+
+def canonicalize_slices(graph: ir.Graph, shapes: Shapes) -> bool:
+    """Write computed ends of Slices as constants, counted from the end; return whether any was.
+
+    [k : k + w] of an axis of w + n is [k : k - n], and of one of w + k is [k :].
+    """
+    changed = False
+    for node in graph:
+        if node.op_type != "Slice" or node.domain != "" or len(node.inputs) < 4:
+            continue
+        operand = node.inputs[2]
+        if operand is None or operand.dtype != ir.DataType.INT64:
+            continue
+        if operand.is_graph_input() or constant_of(operand) is not None:
+            continue
+        ends = _ends_of(node, shapes)
+        if ends is not None:
+            name = f"{node.outputs[0].name}_ends"
+            node.replace_input_with(2, add_constant(graph, name, np.array(ends, dtype=np.int64)))
+            changed = True
+    return changed
+
+
+def _ends_of(node: ir.Node, shapes: Shapes) -> list[int] | None:
+    sizes, ends = shapes.sizes(node.inputs[0]), shapes.shape_operand(node.inputs[2])
+    axes, steps = shapes.integers(node.inputs[3]), np.ones(1, np.int64)
+    if len(node.inputs) > 4 and node.inputs[4] is not None:
+        given = shapes.integers(node.inputs[4])
+        steps = np.zeros(1, np.int64) if given is None else given
+    if sizes is None or ends is None or axes is None or len(axes) != len(ends) or min(steps) < 1:
+        return None
+    written: list[int] = []
+    for end, axis in zip(ends, axes.tolist(), strict=True):
+        last = end if isinstance(end, int) else _from_the_end(end, sizes[axis], shapes)
+        if last is None:
+            return None
+        written.append(last)
+    return written
+
+
+def _from_the_end(end: Size, size: Size, shapes: Shapes) -> int | None:
+    """The number that stands for `end`, which is no number, on an axis of `size`."""
+    beyond = shapes.difference(end, size)
+    return beyond if beyond is None or beyond < 0 else _TO_THE_END
 
 
 def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:

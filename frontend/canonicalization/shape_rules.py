@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -239,6 +240,12 @@ def _size(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
 
 
 def _elementwise(function: Callable[..., Size]) -> Rule:
+    return _elementwise_in(lambda _, *sizes: function(*sizes))
+
+
+def _elementwise_in(function: Callable[..., Size]) -> Rule:
+    """The rule by a function of the shapes and of one element of each operand."""
+
     def rule(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
         known = [tensor for value in node.inputs if (tensor := shapes.tensor(value)) is not None]
         if len(known) != len(node.inputs):
@@ -247,15 +254,18 @@ def _elementwise(function: Callable[..., Size]) -> Rule:
         count, arguments = element_count(shape), [tensor.elements for tensor in known]
         if any(array is None for array in arguments) or count is None or count > MAX_ELEMENTS:
             return KnownTensor(shape)
-        return KnownTensor.of(np.frompyfunc(function, len(arguments), 1)(*arguments))
+        each = np.frompyfunc(functools.partial(function, shapes), len(arguments), 1)
+        return KnownTensor.of(each(*[array for array in arguments if array is not None]))
 
     return rule
 
 
 RULES: dict[str, Rule] = {
+    "Add": _elementwise_in(Shapes.added),
     "Cast": _cast,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
+    "Div": _elementwise_in(Shapes.quotient),
     "Expand": _expand,
     "Gather": _gather,
     "Range": _range,
@@ -264,6 +274,7 @@ RULES: dict[str, Rule] = {
     "Size": _size,
     "Slice": _slice,
     "Squeeze": _squeeze,
+    "Sub": _elementwise_in(Shapes.subtracted),
     "Unsqueeze": _unsqueeze,
     **{operator: _elementwise(function) for operator, function in ELEMENTWISE.items()},
 }

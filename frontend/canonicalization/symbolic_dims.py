@@ -5,7 +5,7 @@ nothing is known. An element of an integer tensor is the same.
 
     Size, KnownTensor, Arange   the values: what is known of a size, of a tensor, of its elements
     Shapes                      what is known of every tensor of a graph
-    ELEMENTWISE                 arithmetic on sizes, by ONNX operator
+    ELEMENTWISE                 arithmetic on sizes, by ONNX operator; Shapes adds and subtracts
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Shapes:
         self.tensors: dict[ir.Value, KnownTensor] = {}
         self.constants: dict[ir.Value, NDArray[Any]] = {}
         self._taken = frozenset(names)  # the names that the inputs of the graph declare
-        self._shifts: dict[str, tuple[str, int]] = {}
+        self._parts: dict[str, tuple[str, int, int]] = {}
         self._unnamed: dict[tuple[ir.Value, int], str] = {}
         self._count = 0
 
@@ -135,13 +135,8 @@ class Shapes:
             return size + shift
         if size is None or not shift:
             return size
-        base, before = self._shifts.get(size, (size, 0))
-        if before + shift == 0:
-            return base
-        name = self._expression(f"{base}{before + shift:+d}")
-        if isinstance(name, str):
-            self._shifts[name] = (base, before + shift)
-        return name
+        base, before, divisor = self._parts_of(size)
+        return self._quotient(base, before + shift * divisor, divisor)
 
     def divided(self, size: Size, divisor: int) -> Size:
         """``size // divisor``; equal expressions have equal names."""
@@ -149,7 +144,61 @@ class Shapes:
             return size // divisor
         if size is None or divisor == 1:
             return size
-        return self._expression(f"({size})//{divisor}")
+        base, shift, before = self._parts_of(size)
+        return self._quotient(base, shift, before * divisor)
+
+    def added(self, a: Size, b: Size) -> Size:
+        """``a + b``; None where it is neither a number nor a size and a number that is not below 0.
+
+        A size less a number may be below 0, and means something else then. The sizes of inputs are
+        above 0.
+        """
+        if isinstance(a, int) and isinstance(b, int):
+            return bounded(a + b)
+        number, size = (a, b) if isinstance(a, int) else (b, a)
+        if not isinstance(number, int) or not isinstance(size, str):
+            return None
+        base, shift, divisor = self._parts_of(size)
+        least = 1 if base in self._taken else 0
+        return self.shifted(size, number) if least + shift + number * divisor >= 0 else None
+
+    def subtracted(self, a: Size, b: Size) -> Size:
+        """``a - b``, as `added`; the difference of two sizes is a number or None."""
+        if isinstance(b, int):
+            return self.added(a, -b)
+        return self.difference(a, b)
+
+    def quotient(self, a: Size, b: Size) -> Size:
+        """``a // b`` of numbers that are not below 0, or of a size by a number."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a // b if a >= 0 and b > 0 else None
+        return self.divided(a, b) if isinstance(b, int) and b > 0 else None
+
+    def difference(self, a: Size, b: Size) -> int | None:
+        """``a - b``, where it is the same number whatever the sizes are."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a - b
+        if not isinstance(a, str) or not isinstance(b, str):
+            return None
+        base, shift, divisor = self._parts_of(a)
+        other, less, by = self._parts_of(b)
+        if (base, divisor) != (other, by) or (shift - less) % divisor:
+            return None
+        return (shift - less) // divisor
+
+    def _parts_of(self, size: str) -> tuple[str, int, int]:
+        """(base, shift, divisor) of a size that is (base + shift) // divisor."""
+        return self._parts.get(size, (size, 0, 1))
+
+    def _quotient(self, base: str, shift: int, divisor: int) -> Size:
+        """The name of (base + shift) // divisor."""
+        whole = f"{base}{shift:+d}" if shift else base
+        if whole == base and divisor == 1:
+            return base
+        name = self._expression(whole if divisor == 1 else f"({whole})//{divisor}")
+        if isinstance(name, str):
+            self._parts[name] = (base, shift, divisor)
+        return name
 
     def _expression(self, name: str) -> Size:
         """`name`; None if it is long or means something else."""
@@ -213,32 +262,12 @@ def _common_size(sizes: set[Size]) -> Size:
     return numbers[0] if len(numbers) == 1 else None
 
 
-def _add(a: Size, b: Size) -> Size:
-    if isinstance(a, int) and isinstance(b, int):
-        return bounded(a + b)
-    return b if a == 0 else a if b == 0 else None
-
-
-def _sub(a: Size, b: Size) -> Size:
-    if isinstance(a, int) and isinstance(b, int):
-        return bounded(a - b)
-    if b == 0:
-        return a
-    return 0 if a is not None and a == b else None
-
-
 def _mul(a: Size, b: Size) -> Size:
     if isinstance(a, int) and isinstance(b, int):
         return bounded(a * b)
     if a == 0 or b == 0:
         return 0
     return b if a == 1 else a if b == 1 else None
-
-
-def _div(a: Size, b: Size) -> Size:
-    if isinstance(a, int) and isinstance(b, int):
-        return a // b if a >= 0 and b > 0 else None
-    return a if b == 1 else None
 
 
 def _mod(a: Size, b: Size) -> Size:
@@ -293,10 +322,7 @@ def _extreme(choose: Callable[..., int], with_name: int) -> Callable[..., Size]:
 
 
 ELEMENTWISE: dict[str, Callable[..., Size]] = {
-    "Add": _add,
-    "Sub": _sub,
     "Mul": _mul,
-    "Div": _div,
     "Mod": _mod,
     "Abs": _abs,
     "Neg": _neg,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
+from flatfold.frontend import canonicalize
 from tests.frontend.assertions import assert_same_function
-from tests.frontend.execution import counts, from_text
+from tests.frontend.execution import counts, from_text, run
 
 GRAPH = """g (float[N, 4, M] x, float[4, 1] c) => (float[p, q, r] y, float[s, t] z)
     <int64[1] first = {0}, int64[1] third = {2}, int64[2] two = {3, 4}> {
@@ -58,3 +61,58 @@ def test_sizes_of_no_input_stay_computed() -> None:
     )
     assert_same_function(model)
     assert counts(model) == {"Compress": 1, "Shape": 1, "Concat": 1, "ConstantOfShape": 1}
+
+
+def narrowed(end: str, last: str = "y = Identity (t)") -> ir.Model:
+    """A map of W columns in a frame of 2 and 3 columns, cut from column 2 to `end`."""
+    return from_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 4, W] x) => (float[N, 4, Q] y)
+        <int64[6] frame = {{0, 0, 2, 0, 0, 3}}, int64[1] one = {{1}}, int64[1] two = {{2}},
+         int64[1] six = {{6}}, int64[1] axis = {{2}}> {{
+            p = Pad (x, frame)
+            s = Shape (x)
+            w = Gather (s, axis)
+            less = Sub (w, one)
+            half = Div (less, two)
+            {end}
+            t = Slice (p, two, e, axis)
+            {last}
+        }}"""
+    )
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "e = Add (two, w)",
+        "e = Add (w, six)",
+        "a = Add (w, six) e = Sub (a, two)",
+        "e = Add (less, six)",
+        "e = Identity (w)",
+        "h = Shape (p) a = Gather (h, axis) e = Sub (a, one)",
+    ],
+)
+def test_ends_of_slices_that_follow_from_the_size_are_constant(end: str) -> None:
+    model = narrowed(end)
+    feeds = [{"x": np.random.default_rng(w).random((2, 4, w), np.float32)} for w in (1, 2, 3, 9)]
+    before = [run(model, each) for each in feeds]
+    assert_same_function(model)
+    assert counts(model) == {"Pad": 1, "Slice": 1}
+    for each, (expected,) in zip(feeds, before, strict=True):
+        np.testing.assert_array_equal(run(model, each)[0], expected)
+
+
+@pytest.mark.parametrize("end", ["e = Add (two, half)", "m = Mul (w, w) e = Add (m, one)"])
+def test_other_ends_are_computed(end: str) -> None:
+    model = narrowed(end)
+    assert_same_function(model)
+    assert counts(model)["Slice"] == 1
+    assert counts(model)["Add"] == 1
+
+
+def test_a_slice_of_an_open_axis_has_the_size_of_what_it_is_cut_from() -> None:
+    model = narrowed("e = Add (two, w)", "y = Relu (t)")
+    canonicalize(model)
+    (relu,) = (node for node in model.graph if node.op_type == "Relu")
+    assert str(relu.inputs[0].shape) == "[N,4,W]"

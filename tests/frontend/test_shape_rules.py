@@ -48,7 +48,7 @@ def known(body: str) -> tuple[tuple[Size, ...], object, tuple[Arange, ...]]:
         ("r = Mul (s, two)", [None, 8, 12, None]),
         ("a = Mul (s, one) r = Add (a, zero)", ["N", 4, 6, "M"]),
         ("r = Sub (s, s)", [0, 0, 0, 0]),
-        ("r = Div (s, two)", [None, 2, 3, None]),
+        ("r = Div (s, two)", ["(N)//2", 2, 3, "(M)//2"]),
         ("a = Add (s, one) r = Mod (a, two)", [None, 1, 1, None]),
         ("r = Equal (s, minus)", [False, False, False, False]),
         ("a = Equal (s, minus) r = Where (a, ones, s)", ["N", 4, 6, "M"]),

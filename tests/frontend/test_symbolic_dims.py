@@ -8,9 +8,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from flatfold.frontend.canonicalization.symbolic_dims import ELEMENTWISE, Size, bounded, broadcast
+from flatfold.frontend.canonicalization.symbolic_dims import (
+    ELEMENTWISE,
+    Shapes,
+    Size,
+    bounded,
+    broadcast,
+)
 
 SIZES: list[Size] = [None, "n", "m", -2, -1, 0, 1, 2, 7]
+SHAPES = Shapes()
+FUNCTIONS = ELEMENTWISE | {
+    "Add": SHAPES.added,
+    "Sub": SHAPES.subtracted,
+    "Div": SHAPES.quotient,
+}
 
 # what the operators do with integers: Div truncates, Mod has the sign of the divisor
 NUMBERS: dict[str, Callable[[int, int], int]] = {
@@ -29,7 +41,7 @@ NUMBERS: dict[str, Callable[[int, int], int]] = {
 def test_what_is_known_holds_for_all_numbers(operator: str) -> None:
     known = 0
     for a, b in itertools.product(SIZES, SIZES):
-        result = ELEMENTWISE[operator](a, b)
+        result = FUNCTIONS[operator](a, b)
         if result is None or (b == 0 and operator in ("Div", "Mod")):
             continue
         known += 1
@@ -40,8 +52,32 @@ def test_what_is_known_holds_for_all_numbers(operator: str) -> None:
             if second == 0 and operator in ("Div", "Mod"):
                 continue
             expected = NUMBERS[operator](first, second)
-            assert (names[result] if isinstance(result, str) else result) == expected
+            assert (eval(result, {}, names) if isinstance(result, str) else result) == expected
     assert known > 20 or operator in ("Div", "Mod")
+
+
+def test_sizes_and_numbers_are_added_as_long_as_the_sum_is_not_below_0() -> None:
+    longer = SHAPES.added("n", 5)
+    assert SHAPES.subtracted(longer, 5) == "n"
+    assert SHAPES.subtracted(longer, 2) == SHAPES.added(3, "n")
+    assert SHAPES.subtracted(longer, 6) is None
+    assert SHAPES.difference(longer, SHAPES.added("n", 7)) == -2
+    assert SHAPES.difference(longer, "m") is None
+    assert SHAPES.difference(longer, None) is None
+
+
+def test_quotients_have_one_name() -> None:
+    """1 + (s - 1) // 4 is the size of a layer of stride 4: (s + 3) // 4."""
+    shapes = Shapes(["s"])
+    quotient = shapes.added(1, shapes.quotient(shapes.subtracted("s", 1), 4))
+    assert quotient == shapes.divided(shapes.shifted("s", 3), 4)
+    assert shapes.divided(quotient, 2) == shapes.divided(shapes.shifted("s", 3), 8)
+    assert shapes.difference(shapes.added(quotient, 5), quotient) == 5
+    assert shapes.difference(shapes.divided("s", 4), quotient) is None
+    assert shapes.subtracted(quotient, 2) is None
+    assert shapes.subtracted("s", 2) is None
+    for s in range(1, 40):
+        assert eval(str(quotient), {}, {"s": s}) == 1 + (s - 1) // 4
 
 
 def test_choices() -> None:

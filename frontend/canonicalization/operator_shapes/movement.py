@@ -12,7 +12,7 @@ from flatfold.frontend.canonicalization.operator_shapes.rule import (
     replaced,
     unknown,
 )
-from flatfold.frontend.canonicalization.symbolic_dims import Size, broadcast
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, broadcast
 
 
 def same(operands: Operands) -> list[Sizes | None]:
@@ -96,6 +96,10 @@ def concat(operands: Operands) -> list[Sizes | None]:
     sizes: list[Size] = [_agreed(column) for column in columns]
     whole = len(known) == len(parts) and all(isinstance(size, int) for size in columns[axis])
     sizes[axis] = sum(int(size) for size in columns[axis]) if whole else None
+    named = [size for size in columns[axis] if isinstance(size, str)]
+    numbers = [size for size in columns[axis] if isinstance(size, int)]
+    if len(known) == len(parts) and len(named) == 1 and len(numbers) == len(parts) - 1:
+        sizes[axis] = operands.shapes.added(named[0], sum(numbers))
     if len(parts) == 1:
         return [parts[0]]
     return [tuple(sizes)]
@@ -162,15 +166,18 @@ def slice_(operands: Operands) -> list[Sizes | None]:
     sizes = before
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis = axis_in(axis, len(before))
-        sizes = replaced(sizes, axis, _sliced(before[axis], start, end, step))
+        sizes = replaced(sizes, axis, _sliced(before[axis], start, end, step, operands.shapes))
     return [sizes]
 
 
-def _sliced(size: Size, start: int, end: int, step: int) -> Size:
+def _sliced(size: Size, start: int, end: int, step: int, shapes: Shapes) -> Size:
+    """The length of a range; of an open axis, where it has what is cut off from it."""
     if isinstance(size, int):
         return len(range(*slice(start, end, step).indices(size)))
-    whole = start == 0 and end >= np.iinfo(np.int32).max and step == 1
-    return size if whole else None
+    last = 0 if end >= np.iinfo(np.int32).max else end
+    if size is None or step != 1 or start < 0 or last > 0 or (end == 0 and last == 0):
+        return None
+    return shapes.subtracted(size, start - last) if start - last else size
 
 
 def squeeze(operands: Operands) -> list[Sizes | None]:

@@ -234,6 +234,7 @@ class Compiler:
         `check` sees every change before it is made. Raises InputError where the graph cannot be
         run at all, and otherwise what a rewrite raises.
         """
+        from flatfold.frontend import share_duplicates
         from flatfold.passes import Pipeline
         from flatfold.proof import compare
 
@@ -241,7 +242,9 @@ class Compiler:
             graph = self.canonicalize()
             training = graph.clone()
             pipeline = Pipeline(options.rewrites(), options.profile(), check, _no_kernel())
-            return graph, training, pipeline.run(graph)
+            remarks = pipeline.run(graph)
+            share_duplicates(graph)
+            return graph, training, remarks
         except Exception as error:
             if isinstance(error, PassError) or not isinstance(error, FlatfoldError):
                 # An invalid graph may break every promise: then that is the error to report.

@@ -87,6 +87,16 @@ def canonicalize(model: ir.Model) -> None:
     interface.restore(model.graph)
 
 
+def share_duplicates(model: ir.Model) -> None:
+    """Compute once what a rewritten graph computes twice, and drop what nothing reads."""
+    from onnx_ir.passes import common
+
+    while merge_constants(model.graph) | merge_nodes(model.graph):
+        pass
+    with _quiet():
+        common.RemoveUnusedNodesPass()(model)
+
+
 def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
     """Do one round; return whether another may change more."""
     from onnx_ir.passes import common

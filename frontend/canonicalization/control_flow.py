@@ -15,7 +15,9 @@ def inline_constant_if(graph: ir.Graph) -> bool:
     """
     constant_ifs = [node for node in graph if _condition(node) is not None]
     for node in constant_ifs:
-        name = "then_branch" if _condition(node) else "else_branch"
+        name, other = "then_branch", "else_branch"
+        if not _condition(node):
+            name, other = other, name
         branch = node.attributes[name].as_graph()
         results = list(branch.outputs)
         branch.outputs.clear()  # a value belongs to one graph
@@ -25,7 +27,15 @@ def inline_constant_if(graph: ir.Graph) -> bool:
         for copy, output in zip(values, node.outputs, strict=True):
             copy.shape, copy.type = output.shape, output.type
         ir.convenience.replace_nodes_and_values(graph, node, [node], copies, node.outputs, values)
+        _let_go(node.attributes[other].as_graph())
     return bool(constant_ifs)
+
+
+def _let_go(branch: ir.Graph) -> None:
+    """Let the nodes of a branch that is gone read nothing: what they read may be read no more."""
+    for node in ir.traversal.RecursiveGraphIterator(branch):
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
 
 
 def _condition(node: ir.Node) -> bool | None:

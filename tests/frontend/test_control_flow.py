@@ -86,3 +86,24 @@ def test_a_condition_that_the_caller_may_override_stays() -> None:
     feeds = {"x": np.array([-1, 2], np.float32), "c": np.array(False)}
     assert run(model, feeds)[0].tolist() == [1, 2]
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_what_only_the_other_branch_reads_goes() -> None:
+    model = from_text(
+        """g (float[2] x) => (float[2] y) <float[2] k = {3.0, 5.0}, float[2] m = {1.0, 2.0}> {
+            c = Constant <value = bool {1}> ()
+            y = If (c) <
+                then_branch = t () => (float[2] r) { r = Add (x, k) },
+                else_branch = f () => (float[2] r) {
+                    d = Constant <value = bool {1}> ()
+                    r = If (d) <
+                        then_branch = t2 () => (float[2] s) { s = Mul (x, m) },
+                        else_branch = f2 () => (float[2] s) { s = Neg (x) }
+                    >
+                }
+            >
+        }"""
+    )
+    assert_same_function(model)
+    assert list(model.graph.initializers) == ["k"]
+    assert not any(use.node.op_type == "Mul" for use in model.graph.inputs[0].uses())

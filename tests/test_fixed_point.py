@@ -34,7 +34,7 @@ def test_what_two_rewrites_write_twice_is_there_once() -> None:
     y = net.op("MaxPool", net.x, kernel_shape=[2, 2])
     blocks = []
     for outputs in (6, 20):
-        layer = net.op("Transpose", net.conv(y, outputs, 4, (3, 3)), perm=[0, 2, 3, 1])
+        layer = net.op("Transpose", net.conv(y, outputs, 4, (1, 1)), perm=[0, 2, 3, 1])
         scale, shift = (net.const(net.rng.standard_normal(outputs)) for _ in range(2))
         blocks.append(net.op("Relu", net.op("Add", net.op("Mul", layer, scale), shift)))
     once = flatfold.optimize(net.model(*blocks))

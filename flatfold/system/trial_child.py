@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ def main(path: Path) -> None:
                 session = _open(ort, job.path)
             except Exception as error:  # those of ONNX Runtime have no common base class
                 return {"refused": str(error) or type(error).__name__}
-        elif session is not None:
+        start = time.process_time()
+        if command == "run" and session is not None:
             shapes = arguments["shapes"]
             with contextlib.suppress(Exception):
                 inputs = session.get_inputs()
                 session.run(None, {put.name: _ones(put, shapes.get(put.name)) for put in inputs})
-        return {"refused": ""}
+        return {"refused": "", "seconds": time.process_time() - start}
 
     serve(perform)
 

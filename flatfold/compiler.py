@@ -234,7 +234,7 @@ class Compiler:
         `check` sees every change before it is made. Raises InputError where the graph cannot be
         run at all, and otherwise what a rewrite raises.
         """
-        from flatfold.frontend import share_duplicates
+        from flatfold.frontend.canonicalization.canonicalize import share_duplicates
         from flatfold.passes import Pipeline
         from flatfold.proof import compare
 

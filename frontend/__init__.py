@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flatfold.frontend.canonicalization.canonicalize import canonicalize, share_duplicates
+    from flatfold.frontend.canonicalization.canonicalize import canonicalize
     from flatfold.frontend.loading.load import from_proto, read_model
     from flatfold.frontend.source import Source, resolve
 
-__all__ = ["Source", "canonicalize", "from_proto", "read_model", "resolve", "share_duplicates"]
+__all__ = ["Source", "canonicalize", "from_proto", "read_model", "resolve"]
 
 _MODULES = {
     "Source": "source",
@@ -26,7 +26,6 @@ _MODULES = {
     "from_proto": "loading.load",
     "read_model": "loading.load",
     "resolve": "source",
-    "share_duplicates": "canonicalization.canonicalize",
 }
 
 

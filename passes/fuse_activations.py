@@ -16,9 +16,9 @@ from flatfold.passes.reading.node import (
     constant,
     dims_of,
     number,
+    only_producer,
     pixel_count,
     source,
-    why_shared,
 )
 from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 
@@ -68,7 +68,7 @@ class FuseActivations(LocalRewrite):
 def _hard_swish(node: ir.Node) -> Matched | None:
     """x * clip(x + 3, 0, 6), the division anywhere; None where `node` is no end of it."""
     divided = _divided(node)
-    product = _private(divided, "Mul") if divided is not None else node
+    product = only_producer(divided, "Mul") if divided is not None else node
     if product is None or product.op_type != "Mul":
         return None
     for gate, data in ((0, 1), (1, 0)):
@@ -82,12 +82,12 @@ def _gate(value: ir.Value | None, is_divided: bool) -> Matched | None:
     """clip(x + 3, 0, 6) that ends in `value`; with `is_divided` the HardSigmoid, by name too."""
     if not is_divided:
         return _clipped(value)
-    named = _private(value, "HardSigmoid")
+    named = only_producer(value, "HardSigmoid")
     if named is not None:
         alpha, beta = number(named, "alpha", 0.2), number(named, "beta", 0.5)
         standard = np.float32(alpha) == np.float32(HARD_SIGMOID["alpha"]) and beta == 0.5
         return (source(named), [named]) if standard else None
-    last = _private(value, "Div") or _private(value, "Mul")
+    last = only_producer(value, "Div") or only_producer(value, "Mul")
     return _matched_sigmoid(last) if last is not None else None
 
 
@@ -116,10 +116,10 @@ def _divided(node: ir.Node) -> ir.Value | None:
 
 def _clipped(value: ir.Value | None) -> Matched | None:
     """clip(x + 3, 0, 6) that ends in `value`, which nothing else reads."""
-    clip = _private(value, "Clip")
+    clip = only_producer(value, "Clip")
     if clip is None or clip_limits(clip) != (0.0, TOP):
         return None
-    shifted = _private(clip.inputs[0], "Add")
+    shifted = only_producer(clip.inputs[0], "Add")
     for index in (0, 1) if shifted is not None else ():
         data = shifted.inputs[1 - index] if shifted is not None else None
         if shifted is not None and data is not None and _number(shifted.inputs[index]) == SHIFT:
@@ -131,14 +131,6 @@ def _number(value: ir.Value | None) -> float | None:
     """A constant of one element, which does not add an axis."""
     array = constant(value)
     return float(array.reshape(-1)[0]) if array is not None and array.shape in ((), (1,)) else None
-
-
-def _private(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node of this type that computes `value`, if a single node reads it."""
-    node = value.producer() if value is not None else None
-    if value is None or node is None or (node.op_type, node.domain) != (op_type, ""):
-        return None
-    return node if why_shared(value) is None else None
 
 
 def _written(

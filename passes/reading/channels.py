@@ -14,10 +14,10 @@ from flatfold.passes.reading.node import (
     dims_of,
     ints,
     number,
+    only_producer,
     rank,
     source,
     spatial_sizes,
-    why_shared,
 )
 from flatfold.passes.stencil.channels import all_channels
 from flatfold.passes.stencil.geometry import Ints, Sizes
@@ -106,8 +106,8 @@ def read_channel_slice(node: ir.Node) -> Applied:
 
 def read_shuffle(node: ir.Node) -> Applied:
     """Reshape, Transpose, Reshape that permute the channels: [N, g, C / g, ..] and back."""
-    turn = _only_producer(node.inputs[0], "Transpose")
-    split = _only_producer(turn.inputs[0] if turn else None, "Reshape")
+    turn = only_producer(node.inputs[0], "Transpose")
+    split = only_producer(turn.inputs[0] if turn else None, "Reshape")
     if turn is None or split is None:
         raise Decline("NONLINEAR", "Reshape is not linear")
     data = source(split)
@@ -138,16 +138,3 @@ def _channels_only(
     whole = len(split) == parts and int(np.prod(split)) == count
     pixels = inner[1 + parts :] == sizes and outer[2:] == sizes and None not in sizes
     return whole and pixels and len(outer) == len(sizes) + 2 and outer[1] == count
-
-
-def _only_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node of this type that makes a value which nobody else reads."""
-    node = value.producer() if value is not None else None
-    if (
-        value is None
-        or node is None
-        or node.op_type != op_type
-        or node.domain not in ("", "ai.onnx")
-    ):
-        return None
-    return None if why_shared(value) is not None else node

@@ -228,6 +228,14 @@ def why_shared(value: ir.Value) -> Decline | None:
     return None
 
 
+def only_producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node of one of these types that computes `value`, if a single node reads it."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.domain not in ("", "ai.onnx"):
+        return None
+    return node if node.op_type in op_types and why_shared(value) is None else None
+
+
 def require_finite(array: Weight, what: str) -> None:
     """Decline, with the place and the number, unless all are finite."""
     finite = np.isfinite(array)

@@ -84,6 +84,9 @@ sizes:  ## lines of each file and package, and the change since a commit: [BASE=
 bench: $(STAMP)  ## time and memory of optimize and of onnxsim, and how they grow: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}
 
+peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md: [ALL=1] [MATCH=part of a name]
+	@$(BIN)/python -m bench.peers $${ALL:+--all} $${MATCH:+--match "$$MATCH"}
+
 pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
 	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}
 

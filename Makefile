@@ -12,7 +12,7 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench peers pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'

@@ -190,9 +190,7 @@ OPTIMIZERS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 def page(rows: list[Row]) -> str:
     """The page that `make peers` writes."""
     behind = [row for row in rows if row.behind]
-    versions = ", ".join(
-        f"{tool} {version(tool)}" for tool in ("onnxsim", "onnxslim", "onnxscript")
-    )
+    versions = ", ".join(f"{tool} {version(tool)}" for tool in TOOLS[1:-1])
     lines = [
         "# Beside other optimizers",
         "",

@@ -53,7 +53,9 @@ def canonicalize_chains(graph: ir.Graph, shapes: Shapes) -> bool:
 def _transpose(node: ir.Node, shapes: Shapes) -> bool:
     first, perm = producer_of(node.inputs[0], "Transpose"), perm_of(node)
     before = None if first is None else perm_of(first)
-    if first is None or perm is None or before is None or len(before) != len(perm):
+    if first is None or perm is None or before is None or sorted(before) != sorted(perm):
+        return False
+    if sorted(perm) != list(range(len(perm))):
         return False
     node.replace_input_with(0, first.inputs[0])
     node.attributes["perm"] = ir.AttrInt64s("perm", [before[axis] for axis in perm])
@@ -73,8 +75,8 @@ def _cast(node: ir.Node, shapes: Shapes) -> bool:
     first = producer_of(node.inputs[0], "Cast")
     if first is None or first.inputs[0] is None:
         return False
-    source, between = first.inputs[0].dtype, ir.DataType(int_attribute(first, "to", 0))
-    wanted = ir.DataType(int_attribute(node, "to", 0))
+    source, between = first.inputs[0].dtype, int_attribute(first, "to", 0)
+    wanted = int_attribute(node, "to", 0)
     if source is None or between not in _WIDER.get(source, ()):
         return False
     if wanted not in (*_FLOATS, source):
@@ -110,11 +112,13 @@ def _ranges(node: ir.Node, shapes: Shapes) -> dict[int, tuple[int, int, int]] | 
     """(start, end, step) by axis; None if they are not constant, or an attribute."""
     sizes = shapes.sizes(node.inputs[0])
     given = [constant_of(value) for value in node.inputs[1:]]
-    if sizes is None or len(given) < 3 or any(array is None for array in given):
+    if not sizes or len(given) < 3 or any(array is None for array in given):
         return None
     columns = [np.reshape(array, -1).tolist() for array in given if array is not None]
     starts, ends, axes = columns[:3]
     steps = columns[3] if len(columns) > 3 else [1] * len(starts)
+    if len({len(starts), len(ends), len(axes), len(steps)}) != 1:
+        return None
     ranges = zip(starts, ends, steps, strict=True)
     return dict(zip((axis % len(sizes) for axis in axes), ranges, strict=True))
 

@@ -204,7 +204,9 @@ def _perm_before(value: ir.Value) -> list[int] | None:
             break
         if node.op_type == "Transpose":
             perm = perm_of(node)
-            if perm is None:
+            if perm is None or sorted(perm) != list(range(len(perm))):
+                break
+            if whole is not None and len(whole) != len(perm):
                 break
             whole = perm if whole is None else [perm[axis] for axis in whole]
         value = node.inputs[0]

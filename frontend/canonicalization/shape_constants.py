@@ -66,7 +66,9 @@ def _ends_of(node: ir.Node, shapes: Shapes) -> list[int] | None:
     if sizes is None or ends is None or axes is None or len(axes) != len(ends) or min(steps) < 1:
         return None
     written: list[int] = []
-    for end, axis in zip(ends, axes.tolist(), strict=True):
+    for end, axis in zip(ends, axes.reshape(-1).tolist(), strict=True):
+        if not -len(sizes) <= axis < len(sizes):
+            return None
         last = end if isinstance(end, int) else _from_the_end(end, sizes[axis], shapes)
         if last is None:
             return None

@@ -83,16 +83,20 @@ def transposed_window(node: ir.Node, kernel: Ints) -> tuple[Ints, Ints, Ints, In
         return window(node, kernel)
     strides, dilations, _, _ = window(node, kernel, padded=False)
     extra = ints(node, "output_padding", (0,) * len(kernel))
+    if len(extra) != len(kernel) or 0 < len(wanted) < len(kernel):
+        sizes = f"output_padding {extra} and output_shape {wanted}"
+        raise Decline("ATTRIBUTE", f"{sizes} do not fit a kernel {kernel}")
     excess = [d * (k - 1) + 1 + x for d, k, x in zip(dilations, kernel, extra, strict=True)]
     if wanted:
-        sizes = zip(spatial_sizes(source(node)), strides, wanted[-len(kernel) :], strict=True)
-        if None in spatial_sizes(source(node)):
+        before = [size for size in spatial_sizes(source(node)) if size is not None]
+        if len(before) != len(kernel):
             raise Decline("AUTO-PAD", f"output_shape {wanted} pads by the unknown input size")
-        most = [s * (n - 1) - size for n, s, size in sizes if n is not None]
+        axes = zip(before, strides, wanted[-len(kernel) :], strict=True)
+        most = [s * (n - 1) - size for n, s, size in axes]
     else:
         most = [-s for s in strides]
     total = [x + n for x, n in zip(excess, most, strict=True)]
-    if min(total) < 0:
+    if min(total, default=0) < 0:
         raise Decline(
             "AUTO-PAD", f"the wanted output size, {wanted or mode}, exceeds what there is"
         )

@@ -31,6 +31,10 @@ CASES = {
         (4, 3),
     ),
     "Slice of a Pad": (lambda n: cut(n, padded(n, n.x, 1, 1, 1, 1), 1, 2**31, 2), (2, 3)),
+    "Pad of a cut": (
+        lambda n: padded(n, cut(n, n.x, 2, 2**31, 2), 1, 1, 1, 1),
+        (2, 3),
+    ),
     "Slice from the end": (lambda n: cut(n, padded(n, n.x, 2, 2, 2, 2), -3, -1, 3), (5, 2)),
     "Concat": (lambda n: n.op("Concat", n.x, padded(n, n.x, 1, 0, 0, 0), axis=2), (3, 1)),
     "Conv": (lambda n: n.conv(n.x, 3, 2, (1, 2), pads=[2, 1, 0, 1]), (3, 2)),

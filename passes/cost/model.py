@@ -102,7 +102,7 @@ class CostModel:
         read = shape.inputs * pixels * math.prod(shape.strides) // math.prod(shape.upsample)
         moved = (read + shape.outputs * pixels + shape.weights) * BYTES
         # one output channel takes as long as LANES of them: 64 -> 1 channels, 3 x 3, as 64 -> 16
-        lanes = LANES if shape.axes and shape.groups == 1 else 1
+        lanes = LANES if shape.taps > 1 and shape.groups == 1 else 1
         busy = macs * max(1.0, lanes / shape.outputs)
         seconds = self.profile.node + busy / self.rate(shape) + moved / self.profile.bandwidth
         return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)

@@ -34,8 +34,9 @@ def training_form(depths: tuple[int, ...]) -> dict[str, int]:
 def deploy_form(depths: tuple[int, ...], moved: int) -> dict[str, int]:
     """What it has after.
 
-    The norms between stages lose scale and bias to the convolution behind them; the stem's, in
-    front of a padded 7x7, becomes one depthwise 1x1. `moved` second linear layers stand behind the
+    The norms between stages lose scale and bias to the convolution behind them; those of the
+    stem's, in front of a padded 7x7, become one depthwise 1x1, and the stem is less its mean over
+    the channels, which leaves the mean of the squares. `moved` second linear layers stand behind the
     Transpose, as 1x1 convolutions with their bias; the first ones read what LayerNormalization
     makes along the last axis, and stay.
     """
@@ -48,7 +49,8 @@ def deploy_form(depths: tuple[int, ...], moved: int) -> dict[str, int]:
         "Gelu": blocks,
         "Add": blocks + (2 * blocks - moved) + stages,  # shortcuts, biases, epsilons
         **{op: n * stages for op, n in NORM.items()},
-        "ReduceMean": 2 * stages + 1,
+        "Sub": stages - 1,
+        "ReduceMean": 2 * stages,
         "Gemm": 1,
     }
 

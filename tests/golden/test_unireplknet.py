@@ -14,18 +14,20 @@ Kernels = tuple[tuple[int, ...], ...]
 
 
 def unchanged(blocks: int, norms: int) -> dict[str, int]:
-    """What stays of blocks, of norms that are written out, and of the head."""
+    """What stays of blocks, of norms that are written out, and of the head.
+
+    The means that the norms take off are in the layers in front of them.
+    """
     return {
         "Transpose": 2 * blocks,
         "Gelu": blocks + 1,
         "Relu": blocks,
         "Sigmoid": blocks,
         "ReduceL2": blocks,
-        "ReduceMean": 2 * blocks + 2 * norms + 1,  # gate and response; mean and variance; head
+        "ReduceMean": 2 * blocks + norms + 1,  # gate and response; variance; head
         "Div": blocks + norms,
         "Pow": norms,
         "Sqrt": norms,
-        "Sub": norms,
         "LayerNormalization": 1,
         "Gemm": 1,
     }
@@ -36,8 +38,11 @@ def training_form(kernels: Kernels) -> dict[str, int]:
     blocks, norms = sum(map(len, kernels)), len(kernels) + 1
     dilated = 5 * sum(kernel == 13 for stage in kernels for kernel in stage)
     large = dilated // 5
+    form = unchanged(blocks, norms)
     return {
-        **unchanged(blocks, norms),
+        **form,
+        "ReduceMean": form["ReduceMean"] + norms,
+        "Sub": norms,
         "Conv": norms + 3 * blocks + dilated,  # ways down; large, and two in the gate; dilated
         "BatchNormalization": 2 * blocks + large + dilated,
         "MatMul": 2 * blocks,

@@ -36,8 +36,8 @@ def deploy_form(depths: tuple[int, ...], moved: int) -> dict[str, int]:
 
     The norms between stages lose scale and bias to the convolution behind them; those of the
     stem's, in front of a padded 7x7, become one depthwise 1x1, and the stem is less its mean over
-    the channels, which leaves the mean of the squares. `moved` second linear layers stand behind the
-    Transpose, as 1x1 convolutions with their bias; the first ones read what LayerNormalization
+    the channels, which leaves the mean of the squares. `moved` second linear layers stand behind
+    the Transpose, as 1x1 convolutions with their bias; the first ones read what LayerNormalization
     makes along the last axis, and stay.
     """
     blocks, stages = sum(depths), len(depths)

@@ -13,7 +13,6 @@ convolutions.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -127,9 +126,7 @@ def _counts(path: Path, folder: Path) -> dict[str, Count]:
         out.unlink(missing_ok=True)
         command = [sys.executable, "-m", "bench.peers", "--tool", tool, str(path), str(out)]
         try:
-            subprocess.run(
-                command, cwd=ROOT, env=dict(os.environ), capture_output=True, timeout=SECONDS
-            )
+            subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
             continue
         if out.exists():

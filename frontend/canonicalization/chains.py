@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.frontend.canonicalization.edit import (
-    add_constant,
+    Insertion,
     int_attribute,
     perm_of,
     producer_of,
@@ -87,24 +87,20 @@ def _cast(node: ir.Node, shapes: Shapes) -> bool:
 
 def _slice(node: ir.Node, shapes: Shapes) -> bool:
     first = producer_of(node.inputs[0], "Slice")
-    if first is None or len(first.outputs[0].uses()) != 1 or first.outputs[0].is_graph_output():
+    data = None if first is None else first.inputs[0]
+    if first is None or data is None or first.outputs[0].is_graph_output():
         return False
-    ranges = [_ranges(part, shapes) for part in (first, node)]
-    if ranges[0] is None or ranges[1] is None or set(ranges[0]) & set(ranges[1]):
+    one, two = _ranges(first, shapes), _ranges(node, shapes)
+    alone = len(first.outputs[0].uses()) == 1
+    if not alone or one is None or two is None or set(one) & set(two):
         return False
-    assert node.graph is not None
-    assert isinstance(node.graph, ir.Graph)
-    whole = ranges[0] | ranges[1]
-    columns = zip(*((*numbers, axis) for axis, numbers in sorted(whole.items())), strict=True)
-    starts, ends, steps, axes = (np.array(column, np.int64) for column in columns)
-    name = node.outputs[0].name or node.op_type
+    rows = [(start, end, axis, step) for axis, (start, end, step) in sorted((one | two).items())]
+    starts, ends, axes, steps = zip(*rows, strict=True)
+    insertion = Insertion(node, node.outputs[0])
     named = [("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)]
-    inputs = [add_constant(node.graph, f"{name}_{role}", array) for role, array in named]
-    merged = ir.node("Slice", [first.inputs[0], *inputs], name=node.name)
-    merged.outputs[0].type, merged.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
-    ir.convenience.replace_nodes_and_values(
-        node.graph, node, [node], [merged], node.outputs, merged.outputs
-    )
+    inputs = [insertion.integers(role, numbers) for role, numbers in named]
+    sizes = shapes.sizes(node.outputs[0])
+    insertion.replace(insertion.add("Slice", [data, *inputs], sizes))
     return True
 
 

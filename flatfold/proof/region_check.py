@@ -112,7 +112,7 @@ def _wrong_weight_text(change: Change, trial: Trial) -> str:
     """The wrong weight, if impulses show one: "; output channel 3, input channel 1, ..."."""
     sources = tuple((value, value) for value in trial.feeds)
     ends = change.region.output, change.replacement.output
-    cone = Cone(*ends, sources, trial.nodes, tuple(change.replacement.nodes))
+    cone = Cone(*ends, sources, trial.nodes, (*trial.shared, *change.replacement.nodes))
     weight = find_wrong_weight(cone, {value: pair.y.shape for value, pair in trial.feeds.items()})
     return f"; {weight}" if weight is not None else ""
 
@@ -144,7 +144,7 @@ def _ratio(change: Change, trial: Trial) -> float:
         values = evaluate(trial.nodes, trial.feeds)
         _require_same_ranges(region.nodes, values)
         before = values[region.output]
-        after = evaluate(replacement.nodes, trial.feeds)[replacement.output]
+        after = evaluate((*trial.shared, *replacement.nodes), trial.feeds)[replacement.output]
     except Unsupported as what:
         raise Decline("UNPROVED", f"the check does not know {what}") from None
     except (ValueError, IndexError, MemoryError):  # some nodes run only at the model's own sizes

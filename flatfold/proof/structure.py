@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.passes import Change
+from flatfold.passes.reading.padded import surroundings
 from flatfold.proof.interpreter.operators import traits_of
 
 # Their constants say which pixels are read: what is asked about these is more than where zeros are.
@@ -37,6 +38,10 @@ def structure_of(change: Change) -> bytes | None:
         digest.update(b"side")
         for node in side:
             _add_node(digest, node, numbers)
+    for term in region.form.terms:
+        for one in surroundings(term.source):  # by which it depends on what else is read
+            facts = numbers.get(term.source), numbers.get(one.inner), one.begin, one.end, one.mode
+            digest.update(repr(facts).encode())
     digest.update(
         repr([numbers.get(v) for v in (region.output, change.replacement.output)]).encode()
     )

@@ -7,7 +7,7 @@ and some that read none, for every residue modulo the stride.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from flatfold.passes import Change, Decline
 from flatfold.passes.reading.affine import Term
 from flatfold.passes.reading.deferred import origin_of, root_value
+from flatfold.passes.reading.padded import Surrounded, surroundings
 from flatfold.proof.interpreter.operators import traits_of
 from flatfold.proof.interpreter.pair import Pair
 from flatfold.proof.network.inputs import limits_of, within_range
@@ -30,10 +31,15 @@ Extent = dict[ir.Value, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Trial:
-    """The nodes that compute a region, in order, and the values of what they read."""
+    """The nodes that compute a region, in order, and the values of what they read.
+
+    `shared` are nodes of the graph between the `feeds` and what both sides read: a Pad whose input
+    and output are read.
+    """
 
     nodes: tuple[ir.Node, ...]
     feeds: Mapping[ir.Value, Pair]
+    shared: tuple[ir.Node, ...] = ()
 
 
 def extents(change: Change) -> list[Extent]:
@@ -45,7 +51,9 @@ def extents(change: Change) -> list[Extent]:
     """
     terms = change.region.form.terms
     model_sizes = _model_sizes(terms)
-    keep = _counts_pixels(change)
+    keep = _counts_pixels(change) or any(
+        node.op_type != "Pad" for one in _read_inside(change).values() for node in one.nodes
+    )
     if model_sizes is not None and (keep or _is_small(terms)):
         return [model_sizes]
     stride = max((s for term in terms for s in term.stencil.geometry.strides), default=1)
@@ -63,12 +71,17 @@ def draw_trial(change: Change, extent: Extent, rng: np.random.Generator) -> Tria
     """Random data of these sizes, within the range of values that the region's sources can have."""
     region = change.region
     feeds: dict[ir.Value, Pair] = {}
+    shared: dict[ir.Node, None] = {}
     ranged = any(traits_of(node).piecewise for node in region.nodes)
+    inside = _read_inside(change)
     for term in region.form.terms:
         shape = _data_shape(term, extent[term.source], region.nodes)
         source = root_value(term.source)
         out = [size or 1 for size in term.stencil.geometry.output_sizes(extent[term.source])]
         drawn = _root_shape(term.source, shape)
+        if (smaller := inside.get(term.source)) is not None:
+            source, shared = smaller.inner, {**shared, **dict.fromkeys(smaller.nodes)}
+            drawn = (*drawn[:2], *_inner_sizes(smaller, drawn[2:]))
         if max(math.prod(drawn), term.stencil.geometry.outputs * math.prod(out)) > MOST_ELEMENTS:
             raise Decline("UNPROVED", "its padding makes it too large to check")
         x = rng.standard_normal(drawn)
@@ -77,7 +90,41 @@ def draw_trial(change: Change, extent: Extent, rng: np.random.Generator) -> Tria
             x = within_range(source, x)
         feeds.setdefault(source, Pair(x, np.abs(x)))
     feeds |= _repeated_constants(region.nodes, feeds)
-    return Trial((*_producers(region.nodes, feeds), *reversed(region.nodes)), feeds)
+    producers = [node for node in _producers(region.nodes, feeds) if node not in shared]
+    nodes = (*shared, *producers, *reversed(region.nodes))
+    return Trial(nodes, feeds, tuple(shared))
+
+
+def _read_inside(change: Change) -> dict[ir.Value, Surrounded]:
+    """Sources that are larger maps of something else that the region reads, each with the smallest.
+
+    Both are computed from that one: their numbers depend on each other.
+    """
+    sources = {term.source for term in change.region.form.terms}
+    others = _other_reads(change.region.nodes, sources)
+    found = {}
+    for source in sources:
+        inside = surroundings(source)
+        read = [n for n, one in enumerate(inside) if one.inner in others or _beside(one, others)]
+        if read:
+            found[source] = inside[max(read)]
+    return found
+
+
+def _beside(one: Surrounded, others: Container[ir.Value]) -> bool:
+    """Whether the region reads another, smaller map with the same one inside."""
+    return any(node.op_type == "Pad" and node.outputs[0] in others for node, _ in one.inner.uses())
+
+
+def _inner_sizes(smaller: Surrounded, sizes: Sequence[int]) -> list[int]:
+    """The sizes of the map inside. Raises Decline where copies of it would not go around it."""
+    inner = [
+        size - begin - end
+        for size, begin, end in zip(sizes, smaller.begin, smaller.end, strict=True)
+    ]
+    if any(n <= max(ends) for n, *ends in zip(inner, smaller.begin, smaller.end, strict=True)):
+        raise Decline("UNPROVED", "no small size is known at which pixels are copied around it")
+    return inner
 
 
 def _model_sizes(terms: tuple[Term, ...]) -> Extent | None:
@@ -162,11 +209,22 @@ def _sizes_for(terms: tuple[Term, ...], residue: int, keep: bool) -> Extent | No
             spread = ((real or 1) - 1) * u + 1
             extra = min(residue, s - 1) if real is None else (spread + growth) % s
             sizes.append(((n - 1) * s - growth + extra - 1) // u + 1)
+        sizes = _around(term.source, sizes, g.strides)
         if extent.setdefault(term.source, tuple(sizes)) != tuple(sizes):
             return None
         if min(sizes, default=1) < 1:
             return None
     return extent
+
+
+def _around(source: ir.Value, sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Sizes with the same residues at which pixels of the map inside can be copied around it."""
+    largest = list(sizes)
+    for one in surroundings(source):
+        for axis, (begin, end) in enumerate(zip(one.begin, one.end, strict=True)):
+            missing = begin + end + max(begin, end) + 1 - largest[axis]
+            largest[axis] += max(-(-missing // strides[axis]), 0) * strides[axis]
+    return largest
 
 
 def _producers(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> list[ir.Node]:
@@ -175,7 +233,7 @@ def _producers(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> list
     return [n for n in producers if n is not None and n.inputs and n.inputs[0] in feeds]
 
 
-def _other_reads(nodes: Iterable[ir.Node], feeds: Mapping[ir.Value, Pair]) -> set[ir.Value]:
+def _other_reads(nodes: Iterable[ir.Node], feeds: Iterable[ir.Value]) -> set[ir.Value]:
     """Values that the region reads and that are neither its own nor in `feeds`."""
     read = {value for node in nodes for value in node.inputs if value is not None}
     return read - {value for node in nodes for value in node.outputs} - set(feeds)

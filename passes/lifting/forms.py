@@ -18,6 +18,7 @@ from flatfold.passes.lifting.sums import (
     select_form_channels,
     sum_forms,
 )
+from flatfold.passes.lowering.plan import form_cost
 from flatfold.passes.lowering.rounding import LARGEST, ROUNDOFF, within_range
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.layout import (
@@ -33,6 +34,7 @@ from flatfold.passes.reading.layout import (
     sizes_read,
 )
 from flatfold.passes.reading.meaning import Applied, Joined
+from flatfold.passes.reading.padded import over_larger_maps
 from flatfold.passes.rewrite import Rewrite
 from flatfold.passes.stencil.border import edge_fill, pad_border, uniform
 
@@ -69,7 +71,12 @@ class FormBuilder:
         require_equal_sizes(list(zip(values, forms, strict=True)))
         reach = _reach(*forms)  # before the weights are summed into each other
         context = self._sum_context(node, forms[0].geometry.axes)
+        larger = over_larger_maps(forms)
+        if larger is not None:
+            moved, reason = sum_forms(list(zip(signs, larger, strict=True)), context, consume=False)
         form, refusal = sum_forms(list(zip(signs, forms, strict=True)), context, consume)
+        if larger is not None and _is_cheaper(moved, form, self.cost):
+            form, refusal = moved, reason
         _require_no_growth(node, form, reach)
         for rewrite in self.passes:
             form = rewrite.simplify_sum(form, node.outputs[0].dtype)
@@ -175,6 +182,10 @@ def _widened(forms: list[Affine]) -> list[Affine]:
         else form
         for form in forms
     ]
+
+
+def _is_cheaper(one: Affine, two: Affine, cost: CostModel) -> bool:
+    return form_cost(one, cost).seconds < form_cost(two, cost).seconds
 
 
 def _is_leaf(form: Affine) -> bool:

@@ -8,6 +8,7 @@ pooling.py      AveragePool as a convolution; windows of MaxPool
 channels.py     Gather, Slice and shuffles of channels
 transparent.py  operators that a per-channel map commutes with: means, views, Transpose
 copying.py      Resize, and operators that copy pixels, which such a map commutes with as well
+padded.py       maps with copies of their own pixels around them, and layers over them
 composites.py   Gelu and LayerNormalization that are spelled out, which stay as they are
 affine.py       an affine form: a bias plus terms, each a stencil of a value
 layout.py       channels first or last: forms brought to one layout

@@ -61,7 +61,8 @@ def _require_equal_outputs(
     feeds = {value: Pair(_with_drawn(pair.y, rng), pair.m) for value, pair in trial.feeds.items()}
     try:
         before = evaluate(trial.nodes, feeds, shadowed)[change.region.output].y
-        after = evaluate(recomputed.nodes, feeds, shadowed)[recomputed.output].y
+        nodes = (*trial.shared, *recomputed.nodes)
+        after = evaluate(nodes, feeds, shadowed)[recomputed.output].y
     except (Unsupported, TypeError, ValueError) as why:
         raise Uncertified(f"it cannot be evaluated in the prime field: {why}") from None
     expected, actual = (shadowed(array).shadow for array in (before, after))

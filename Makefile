@@ -18,7 +18,7 @@ help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [OUT=dir]
+engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [TUNE=seconds] [OUT=dir]
 	@set --; \
 	[ -z "$$TARGET" ] || set -- "$$@" --target "$$TARGET"; \
 	[ -z "$$WEIGHTS" ] || set -- "$$@" --weights "$$WEIGHTS"; \
@@ -26,6 +26,7 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	[ -z "$$SIZE" ] || set -- "$$@" --size "$$SIZE"; \
 	[ -z "$$SHAPE" ] || set -- "$$@" --shape "$$SHAPE"; \
 	[ -z "$$OPTION" ] || set -- "$$@" --option "$$OPTION"; \
+	[ -z "$$TUNE" ] || set -- "$$@" --tune "$$TUNE"; \
 	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
 

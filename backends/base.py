@@ -60,6 +60,10 @@ class Backend(ABC):
         """The hardware that an engine is built for, such as the processor; "" for any."""
         return ""
 
+    def choices(self) -> Mapping[str, tuple[object, ...]]:
+        """Options that may make an engine faster, each with the values to try when tuning."""
+        return {}
+
     def require(self) -> None:
         """Raises TargetUnavailable, with what is missing, if the target cannot be used here."""
         state = self.availability()

@@ -8,6 +8,7 @@
     sources.py        any form of model, as the graph to compile
     engine_cache.py   engines that were built before
     auto_target.py    target "auto": the fastest of the targets that run here
+    tuning.py         forms and options that are chosen by time
     result.py         what `optimize` returns
     explanation.py    remarks in groups, with the modules that they are about
     timing.py         statistics of repeated timings

@@ -29,6 +29,7 @@ def compile(
     passes: Iterable[str] | None = None,
     verify: str = "certify",
     simplify: bool = False,
+    tune: float | None = None,
     progress: Progress = silent,
     **reading: Any,
 ) -> Engine:
@@ -36,7 +37,10 @@ def compile(
 
     `engine_options` are those of the target; the others, `reading` included, are those of
     `optimize`, with the costs of the target. The engine's manifest holds the proof, the remarks,
-    the counts, and how the engine's own outputs compare. An engine that was built before from the
+    the counts, and how the engine's own outputs compare. No engine is slower than the model as it
+    came: both are timed, and changes are taken back where they have to be, which the manifest says
+    under "tuning". `tune`: seconds to search for a faster engine by time; 0 times nothing. An
+    engine that was built before from the
     same model and options comes from the cache of engines: `cache_dir`, by default $FLATFOLD_CACHE
     or the user's own cache folder; "" for none. Raises what `optimize` raises, TargetUnavailable,
     BuildError, and Inaccurate where an engine computes something else than its graph.
@@ -48,7 +52,9 @@ def compile(
             hint=f"name one of them as the target, such as {targets[0]!r}",
         )
     names = None if passes is None else tuple(passes)
-    choices = [Options(name, names, verify, simplify, engine_options or {}) for name in targets]
+    choices = [
+        Options(name, names, verify, simplify, engine_options or {}, tune) for name in targets
+    ]
     compiler = Compiler.resolve(model, progress, **reading)
     return compiler.compile(choices, auto=target == AUTO, cache_dir=cache_dir).engine
 

@@ -8,6 +8,7 @@ engine = compiler.build(result, options)     # build, check
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from flatfold.errors import (
 )
 from flatfold.result import Optimized
 from flatfold.system.progress import Progress, silent
+from flatfold.tuning import ESTIMATED, Tuned, Variant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,14 +40,17 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 VERIFY = ("off", "sample", "bound", "certify")  # each proves more than the one before
+IMAGE = (224, 224)  # the size to time at where a model leaves that of its images open
 
 
 @dataclass(frozen=True)
 class Options:
     """What to compile for, which rewrites to use, how much to prove, and options of the engine.
 
-    `passes` are names of rewrites in any order, None for all. Raises UnknownName for a target, a
-    rewrite or a level of verification that does not exist.
+    `passes` are names of rewrites in any order, None for all. `tune`: seconds for finding a faster
+    engine than the estimated one; None only takes back what is slower than the model as it came, 0
+    measures nothing. Raises UnknownName for a target, a rewrite or a level of verification that
+    does not exist, and InputError for less than no time.
     """
 
     target: str = "default"
@@ -53,6 +58,8 @@ class Options:
     verify: str = "certify"
     simplify: bool = False
     engine_options: Mapping[str, object] = field(default_factory=dict)
+    tune: float | None = None
+    variant: Variant = ESTIMATED
 
     def __post_init__(self) -> None:
         if self.passes is not None:
@@ -61,6 +68,8 @@ class Options:
         self.profile()
         if self.verify not in VERIFY:
             raise UnknownName("verification", self.verify, VERIFY)
+        if self.tune is not None and not 0 <= self.tune < math.inf:
+            raise InputError(f"expected 0 or more seconds for tuning, found {self.tune:g}")
 
     def rewrites(self) -> list[Rewrite | LocalRewrite]:
         """The rewrites to use, in the order of the pipeline."""
@@ -71,13 +80,16 @@ class Options:
         for name in names:
             if name not in known:
                 raise UnknownName("pass", name, known)
+        names = [name for name in names if name not in self.variant.without]
         return [rewrite() for name, rewrite in known.items() if name in names]
 
     def profile(self) -> Profile:
         """What operators cost on the target; the default costs where the target has none."""
         from flatfold.backends import TARGETS, best_target
-        from flatfold.passes.cost.profiles import PROFILES
+        from flatfold.passes.cost.profiles import EXTREMES, PROFILES
 
+        if self.variant.costs:
+            return {**EXTREMES, **PROFILES}[self.variant.costs]
         name = best_target() if self.target == AUTO else self.target
         if name not in PROFILES and name not in TARGETS:
             known = {**PROFILES, **TARGETS}
@@ -90,6 +102,7 @@ class Options:
             "passes": [rewrite.name for rewrite in self.rewrites()],
             "verify": self.verify,
             "simplify": self.simplify,
+            "tune": self.tune,
             "options": sorted((str(name), repr(v)) for name, v in self.engine_options.items()),
         }
 
@@ -128,6 +141,7 @@ class Compiler:
         self.source, self.progress = source, progress
         # By everything but the target, then by the name of its costs.
         self._results: dict[tuple[object, ...], dict[str, Optimized]] = {}
+        self._tuned: dict[str, Tuned] = {}  # by target
 
     @classmethod
     def resolve(cls, model: Any, progress: Progress = silent, **reading: Any) -> Compiler:
@@ -167,7 +181,9 @@ class Compiler:
         return a graph that differs from the original.
         """
         costs = options.profile().name
-        by_costs = self._results.setdefault((options.passes, options.verify, options.simplify), {})
+        variant = replace(options.variant, costs="", engine_options=())
+        key = options.passes, options.verify, options.simplify, variant
+        by_costs = self._results.setdefault(key, {})
         if costs not in by_costs:
             same = self._same_graph(options, by_costs.values())
             by_costs[costs] = same or self._rewrite_and_prove(options)
@@ -236,14 +252,21 @@ class Compiler:
         """
         from flatfold.frontend.canonicalization.canonicalize import share_duplicates
         from flatfold.passes import Pipeline
+        from flatfold.passes.remark import taken_back
         from flatfold.proof import compare
 
+        variant = options.variant
         try:
             graph = self.canonicalize()
             training = graph.clone()
-            pipeline = Pipeline(options.rewrites(), options.profile(), check, _no_kernel())
+            if variant.given:
+                return self.source.model.clone(), training, [taken_back(graph.graph.name or "")]
+            pipeline = Pipeline(
+                options.rewrites(), options.profile(), check, _no_kernel(), variant.taken_back
+            )
             remarks = pipeline.run(graph)
             share_duplicates(graph)
+            remarks += [taken_back(graph.graph.name or "", n) for n in sorted(variant.without)]
             return graph, training, remarks
         except Exception as error:
             if isinstance(error, PassError) or not isinstance(error, FlatfoldError):
@@ -367,10 +390,72 @@ class Compiler:
             engine = self._fastest(choices) if auto else self._engine(choices[0])
             slot.store(engine)
         (options,) = (options for options in choices if options.target == engine.target)
-        return Compiled(engine, False, lambda: self.optimize(options))
+        return Compiled(engine, False, lambda: self.optimize(self._with_variant(options)))
 
     def _engine(self, options: Options) -> Engine:
-        return self.build(self.optimize(options), options)
+        """The engine of the variant that `options.tune` leads to; its manifest says which."""
+        if options.target not in self._tuned:
+            self._tuned[options.target] = self._tune(options)
+        options = self._with_variant(options)
+        engine = self.build(self.optimize(options), options)
+        engine.manifest["tuning"] = self._tuned[options.target].to_dict()
+        return engine
+
+    def _with_variant(self, options: Options) -> Options:
+        variant = self._tuned[options.target].variant
+        chosen = {**options.engine_options, **dict(variant.engine_options)}
+        return replace(options, variant=variant, engine_options=chosen)
+
+    def _tune(self, options: Options) -> Tuned:
+        """Which variant to build, by time, as far as `options.tune` asks and this machine can."""
+        from flatfold.sources import is_same
+        from flatfold.tuning import Candidate, Stopwatch, Tuner
+
+        backend = _backend(options.target)
+        result = self.optimize(options)
+        same = is_same(self.source.model, result.graph)
+        if options.tune == 0 or (options.tune is None and same):
+            return Tuned()
+        if not (state := backend.availability()).runs:
+            return Tuned(reason=f"not timed: {state.reason}")
+
+        def write(variant: Variant) -> tuple[ir.Model, Sequence[Remark]]:
+            graph, _, remarks = self.rewrite(replace(options, variant=variant))
+            return graph, remarks
+
+        try:
+            tuner = Tuner(
+                write,
+                Stopwatch(backend, options.engine_options, self.feeds()).times,
+                self.source.model,
+                {n: v for n, v in backend.choices().items() if n not in options.engine_options},
+                self.progress,
+            )
+            estimated = Candidate(ESTIMATED, "", result.graph, result.remarks)
+            if options.tune is None:
+                return tuner.check(estimated)
+            return tuner.search(estimated, options.tune)
+        except FlatfoldError as error:
+            return Tuned(reason=f"not timed: {error.cause}")
+
+    def feeds(self) -> dict[str, Any]:
+        """Inputs to time engines with: of the sizes asked for, else of images where those fit."""
+        from flatfold.proof.network.inputs import draw_feeds, input_specs
+
+        specs, shapes = input_specs(self.source.model), self.sizes[-1]
+        larger = dict(shapes)
+        for spec in specs:
+            given, shape = self.source.shapes.get(spec.name, spec.shape), shapes[spec.name]
+            if len(given) == 4 and not any(isinstance(size, int) for size in given[2:]):
+                larger[spec.name] = (*shape[:2], *IMAGE)
+        for sizes in (larger, shapes):
+            ((_, feeds),) = draw_feeds(specs, sizes, 0, ("normal",))
+            try:
+                self.run_original(feeds)
+            except FlatfoldError:
+                continue
+            break
+        return feeds
 
     def _fastest(self, choices: Sequence[Options]) -> Engine:
         """The fastest engine; its manifest says what it was compared with."""

@@ -34,6 +34,7 @@ from flatfold.passes.remark import (
     Remark,
     census,
     origins,
+    taken_back,
 )
 from flatfold.passes.rewrite import Change, LocalRewrite, Proposal, Region, Rewrite
 
@@ -54,12 +55,14 @@ class Pipeline:
     """Applies passes until nothing changes. `check` sees every change before it is made.
 
     `no_kernel` has operators with types that cannot be run, and that no rewrite brings in.
+    `taken_back` has changes that are not made, each by its rewrite and the node that it starts at.
     """
 
     rewrites: Sequence[Rewrite | LocalRewrite]
     profile: Profile = field(default_factory=lambda: PROFILES["default"])
     check: Check | None = None
     no_kernel: Collection[tuple[str, ir.DataType]] = ()
+    taken_back: Collection[tuple[str, str]] = ()
 
     def run(self, model: ir.Model) -> list[Remark]:
         """Rewrite `model` in place; the remarks say what was done, and what was left and why."""
@@ -242,6 +245,8 @@ class _Sweep:
         region, replacement = proposal.region, proposal.replacement
         change = Change(name, region, replacement, again)
         try:
+            if (name, region.root.name) in self.pipeline.taken_back:
+                raise Decline("SLOWER", taken_back("").reason)
             unread = meets_unread(change)
             if self.pipeline.check is not None:
                 self.pipeline.check(change)

@@ -41,6 +41,7 @@ HINTS: dict[str, str] = {
     "SHARED": "give each reader a copy of its own, if that is worth it",
     "SIZE": "export with a fixed input size",
     "SLICE": "use a range that runs forwards, holds something and leaves the batch alone",
+    "SLOWER": "build with another target, or without timing (--no-time)",
     "SOURCES": "let the branches read one value, if that was meant",
     "STRIDE": "give the branches the same stride",
     "SWEEPS": "optimize the result once more",
@@ -74,6 +75,12 @@ class Remark:
         """The remark of which `content` is `dataclasses.asdict`, JSON in between or not."""
         costs = {side: Cost(**content[side]) for side in ("before", "after")}
         return cls(**{**content, **costs, "replaced": tuple(content["replaced"])})
+
+
+def taken_back(place: str, rewrite: str = "") -> Remark:
+    """The remark on a rewrite, or on all of them, that was not used because it was timed."""
+    reason = "exact, but slower when it was timed: taken back"
+    return Remark(rewrite, place, False, "SLOWER", reason, hint=HINTS["SLOWER"])
 
 
 def census(nodes: Sequence[ir.Node]) -> str:

@@ -56,7 +56,7 @@ def compile(
     model: object, cache: Path | str, progress: Progress = silent, **options: Any
 ) -> Compiled:
     compiler = Compiler.resolve(model, progress)
-    return compiler.compile([Options("ort-cpu", **options)], cache_dir=cache)
+    return compiler.compile([Options("ort-cpu", tune=0, **options)], cache_dir=cache)
 
 
 def plain(content: object) -> Any:
@@ -115,7 +115,7 @@ def test_the_public_function_uses_the_folder_of_the_environment(
         work.clear()
         monkeypatch.setenv("FLATFOLD_CACHE", place)
         for _ in range(2):
-            flatfold.compile(model, "ort-cpu", verify="off").close()
+            flatfold.compile(model, "ort-cpu", verify="off", tune=0).close()
         assert work.count("built") == builds
     assert len(entries(tmp_path / "cache")) == 1
 

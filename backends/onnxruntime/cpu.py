@@ -36,7 +36,7 @@ from flatfold.backends.store.model_file import (
     write_model,
 )
 from flatfold.backends.tensors import Array
-from flatfold.system.host import processor
+from flatfold.system.host import cores, processor
 from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ class OrtCpu(Backend):
 
     def device(self) -> str:
         return processor()
+
+    def choices(self) -> dict[str, tuple[object, ...]]:
+        """See `Backend.choices`: fewer threads, and the graph without layouts of its own."""
+        return {
+            "intra_threads": tuple(range(1, cores() + 1)),
+            "graph_optimization": ("extended",),
+        }
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("onnxruntime") is None:

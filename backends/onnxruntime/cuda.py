@@ -77,6 +77,10 @@ class OrtCuda(OrtCpu):
     def device(self) -> str:
         return nvidia_gpu()
 
+    def choices(self) -> dict[str, tuple[object, ...]]:
+        """See `Backend.choices`."""
+        return {"graph_optimization": ("extended",)}
+
     def availability(self) -> Availability:
         """See `Backend.availability`; whether CUDA and cuDNN are there is only known on opening."""
         installed = versions(PACKAGES)

@@ -32,7 +32,7 @@ from flatfold.backends.store.files import read_verified
 from flatfold.backends.store.model_file import EXTERNAL_ABOVE, detached, write_model
 from flatfold.backends.tensors import Array, TensorSpec, specs_of
 from flatfold.errors import BuildError, InputError, TargetError
-from flatfold.system.host import processor
+from flatfold.system.host import cores, processor
 from flatfold.system.isolated import build_in_subprocess, tail
 from flatfold.system.progress import Progress, silent
 
@@ -59,6 +59,10 @@ class Openvino(Backend):
 
     def device(self) -> str:
         return processor()
+
+    def choices(self) -> dict[str, tuple[object, ...]]:
+        """See `Backend.choices`: fewer threads."""
+        return {"threads": tuple(range(1, cores() + 1))}
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("openvino") is None:

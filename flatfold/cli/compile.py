@@ -44,7 +44,14 @@ Option = Annotated[
         help="An option of the target, such as time_limit=60. May be repeated.",
     ),
 ]
-NoTime = Annotated[bool, typer.Option("--no-time", help="Measure no latency.")]
+NoTime = Annotated[bool, typer.Option("--no-time", help="Measure nothing.")]
+Tune = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Search that long for a faster engine: other forms of the graph, other options.",
+    ),
+]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Build the engine even if it is in the cache.")
 ]
@@ -67,6 +74,7 @@ def compile(
     links_inside: options.LinksInside = None,
     threads: Threads = None,
     option: Option = None,
+    tune: Tune = None,
     no_time: NoTime = False,
     cache_dir: options.CacheDir = None,
     no_cache: NoCache = False,
@@ -88,7 +96,11 @@ def compile(
     }
     names, image = options.chosen_passes(passes, skip), options.image_shape(size)
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
-    choices = [Options(name, names, verify, simplify, chosen) for name, chosen in by_target.items()]
+    seconds = 0.0 if no_time else tune
+    choices = [
+        Options(name, names, verify, simplify, chosen, seconds)
+        for name, chosen in by_target.items()
+    ]
     with working() as progress:
         compiler = Compiler.resolve(model, progress, **reading)
         cache = "" if no_cache else cache_dir
@@ -211,6 +223,12 @@ class Outcome:
     layers: int | None
     manifest: Mapping[str, Any]
 
+    @property
+    def tuning(self) -> Mapping[str, Any]:
+        """What was decided by time; see `Tuned.to_dict`."""
+        tuning: Mapping[str, Any] = self.manifest["tuning"]
+        return tuning
+
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
 
@@ -220,6 +238,7 @@ class Outcome:
             **self.result.record(),
             "engine_equivalence": self.manifest.get("engine_equivalence"),
             "auto": self.manifest.get("auto"),
+            "tuning": self.tuning,
             "target": self.target,
             "precision": self.precision,
             "cached": self.cached,
@@ -275,6 +294,10 @@ def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield "as built", clean(str(Equivalence.from_dict(as_built)))
     if (auto := outcome.manifest.get("auto")) is not None:
         yield "target", clean(f"{auto['target']}: {auto['because']}")
+    if outcome.tuning["reason"]:
+        from flatfold.tuning import described
+
+        yield "tuning", clean(described(outcome.tuning))
     if outcome.cached:
         yield "cache", "built before from the same model and options; --no-cache builds it again"
     yield "rewrites", f"{applied} applied, {len(remarks) - applied} declined"

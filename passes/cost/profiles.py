@@ -116,3 +116,14 @@ PROFILES = {
     "ort-cpu": ORT_CPU,
     "openvino": OPENVINO,
 }
+
+# Costs of no machine, which lead to other forms of a graph: what tuning tries besides.
+EXTREMES = {
+    "few nodes": replace(ORT_CPU, name="few nodes", node=50e-6),
+    "little arithmetic": replace(
+        ORT_CPU, name="little arithmetic", bandwidth=1e15, copies=1e15, node=0.0
+    ),
+    "much arithmetic": replace(
+        ORT_CPU, name="much arithmetic", bandwidth=ORT_CPU.bandwidth / 8, copies=ORT_CPU.copies / 8
+    ),
+}

@@ -47,7 +47,10 @@ def _compile(cache: Path, model: Path, log: Path) -> None:
             with log.open("a") as file:
                 file.write(f"{os.getpid()} waits\n")
 
-    flatfold.compile(model, "ort-cpu", cache_dir=cache, verify="off", progress=progress).close()
+    engine = flatfold.compile(
+        model, "ort-cpu", cache_dir=cache, verify="off", tune=0, progress=progress
+    )
+    engine.close()
 
 
 def store_and_die(root: Path, number: int, times: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,13 +92,26 @@ def import_engine(content: bytes, options: OpenvinoOptions, **more: object) -> A
     import openvino
 
     try:
-        return openvino.Core().import_model(content, "CPU", {**options.settings(), **more})
+        return _core().import_model(content, "CPU", {**options.settings(), **more})
     except RuntimeError as error:
         raise BuildError(
             f"openvino {openvino.__version__} cannot read its own engine: {tail(error)}",
             where=f"target {TARGET}",
             hint="build the engine again",
         ) from error
+
+
+@functools.cache
+def _core() -> Any:
+    """The one Core of this process.
+
+    Each Core gives the thread that makes it a stack for signal handlers, and takes it away at its
+    end; of two that do not end in the opposite order, the first leaves a stack that is gone, on
+    which the next signal ends the process. So there is one, which does not end.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _run_once(compiled: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from tests.backends.small_nets import image, make_model, reference
 from tests.backends.suite import HEAD
 
 pytest.importorskip("openvino")
+
+ROOT = Path(__file__).parents[2]
 
 
 def build(model: ir.Model, **options: object) -> OpenvinoEngine:
@@ -204,3 +208,25 @@ def test_with_less_precision_a_strict_engine_is_run_first():
         assert engine.manifest["engine_equivalence"]["verdict"] == "sampled"
     with flatfold.compile(make_model(), "openvino") as engine:
         assert "strict_engine_equivalence" not in engine.manifest
+
+
+CTRL_C = """
+import signal
+from flatfold.backends.openvino.engine import Openvino
+from tests.backends.small_nets import make_model
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+one, two = (Openvino().build(make_model(), {"threads": 1}) for _ in range(2))
+one.close()
+two.close()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_engines_that_were_closed_in_the_order_of_building() -> None:
+    """OpenVINO gives a thread a stack for signals, which may be gone when a signal arrives."""
+    done = subprocess.run([sys.executable, "-c", CTRL_C], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

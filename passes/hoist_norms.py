@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -18,14 +20,33 @@ from flatfold.passes.reading import meaning, read_layer, read_reshape
 from flatfold.passes.reading.copying import copied_axes, read_copying_pad, read_resize
 from flatfold.passes.reading.layout import form_of_operator
 from flatfold.passes.reading.meaning import Applied, Transparent
-from flatfold.passes.reading.node import dims_of, ints, number, rank, source, why_shared, window
-from flatfold.passes.reading.pooling import filled_window
-from flatfold.passes.reading.transparent import TRANSPARENT
+from flatfold.passes.reading.node import (
+    channel_count,
+    dims_of,
+    ints,
+    number,
+    rank,
+    source,
+    why_shared,
+    window,
+)
+from flatfold.passes.reading.rearranging import MOST_NODES, MOVERS, Rearranged, rearranged
+from flatfold.passes.reading.transparent import (
+    TRANSPARENT,
+    read_global_maximum,
+    read_maximum,
+    read_reduced_maximum,
+)
 from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 from flatfold.passes.stencil.stencil import Stencil, compose, diagonal
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 VIEWS = {**TRANSPARENT, "Reshape": read_reshape}
+MAXIMA = {
+    "GlobalMaxPool": read_global_maximum,
+    "MaxPool": read_maximum,
+    "ReduceMax": read_reduced_maximum,
+}
 COPYING = ("Gather", "Slice", "Tile")  # pixels, or rows
 MOST_STEPS = 8  # between the map and the layer
 
@@ -49,8 +70,7 @@ class HoistNorms(LocalRewrite):
         norm = _read_map(node)
         between, layer = _path(norm.source)
         moved = norm.stencil
-        for inner in between:
-            moved = _in_front(moved, inner)
+        moved = _in_front_of_all(moved, between)
         own = _layer(layer)
         if own.stencil.geometry.axes != moved.geometry.axes:
             raise Decline("LAYOUT", "the map works along another axis than the layer")
@@ -105,11 +125,58 @@ def _layer(node: ir.Node) -> Applied:
     return Applied(source(node), stencil)
 
 
+def _in_front_of_all(moved: Stencil, between: Sequence[ir.Node]) -> Stencil:
+    """The map in front of the last of the operators that gives what `moved` gives behind the first.
+
+    Several of them that only move numbers count as one where each alone mixes channels and pixels.
+    """
+    while between:
+        try:
+            moved, taken = _in_front(moved, between[0]), 1
+        except Decline as why:
+            moved, taken = _in_front_of_moves(moved, between, why)
+        between = between[taken:]
+    return moved
+
+
+def _in_front_of_moves(
+    moved: Stencil, between: Sequence[ir.Node], otherwise: Decline
+) -> tuple[Stencil, int]:
+    """The map in front of the fewest operators past which it can move, and how many these are."""
+    for count in range(1, min(len(between), MOST_NODES) + 1):
+        nodes = tuple(reversed(between[:count]))
+        if nodes[0].op_type not in MOVERS:
+            break
+        axes = rank(source(nodes[0])) - 2
+        for front in dict.fromkeys((axes, 0)):
+            with suppress(Decline):
+                return _gathered(moved, rearranged(nodes, front, moved.geometry.axes)), count
+    raise otherwise.bare()
+
+
+def _gathered(moved: Stencil, linear: Rearranged) -> Stencil:
+    """The map in front, where every channel behind that holds numbers of one has the same map."""
+    scale, bias = moved.weight.reshape(-1), moved.bias
+    count = 1 + max(int(channels.max()) for channels in linear.channels)
+    owner = np.full(count, -1)
+    for index, channels in enumerate(linear.channels):
+        for one in channels:
+            first = owner[one] if owner[one] >= 0 else index
+            if scale[first] != scale[index] or (bias is not None and bias[first] != bias[index]):
+                raise Decline("NOT-PER-CHANNEL", "the map differs between parts of one channel")
+            owner[one] = first
+    channels_in_front = channel_count(source(linear.nodes[0]), linear.front)
+    if count != channels_in_front or np.any(owner < 0):
+        raise Decline("NONLINEAR", "some channels are not read")
+    return diagonal(scale[owner], None if bias is None else bias[owner], linear.front)
+
+
 def _in_front(moved: Stencil, node: ir.Node) -> Stencil:
     """The map in front of `node` that gives what `moved` gives behind it. Raises Decline."""
-    if node.op_type in ("MaxPool", "GlobalMaxPool"):
-        _require_maximum(node, moved)
-        return _along_channels(moved, node)
+    if node.op_type in MAXIMA:
+        if not np.all(moved.weight > 0):
+            raise Decline("NONLINEAR", "a maximum commutes with a positive scale only")
+        return _through(moved, MAXIMA[node.op_type](node))
     if node.op_type == "AveragePool":
         _require_average(node)
         return _along_channels(moved, node)
@@ -142,13 +209,6 @@ def _keeps_last(node: ir.Node) -> bool:
     """Whether a Reshape has rows as long as before: the last axis stays, whatever the others."""
     before, after = (dims_of(value)[-1] for value in (source(node), node.outputs[0]))
     return before is not None and before == after
-
-
-def _require_maximum(node: ir.Node, moved: Stencil) -> None:
-    if node.op_type == "MaxPool":
-        filled_window(node)
-    if not np.all(moved.weight > 0):
-        raise Decline("NONLINEAR", "a maximum commutes with a positive scale only")
 
 
 def _require_average(node: ir.Node) -> None:

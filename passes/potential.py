@@ -17,7 +17,7 @@ from flatfold.passes.collapse_activations import ACTIVATIONS
 from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.lowering.plan import node_cost
-from flatfold.passes.reading.meaning import Applied, Linear
+from flatfold.passes.reading.meaning import Applied, Linear, Transparent
 
 UNITS = 2**50  # in a second: finer than estimates differ, coarser than sums of them are rounded
 
@@ -41,13 +41,14 @@ def potential_of(
 ) -> Potential:
     """The potential of some nodes; `linear` reads a node, or raises Decline.
 
-    A node that is not linear, or an activation, costs what any node costs, whatever it works on.
+    A node that is not linear, a maximum or an activation costs what any node costs, whatever it
+    works on.
     """
     known = {node: _read(node, linear) for node in nodes}
     inner = {
         value.producer()
         for meaning in known.values()
-        if isinstance(meaning, Applied)
+        if isinstance(meaning, Applied | Transparent)
         for value in meaning.through
     }
     total = Potential()
@@ -60,9 +61,11 @@ def _read(node: ir.Node, linear: Callable[[ir.Node], Linear]) -> Linear | None:
     if node.op_type in ACTIVATIONS:
         return None
     try:
-        return linear(node)
+        meaning = linear(node)
     except Decline:
         return None
+    is_maximum = isinstance(meaning, Transparent) and meaning.positive
+    return None if is_maximum else meaning
 
 
 def _potential(node: ir.Node, meaning: Linear | None, is_inner: bool, cost: CostModel) -> Potential:

@@ -268,7 +268,8 @@ def _root_shape(value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...]:
         return _root_shape(origin.source, tuple(shape[order.index(i)] for i in range(len(order))))
     dims = origin.source.shape.dims if origin.source.shape is not None else ()
     sizes = [dim if isinstance(dim, int) else OPEN for dim in dims[1:]]
-    return _root_shape(origin.source, (shape[0], *sizes))
+    own = dims[0] if dims and origin.op_type == "Reshape" else None  # which may divide the batch
+    return _root_shape(origin.source, (own if isinstance(own, int) else shape[0], *sizes))
 
 
 def _data_shape(

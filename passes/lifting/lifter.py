@@ -20,7 +20,7 @@ from flatfold.passes.lifting.recompute import Recompute
 from flatfold.passes.lifting.sums import flatten_sums
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.rounding import within_range
-from flatfold.passes.reading import READERS, Reader, ReaderTable, meaning
+from flatfold.passes.reading import LAST_READERS, READERS, Reader, ReaderTable, meaning
 from flatfold.passes.reading.affine import Affine
 from flatfold.passes.reading.deferred import origin_of, root_value
 from flatfold.passes.reading.layers import LAYERS
@@ -261,7 +261,7 @@ class Lifter:
             node, is_left = stack.pop()
             linear = self.linear(node)
             if is_left:
-                through = linear.through if isinstance(linear, Applied) else ()
+                through = linear.through if isinstance(linear, Applied | Transparent) else ()
                 nodes += [*(producer_of(value) for value in reversed(through)), node]
             if is_left or node in meanings:
                 continue
@@ -287,7 +287,7 @@ def _require_layer_beside_means(meanings: Mapping[ir.Node, Linear]) -> None:
 def _readers_of(passes: Sequence[Rewrite]) -> ReaderTable:
     """The readers that are always in use, then those of each pass, by operator type."""
     table: dict[str, list[Reader]] = defaultdict(list)
-    for readers in (READERS, *(rewrite.readers() for rewrite in passes)):
+    for readers in (READERS, *(rewrite.readers() for rewrite in passes), LAST_READERS):
         for op_type, reader in readers.items():
             table[op_type].append(reader)
     return table

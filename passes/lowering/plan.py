@@ -20,7 +20,7 @@ from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.layout import best_known, form_of_operator
 from flatfold.passes.reading.meaning import Applied, Joined, Linear, Summed, Transparent, operands
-from flatfold.passes.reading.node import constant, dims_of, pixel_count
+from flatfold.passes.reading.node import constant, dims_of, pixel_count, producer_of, source
 from flatfold.passes.stencil.channels import (
     ChannelIndex,
     all_channels,
@@ -127,8 +127,8 @@ def form_cost(form: Affine, cost: CostModel) -> Cost:
 def sources_cost(form: Affine, cost: CostModel) -> Cost:
     """What the nodes cost that make the deferred sources of the form."""
     total = Cost()
-    for source in {term.source for term in form.live}:
-        total += cost.deferred(source)
+    for made in {term.source for term in form.live}:
+        total += cost.deferred(made)
     return total
 
 
@@ -313,7 +313,8 @@ def node_cost(linear: Linear, node: ir.Node, cost: CostModel) -> Cost:
     if node.op_type == "Identity":
         return Cost()
     if isinstance(linear, Transparent):
-        return cost.operator(node.op_type, linear.source)
+        nodes = [*map(producer_of, linear.through), node]
+        return sum((cost.operator(n.op_type, source(n)) for n in nodes), Cost())
     if isinstance(linear, Applied):
         return _applied_cost(linear, node, cost)
     read = operands(linear) if isinstance(linear, Summed) else ()

@@ -8,6 +8,7 @@ pooling.py      AveragePool as a convolution; windows of MaxPool
 channels.py     Gather, Slice and shuffles of channels
 transparent.py  operators that a per-channel map commutes with: means, views, Transpose
 copying.py      Resize, and operators that copy pixels, which such a map commutes with as well
+rearranging.py  where the channels are behind operators that only move numbers
 padded.py       maps with copies of their own pixels around them, and layers over them
 composites.py   Gelu and LayerNormalization that are spelled out, which stay as they are
 affine.py       an affine form: a bias plus terms, each a stencil of a value
@@ -21,6 +22,7 @@ that are always in use; each pass brings its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import onnx_ir as ir
 
@@ -30,9 +32,10 @@ from flatfold.passes.reading.composites import COMPOSITE_KEY
 from flatfold.passes.reading.copying import read_copying_pad, read_resize
 from flatfold.passes.reading.layers import LAYERS
 from flatfold.passes.reading.meaning import Applied, Linear, scale
-from flatfold.passes.reading.node import FLOATS, constant, source
+from flatfold.passes.reading.node import FLOATS, constant, producer_of, source
 from flatfold.passes.reading.pooling import read_average
-from flatfold.passes.reading.transparent import TRANSPARENT, read_view
+from flatfold.passes.reading.rearranging import MOVERS
+from flatfold.passes.reading.transparent import TRANSPARENT, read_rearrangement, read_view
 from flatfold.passes.stencil.stencil import Stencil
 
 Reader = Callable[[ir.Node], Linear]
@@ -89,7 +92,13 @@ def read_reshape(node: ir.Node) -> Linear:
     try:
         return read_shuffle(node)
     except Decline:
-        return read_view(node)
+        view = read_view(node)
+    if view.spatial is None:
+        with suppress(Decline):
+            moved = read_rearrangement(node)
+            if producer_of(moved.source).op_type in ("BatchNormalization", "Conv"):
+                return moved  # axis 1 is the channels for sure
+    return view
 
 
 READERS: dict[str, Reader] = {
@@ -104,3 +113,6 @@ READERS: dict[str, Reader] = {
     **LAYERS,
     **TRANSPARENT,
 }
+
+# In use behind all others: what these operators do besides, such as a crop, is read first.
+LAST_READERS: dict[str, Reader] = dict.fromkeys(MOVERS, read_rearrangement)

@@ -50,7 +50,7 @@ def read_slice(node: ir.Node) -> Applied:
     data = source(node)
     sizes = spatial_sizes(data)
     starts, ends = (array.reshape(-1).tolist() for array in arrays[:2] if array is not None)
-    axes, steps = _axes_and_steps(node, len(starts))
+    axes, steps = axes_and_steps(node, len(starts))
     begin, end, strides = [0] * len(sizes), [0] * len(sizes), [1] * len(sizes)
     index = all_channels(channel_count(data))
     for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -77,7 +77,8 @@ def _range(first: int, last: int, step: int, size: int) -> slice:
     return slice(first, last, step)
 
 
-def _axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
+def axes_and_steps(node: ir.Node, count: int) -> tuple[list[int], list[int]]:
+    """The axes and steps of a Slice of `count` ranges, as constants give them or left out."""
     given = [constant(value) for value in node.inputs[3:]] + [None, None]
     axes = list(range(count)) if given[0] is None else given[0].reshape(-1).tolist()
     steps = [1] * count if given[1] is None else given[1].reshape(-1).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.passes.reading.node import (
@@ -57,18 +58,24 @@ class Joined:
     fills: tuple[Fill, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Transparent:
     """An operator that a map of the channels passes through.
 
     Spatial axes of the map afterwards, if it mixes axis 1 (`spatial`) or the last one (`matrix`);
     None if it does not pass. Each channel is `repeat` features afterwards.
+    `positive`: only a positive scale and a shift pass, as through a maximum. `moved`: only a scale
+    and a shift pass, and channel j afterwards is channel `moved[j]`; `through` are values between
+    the operators, the last one first, where it takes several.
     """
 
     source: ir.Value
     spatial: int | None
     matrix: int | None
     repeat: int = 1
+    positive: bool = False
+    moved: npt.NDArray[np.int64] | None = None
+    through: tuple[ir.Value, ...] = ()
 
 
 Linear = Applied | Summed | Joined | Transparent

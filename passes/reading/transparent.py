@@ -25,14 +25,16 @@ from flatfold.passes.reading.node import (
     dims_of,
     ints,
     number,
+    producer_of,
     rank,
     source,
     with_channels,
 )
-from flatfold.passes.reading.pooling import read_average_pool
+from flatfold.passes.reading.pooling import filled_window, read_average_pool
+from flatfold.passes.reading.rearranging import rearrangement_to
 from flatfold.passes.stencil.channels import NO_CHANNEL
 from flatfold.passes.stencil.geometry import Ints
-from flatfold.passes.stencil.stencil import Stencil, convolution
+from flatfold.passes.stencil.stencil import Stencil, convolution, diagonal
 
 MOST_AXES = 3  # a convolution has no more
 
@@ -41,20 +43,43 @@ def read_global_mean(node: ir.Node) -> Transparent:
     return Transparent(source(node), spatial=rank(source(node)) - 2, matrix=None)
 
 
-def read_mean(node: ir.Node) -> Applied | Transparent:
-    """The mean over every axis but the batch and the channels; or over the channels alone."""
+def read_reduced_maximum(node: ir.Node) -> Transparent:
+    """The largest pixel, over every axis but the batch and the channels."""
+    pixels = _read_over_pixels(node)
+    if pixels is None:
+        raise Decline("NONLINEAR", "the maximum is not over the pixels")
+    return replace(pixels, positive=True)
+
+
+def _read_over_pixels(node: ir.Node) -> Transparent | None:
+    """What reduces every axis but the batch and the channels; None if the node reduces others."""
     data, rank_ = source(node), rank(source(node))
+    keep = bool(number(node, "keepdims", 1))
+    if rank_ > 2 and _reduced_axes(node) == list(range(2, rank_)):
+        return Transparent(data, spatial=rank_ - 2 if keep else 0, matrix=None)
+    if rank_ > 2 and _reduced_axes(node) == list(range(1, rank_ - 1)):
+        return Transparent(data, spatial=None, matrix=0)
+    return None
+
+
+def _reduced_axes(node: ir.Node) -> list[int]:
     listed = ints(node, "axes", ())
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         given = constant(node.inputs[1])
         if given is None:
             name = node.inputs[1].name
-            raise Decline("NOT-CONSTANT", f"the axes {name} of the mean are not constant")
+            raise Decline("NOT-CONSTANT", f"the axes {name} of {node.name} are not constant")
         listed = tuple(int(axis) for axis in given.reshape(-1))
-    axes = sorted(axis % rank_ for axis in listed)
-    keep = bool(number(node, "keepdims", 1))
-    if rank_ > 2 and axes == list(range(2, rank_)):
-        return Transparent(data, spatial=rank_ - 2 if keep else 0, matrix=None)
+    return sorted(axis % rank(source(node)) for axis in listed)
+
+
+def read_mean(node: ir.Node) -> Applied | Transparent:
+    """The mean over every axis but the batch and the channels; or over the channels alone."""
+    data, rank_ = source(node), rank(source(node))
+    axes, keep = _reduced_axes(node), bool(number(node, "keepdims", 1))
+    pixels = _read_over_pixels(node)
+    if pixels is not None and pixels.spatial is not None:
+        return pixels
     # of [N, C, L] over C, or of [N, L, C] over L: either is true, and a layer of axis 1 tells
     producer = data.producer()
     along_1 = producer is not None and producer.op_type in ("Conv", "ConvTranspose")
@@ -62,9 +87,28 @@ def read_mean(node: ir.Node) -> Applied | Transparent:
         count = channel_count(data)
         mean = np.full((1, count, *(1,) * (rank_ - 2)), 1.0 / count)
         return Applied(data, convolution(mean))
-    if rank_ > 2 and axes == list(range(1, rank_ - 1)):
-        return Transparent(data, spatial=None, matrix=0)
+    if pixels is not None:
+        return pixels
     raise Decline("NONLINEAR", "the mean is not over the pixels or the channels")
+
+
+def read_global_maximum(node: ir.Node) -> Transparent:
+    return replace(read_global_mean(node), positive=True)
+
+
+def read_maximum(node: ir.Node) -> Transparent:
+    """A maximum of windows, none of which lies in the padding alone."""
+    filled_window(node)
+    return replace(read_global_mean(node), positive=True)
+
+
+def read_rearrangement(node: ir.Node) -> Transparent:
+    """Operators up to this one that move numbers and keep channels apart."""
+    found = rearrangement_to(node)
+    moved = np.array([channels[0] for channels in found.channels], dtype=np.int64)
+    spatial, matrix = (found.behind, None) if found.front else (None, found.behind)
+    through = tuple(inner.outputs[0] for inner in reversed(found.nodes[:-1]))
+    return Transparent(source(found.nodes[0]), spatial, matrix, moved=moved, through=through)
 
 
 def read_view(node: ir.Node) -> Transparent:
@@ -136,6 +180,9 @@ def read_transpose(node: ir.Node) -> Transparent:
 TRANSPARENT: dict[str, Callable[[ir.Node], Applied | Transparent]] = {
     "Flatten": read_view,
     "GlobalAveragePool": read_global_mean,
+    "GlobalMaxPool": read_global_maximum,
+    "MaxPool": read_maximum,
+    "ReduceMax": read_reduced_maximum,
     "ReduceMean": read_mean,
     "Squeeze": read_other_axes,
     "Transpose": read_transpose,
@@ -152,8 +199,13 @@ def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
         form = in_layout(form, linear.source, other)
     axes = linear.matrix if form.geometry.axes == 0 else linear.spatial
     term = form.terms[0]
-    if axes is None or (linear.repeat > 1 and not term.stencil.geometry.is_diagonal):
+    scaled = term.stencil.geometry.is_diagonal
+    if axes is None or (linear.repeat > 1 and not scaled):
         raise Decline("NONLINEAR", "only a scale of the channels passes through")
+    if linear.positive and not (scaled and np.all(term.stencil.weight > 0)):
+        raise _why_it_stays(node, "a maximum commutes with a positive scale only")
+    if linear.moved is not None:
+        return _push_through_moves(node, linear, form, axes)
     if _counts(node) and term.stencil.input_channels != form.geometry.outputs:
         raise Decline("NONLINEAR", "the number of channels changes")
     moved = _on_axes(term.stencil, axes, linear.repeat)
@@ -164,6 +216,22 @@ def push_through(node: ir.Node, linear: Transparent, form: Affine) -> Affine:
         raise _why_it_stays(node, "there is nothing to pass through")
     bias = None if form.bias is None else np.repeat(form.bias, linear.repeat)
     return affine_form((make_term(before, moved),), bias, node.outputs[0])
+
+
+def _push_through_moves(node: ir.Node, linear: Transparent, form: Affine, axes: int) -> Affine:
+    """As `push_through`, where each channel is one of those in front, in another place."""
+    stencil, moved = form.terms[0].stencil, linear.moved
+    assert moved is not None
+    if not stencil.geometry.is_diagonal or stencil.channel_index is not None:
+        raise Decline("NONLINEAR", "only a scale of the channels passes through")
+    if stencil.is_identity and form.bias is None:
+        raise _why_it_stays(node, "there is nothing to pass through")
+    before = form.terms[0].source
+    for value in (*reversed(linear.through), node.outputs[0]):
+        before = deferred_through(producer_of(value), before, value.shape)
+    scale = diagonal(stencil.weight.reshape(-1)[moved], None, axes)
+    bias = None if form.bias is None else form.bias[moved]
+    return affine_form((make_term(before, scale),), bias, node.outputs[0])
 
 
 def _why_it_stays(node: ir.Node, otherwise: str) -> Decline:

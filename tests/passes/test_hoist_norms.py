@@ -38,6 +38,7 @@ def padded(net: Net, y: str, mode: str) -> str:
 MAXIMA: dict[str, Callable[[Net, str], str]] = {
     "MaxPool": lambda net, y: net.op("MaxPool", y, pads=[1] * 4, **POOL),
     "GlobalMaxPool": lambda net, y: net.op("GlobalMaxPool", y),
+    "ReduceMax": lambda net, y: net.op("ReduceMax", y, integers(net, 2, 3)),
 }
 OTHERS: dict[str, Callable[[Net, str], str]] = {
     "mean without the padding": lambda net, y: net.op("AveragePool", y, pads=[1] * 4, **POOL),
@@ -116,7 +117,9 @@ STAYS: dict[str, Callable[[Net, str], str]] = {
     "a number of its own": lambda net, y: net.op(
         "Pad", y, integers(net, 0, 0, 1, 1, 0, 0, 1, 1), numbers(net, 3.0)
     ),
+    # whose weights, rounded to single precision, add up to 1 but for their roundings
     "cubic": lambda net, y: resized(net, y, "cubic"),
+    "a sum of pixels": lambda net, y: net.op("ReduceSum", y, integers(net, 2, 3)),
     "channels are resized": lambda net, y: net.op(
         "Resize", y, "", scales(net, 1, 2, 1, 1), mode="nearest"
     ),

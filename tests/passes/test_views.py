@@ -70,7 +70,6 @@ def test_pixels_of_a_channels_last_map_are_divided_anew():
 @pytest.mark.parametrize(
     "target",
     [
-        [2, 2, 144],  # two channels side by side
         [2, 8, 36],  # half a channel
         [1, 8, 72],  # two images side by side
     ],
@@ -84,9 +83,22 @@ def test_a_view_that_mixes_channels_or_images_lets_nothing_through(target):
     assert_untouched(done)
 
 
-def test_nor_does_one_to_more_axes_than_a_convolution_has():
+def test_a_scale_of_two_channels_side_by_side_is_one_of_each():
+    net = Net((2, 4, 9, 8))
+    y = net.op("Reshape", net.op("Tanh", net.x), net.const(np.array([2, 2, 144])))
+    scale = net.const(net.rng.standard_normal((2, 1)))
+    z = net.op("Reshape", net.op("Mul", y, scale), net.const(np.array([2, 4, 9, 8])))
+    done = rewrite(net.model(net.op("Relu", net.conv(z, 4, 4, (3, 3)))))
+    assert "Mul" not in done.ops and done.ops["Conv"] == 1
+    assert done.checks.certified == done.checks.regions > 0
+    assert_same(done)
+
+
+def test_a_scale_passes_to_more_axes_than_a_convolution_has():
     net = Net((2, 4, 9, 8))
     y = net.bn(net.op("Tanh", net.x), 4)
     y = net.op("Reshape", y, net.const(np.array([2, 4, 3, 3, 4, 2])))
     scale = net.const(net.rng.standard_normal((4, 1, 1, 1, 1)))
-    assert_untouched(rewrite(net.model(net.op("Relu", net.op("Mul", y, scale)))))
+    done = rewrite(net.model(net.op("Relu", net.op("Mul", y, scale))))
+    assert "BatchNormalization" not in done.ops
+    assert_same(done)

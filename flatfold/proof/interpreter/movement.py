@@ -107,6 +107,36 @@ def transpose(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(x.y.transpose(order), x.m.transpose(order))
 
 
+def depth_to_space(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """Blocks of pixels of each channel from the pixels of several channels."""
+    x, b = given(arguments[0]), attribute(node, "blocksize", 1)
+    n, c, h, w = x.y.shape
+    if attribute(node, "mode", "DCR") == "CRD":
+        split, order = (n, c // b**2, b, b, h, w), (0, 1, 4, 2, 5, 3)
+    else:
+        split, order = (n, b, b, c // b**2, h, w), (0, 3, 4, 1, 5, 2)
+    whole = (n, c // b**2, h * b, w * b)
+    y, m = (array.reshape(split).transpose(order).reshape(whole) for array in (x.y, x.m))
+    return Pair(y, m)
+
+
+def space_to_depth(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """The pixels of each block as channels of their own."""
+    x, b = given(arguments[0]), attribute(node, "blocksize", 1)
+    n, c, h, w = x.y.shape
+    split, whole = (n, c, h // b, b, w // b, b), (n, c * b**2, h // b, w // b)
+    order = (0, 3, 5, 1, 2, 4)
+    y, m = (array.reshape(split).transpose(order).reshape(whole) for array in (x.y, x.m))
+    return Pair(y, m)
+
+
+def expand(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, wanted = given(arguments[0]), given(arguments[1]).y.astype(np.int64).tolist()
+    shape = np.broadcast_shapes(x.y.shape, tuple(wanted))
+    ones = np.ones(shape)
+    return Pair(x.y * ones, x.m * ones)
+
+
 def flatten(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, axis = given(arguments[0]), attribute(node, "axis", 1)
     shape = (int(np.prod(x.y.shape[:axis])), -1)

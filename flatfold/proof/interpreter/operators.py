@@ -174,13 +174,30 @@ def _layer_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 
 def _mean(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x = given(arguments[0])
+    x, (axes, keep) = given(arguments[0]), _reduced(node, arguments)
+    return Pair(x.y.mean(axes, keepdims=keep), x.m.mean(axes, keepdims=keep))
+
+
+def _reduced(node: ir.Node, arguments: list[Pair | None]) -> tuple[tuple[int, ...], bool]:
+    """The axes that are reduced, and whether they stay as axes of one."""
     axes, keep = attribute(node, "axes", None), bool(attribute(node, "keepdims", 1))
     if len(arguments) > 1 and arguments[1] is not None:
         axes = arguments[1].y.astype(np.int64).tolist()
     if not axes:
-        raise Unsupported("a mean over no axes or all")
-    return Pair(x.y.mean(tuple(axes), keepdims=keep), x.m.mean(tuple(axes), keepdims=keep))
+        raise Unsupported(f"{node.op_type} over no axes or all")
+    return tuple(axes), keep
+
+
+def _reduced_max(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """The largest pixel of each channel, with the axes of the node."""
+    x, (axes, keep) = given(arguments[0]), _reduced(node, arguments)
+    if sorted(axis % x.y.ndim for axis in axes) != list(range(2, x.y.ndim)):
+        raise Unsupported("ReduceMax over other axes than the pixels")
+    largest = _global_max(node, arguments)
+    if keep:
+        return largest
+    shape = x.y.shape[:2]
+    return Pair(largest.y.reshape(shape), largest.m.reshape(shape))
 
 
 def _global_mean(_: ir.Node, arguments: list[Pair | None]) -> Pair:
@@ -314,10 +331,16 @@ OPERATORS: dict[str, Operator] = {
     "Concat": Operator(movement.concat, Linear.JOINTLY, counts_pixels=True),
     "Conv": Operator(_conv, Linear.FIRST, any_size=True),
     "ConvTranspose": Operator(_conv_transpose, Linear.FIRST),
+    "DepthToSpace": Operator(
+        movement.depth_to_space, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
+    ),
     "DeformConv": Operator(sampling.evaluate_deform_conv, counts_pixels=True),
     "Div": Operator(_div, Linear.FIRST, any_size=True, elementwise=True),
     "Dropout": Operator(_identity),
     "Exp": Operator(output_range=np.exp),
+    "Expand": Operator(
+        movement.expand, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
+    ),
     "Flatten": Operator(movement.flatten, Linear.JOINTLY, output_range=SAME_RANGE),
     "Gather": Operator(movement.gather, Linear.JOINTLY, output_range=SAME_RANGE),
     "Gemm": Operator(_gemm, Linear.EACH),
@@ -344,6 +367,7 @@ OPERATORS: dict[str, Operator] = {
     "RandomNormalLike": Operator(random=True),
     "RandomUniform": Operator(random=True),
     "RandomUniformLike": Operator(random=True),
+    "ReduceMax": Operator(_reduced_max, output_range=SAME_RANGE),
     "ReduceMean": Operator(_mean, Linear.JOINTLY, output_range=SAME_RANGE),
     "Relu": Operator(_relu, any_size=True, piecewise=True, output_range=lambda x: np.maximum(x, 0)),
     "Reshape": Operator(
@@ -356,6 +380,9 @@ OPERATORS: dict[str, Operator] = {
     "Slice": Operator(movement.slice_, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE),
     "Softmax": Operator(output_range=_sigmoid),
     "Softplus": Operator(_smooth(_softplus, 1.0), any_size=True, output_range=_softplus),
+    "SpaceToDepth": Operator(
+        movement.space_to_depth, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
+    ),
     "Split": Operator(linear=Linear.JOINTLY, output_range=SAME_RANGE),
     "Sqrt": Operator(output_range=np.abs),
     "Squeeze": Operator(movement.squeeze, Linear.JOINTLY, output_range=SAME_RANGE),

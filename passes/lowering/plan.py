@@ -355,4 +355,7 @@ def _applied_cost(linear: Applied, node: ir.Node, cost: CostModel) -> Cost:
         one = cost.elementwise(form.geometry.outputs, form.pixels)
         constants = min(len(node.inputs) - 1, 2)
         return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
-    return form_cost(form, cost)
+    turned = Cost()
+    if node.op_type == "Einsum" and form.geometry.axes:  # engines put the channels last, and back
+        turned = Cost(seconds=2 * cost.copy(form.geometry.inputs, form.pixels).seconds)
+    return form_cost(form, cost) + turned

@@ -30,7 +30,7 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.reading.channels import read_channel_slice, read_gather, read_shuffle
 from flatfold.passes.reading.composites import COMPOSITE_KEY
 from flatfold.passes.reading.copying import read_copying_pad, read_resize
-from flatfold.passes.reading.layers import LAYERS
+from flatfold.passes.reading.layers import LAYERS, read_einsum
 from flatfold.passes.reading.meaning import Applied, Linear, scale
 from flatfold.passes.reading.node import FLOATS, constant, producer_of, source
 from flatfold.passes.reading.pooling import read_average
@@ -104,6 +104,7 @@ def read_reshape(node: ir.Node) -> Linear:
 READERS: dict[str, Reader] = {
     "AveragePool": read_average,
     "Dropout": read_same,
+    "Einsum": read_einsum,
     "Gather": read_gather,
     "Identity": read_same,
     "Pad": read_copying_pad,

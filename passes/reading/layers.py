@@ -24,7 +24,7 @@ from flatfold.passes.reading.node import (
 )
 from flatfold.passes.stencil.geometry import Ints
 from flatfold.passes.stencil.kernels import Weight, transposed
-from flatfold.passes.stencil.stencil import convolution
+from flatfold.passes.stencil.stencil import convolution, diagonal
 
 
 def read_conv(node: ir.Node) -> Applied:
@@ -132,6 +132,40 @@ def read_matmul(node: ir.Node) -> Applied:
         raise Decline("MATMUL", f"a product by a constant of shape {weight.shape} is not a matrix")
     rank(data)
     return Applied(data, convolution(weight.T))
+
+
+def read_einsum(node: ir.Node) -> Applied:
+    """A sum over the channels, axis 1 or the last one, with a constant matrix or scale.
+
+    "nchw,oc->nohw" is a pointwise convolution, "blc,cd->bld" a product with a matrix.
+    """
+    left, right, output = _terms(text(node, "equation", ""), len(node.inputs))
+    weight_first = constant(node.inputs[0]) is not None
+    data = source(node, int(weight_first))
+    letters, by = (right, left) if weight_first else (left, right)
+    weight = weights(node, int(not weight_first), "operand of the Einsum")
+    axes = rank(data) - 2
+    unlike = [at for at, pair in enumerate(zip(letters, output, strict=False)) if len({*pair}) > 1]
+    if len(letters) != rank(data) or len(output) != len(letters) or len(by) != weight.ndim:
+        raise Decline("NONLINEAR", "the sum is not over the channels alone")
+    at = unlike[0] if unlike else letters.find(by)
+    if len(unlike) > 1 or at not in (1, axes + 1) or {*by} != {letters[at], output[at]}:
+        raise Decline("NONLINEAR", "the sum is not over the channels alone")
+    matrix = weight if by[0] == output[at] else weight.T
+    spatial = (1,) * axes if at == 1 and axes else ()
+    if weight.ndim == 1:
+        return Applied(data, diagonal(weight.astype(np.float64), None, len(spatial)))
+    return Applied(data, convolution(matrix.reshape(*matrix.shape, *spatial)))
+
+
+def _terms(equation: str, operands: int) -> tuple[str, str, str]:
+    """The letters of two operands and of the result, each letter once in each. Raises Decline."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = [*inputs.split(","), output]
+    once = all(term.isalpha() and len({*term}) == len(term) for term in terms)
+    if not arrow or operands != 2 or len(terms) != 3 or not once:
+        raise Decline("NONLINEAR", "only a sum of two operands by single letters is looked into")
+    return terms[0], terms[1], terms[2]
 
 
 LAYERS: dict[str, Callable[[ir.Node], Applied]] = {

@@ -277,3 +277,58 @@ def test_a_norm_behind_a_residual_stays_where_the_layer_behind_pads():
     done = rewrite(net.model(net.op("Relu", y)))
     assert done.ops["BatchNormalization"] == 1
     assert_same(done)
+
+
+EINSUMS = {
+    "nchw,oc->nohw": ((2, 4, 5, 6), (6, 4)),
+    "nchw,co->nohw": ((2, 4, 5, 6), (4, 6)),
+    "ncl, oc -> nol": ((2, 4, 7), (6, 4)),
+    "oc,nchw->nohw": ((2, 4, 5, 6), (6, 4)),
+    "nchw,c->nchw": ((2, 4, 5, 6), (4,)),
+    "c,nchw->nchw": ((2, 4, 5, 6), (4,)),
+}
+
+
+@pytest.mark.parametrize("where", ["in front", "behind"])
+@pytest.mark.parametrize("equation", EINSUMS)
+def test_a_sum_over_the_channels_by_a_constant_is_a_layer(equation, where):
+    shape, by = EINSUMS[equation]
+    net = Net(shape)
+    channels = by[0] if equation.startswith("oc") or "oc" in equation else by[-1]
+    weight = net.const(net.rng.standard_normal(by))
+    y = net.bn(net.op("Tanh", net.x), 4) if where == "in front" else net.op("Tanh", net.x)
+    operands = (weight, y) if equation.partition(",")[0] in ("oc", "c") else (y, weight)
+    y = net.op("Einsum", *operands, equation=equation)
+    y = net.bn(y, channels) if where == "behind" else y
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert not {"BatchNormalization", "Einsum"} & set(done.ops)
+    assert done.checks.certified == done.checks.regions > 0, done.checks.doubts
+    assert_same(done)
+
+
+def test_a_sum_over_the_last_axis_by_a_constant_takes_a_scale():
+    net = Net((2, 7, 4))
+    y = net.op("Mul", net.op("Tanh", net.x), net.const(net.rng.standard_normal(4)))
+    y = net.op("Einsum", y, net.const(net.rng.standard_normal((4, 6))), equation="blc,cd->bld")
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert "Mul" not in done.ops
+    assert_same(done)
+
+
+@pytest.mark.parametrize(
+    "equation, by",
+    [
+        ("nchw,oh->ncow", (6, 5)),  # over the rows of pixels
+        ("nchw,chw->nchw", (4, 5, 6)),  # one number for each pixel
+        ("nchw,och->now", (6, 4, 5)),  # over channels and rows
+        ("nchw,co->nhwo", (4, 6)),  # and the axes turned
+        ("...chw,oc->...ohw", (6, 4)),
+    ],
+)
+def test_another_sum_is_no_layer(equation, by):
+    net = Net((2, 4, 5, 6))
+    y = net.bn(net.op("Tanh", net.x), 4)
+    y = net.op("Einsum", y, net.const(net.rng.standard_normal(by)), equation=equation)
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert done.ops["Einsum"] == done.ops["BatchNormalization"] == 1
+    assert_same(done)

@@ -283,6 +283,31 @@ def _matmul(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(a.y @ b.y, a.m @ b.m)
 
 
+def _einsum(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """A product of two operands, of which one has a letter or two that are all its own."""
+    a, b = given(arguments[0]), given(arguments[1])
+    inputs, _, output = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
+    left, right = inputs.split(",")
+    if len(left) < len(right):
+        a, b, left, right = b, a, right, left
+    summed = [letter for letter in right if letter in left and letter not in output]
+    if len(right) == 1 and left == output and right in left:
+        shape = [-1 if letter == right else 1 for letter in left]
+        return Pair(a.y * b.y.reshape(shape), a.m * b.m.reshape(shape))
+    new = [letter for letter in right if letter not in left]
+    if len(right) != 2 or len(summed) != 1 or left.replace(summed[0], new[0]) != output:
+        raise Unsupported(f"Einsum of {inputs}->{output}")
+    at, order = left.index(summed[0]), list(range(len(left)))
+    order.append(order.pop(at))
+    back = [order.index(axis) for axis in range(len(left))]
+    turned = (0, 1) if right[0] == summed[0] else (1, 0)
+    y, m = (
+        (x.transpose(order) @ w.transpose(turned)).transpose(back)
+        for x, w in ((a.y, b.y), (a.m, b.m))
+    )
+    return Pair(y, m)
+
+
 def _neg(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     x = given(arguments[0])
     return Pair(-x.y, x.m)
@@ -337,6 +362,7 @@ OPERATORS: dict[str, Operator] = {
     "DeformConv": Operator(sampling.evaluate_deform_conv, counts_pixels=True),
     "Div": Operator(_div, Linear.FIRST, any_size=True, elementwise=True),
     "Dropout": Operator(_identity),
+    "Einsum": Operator(_einsum, Linear.EACH),
     "Exp": Operator(output_range=np.exp),
     "Expand": Operator(
         movement.expand, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE

@@ -10,6 +10,8 @@ from onnx import helper, numpy_helper
 
 import flatfold
 from flatfold.proof import compare
+from flatfold.proof.network.branches import Watch
+from flatfold.proof.network.run import PlainSession
 
 # Of the sum q over the input, or the integer t; and the branch that runs on no input.
 CONDITIONS = {
@@ -100,3 +102,46 @@ def test_the_body_of_a_loop_that_never_runs_is_named():
     found = compare(looped("zero", 0.5), looped("zero", 0.6))
     assert (found.verdict, found.uncovered) == ("unknown", ("body of Loop 'again'",))
     assert compare(looped("zero", 0.5), looped("zero", 0.5)).verdict == "sampled"
+
+
+def by_rate(factor: float, refusing: bool = False) -> ir.Model:
+    """32 samples at one rate, 16 at any other one: a batch of rows of 16 at both.
+
+    The rows of the second branch are scaled. `refusing`: it runs at no size.
+    """
+    rows = "-1, 16, 7" if refusing else "-1, 16"
+    count = 3 if refusing else 2
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    net (float[n, length] x, int64 rate) => (float[a, b] y)
+    <int64 high = {{16000}}, int64[2] wide = {{-1, 32}}, int64[{count}] rows = {{{rows}}}> {{
+        c = Equal (rate, high)
+        y = If (c) <
+            then_branch = yes () => (float[a, b] r) {{ w = Reshape (x, wide) r = Neg (w) }},
+            else_branch = no () => (float[a, b] s) {{
+                k = Constant <value_float = {factor}> ()
+                m = Mul (x, k) v = Reshape (m, rows) s = Add (v, x)
+            }}>
+    }}"""
+    return ir.from_proto(onnx.parser.parse_model(text))
+
+
+def test_a_branch_that_only_runs_at_other_sizes_is_run_at_these():
+    assert compare(by_rate(2.0), by_rate(2.0)).verdict == "sampled"
+    assert compare(by_rate(2.0), by_rate(3.0)).verdict == "refuted"
+    found = compare(by_rate(2.0, refusing=True), by_rate(3.0, refusing=True))
+    assert (found.verdict, found.uncovered) == ("unknown", ("else_branch of If 'y'",))
+
+
+def test_a_constant_may_be_kept_otherwise():
+    """As an initializer of the branch, or as a node in it."""
+    one, two = gated("c = Greater (q, zero)"), gated("c = Greater (q, zero)")
+    branch = next(node for node in two.graph if node.op_type == "If").attributes["else_branch"]
+    (weight,) = branch.as_graph().initializers.values()
+    assert weight.const_value is not None
+    constant = ir.node("Constant", [], {"value": weight.const_value})
+    constant.outputs[0].name = "k"
+    branch.as_graph().insert_before(branch.as_graph()[0], constant)
+    ir.convenience.replace_all_uses_with(weight, constant.outputs[0])
+    branch.as_graph().initializers.clear()
+    assert not Watch.of(one, two, PlainSession).branches
+    assert Watch.of(one, gated("c = Greater (q, zero)", 3.0), PlainSession).branches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,31 +35,46 @@ class Branch:
         return f"{self.attribute} of {self.node.op_type} {name!r}"
 
 
-def unreached(
-    original: ir.Model,
-    rewritten: ir.Model,
-    feeds: Iterable[Mapping[str, Any]],
-    session: Callable[[ir.Model], Run],
-) -> list[str]:
-    """Branches of the original that differ in `rewritten` and that run on none of `feeds`.
+@dataclass(frozen=True)
+class Watch:
+    """Sees which of `branches` run: those of the original that differ in another graph.
 
-    Those whose condition reads no input, or only its sizes, do not count. `session` makes a
-    function that runs a graph, and raises FlatfoldError where it cannot.
+    Those whose condition reads no input, or only its sizes, do not count. `controls` are what
+    decides, and `run` computes them; it raises FlatfoldError where it cannot.
     """
-    branches = list(_differing(original.graph, rewritten.graph))
-    if not branches:
-        return []
-    nodes = list(dict.fromkeys(branch.node for branch in branches))
-    run = session(_with_controls(original, nodes))
-    for one in feeds:
+
+    branches: Sequence[Branch]
+    controls: Sequence[ir.Value]
+    run: Run | None
+
+    @classmethod
+    def of(
+        cls, original: ir.Model, rewritten: ir.Model, session: Callable[[ir.Model], Run]
+    ) -> Watch:
+        """Of two graphs; `session` makes a function that runs a graph."""
+        branches = list(_differing(original.graph, rewritten.graph))
+        nodes = list(dict.fromkeys(branch.node for branch in branches))
+        run = session(_with_controls(original, nodes)) if nodes else None
+        return cls(branches, _controls(nodes), run)
+
+    def missed(
+        self, feeds: Iterable[Mapping[str, Any]], branches: Sequence[Branch] | None = None
+    ) -> list[Branch]:
+        """Those of `branches`, or of all, that run on none of `feeds`."""
+        left = list(self.branches if branches is None else branches)
+        for one in feeds if left else ():
+            values = self._values(one)
+            left = [branch for branch in left if values is None or not _ran(branch, values)]
+            if not left:
+                break
+        return left
+
+    def _values(self, feeds: Mapping[str, Any]) -> dict[ir.Value, Any] | None:
+        assert self.run is not None
         try:
-            values = dict(zip(_controls(nodes), run(one), strict=True))
+            return dict(zip(self.controls, self.run(feeds), strict=True))
         except (FlatfoldError, MemoryError):
-            continue  # sizes or integers that the graph does not accept
-        branches = [branch for branch in branches if not _ran(branch, values)]
-        if not branches:
-            break
-    return [str(branch) for branch in branches]
+            return None  # sizes or integers that the graph does not accept
 
 
 def _ran(branch: Branch, values: Mapping[ir.Value, Any]) -> bool:
@@ -124,21 +139,35 @@ def _reads_data(values: Iterable[ir.Value | None]) -> bool:
 
 
 def _signature(graph: ir.Graph, outer: Mapping[ir.Value, str] | None = None) -> bytes:
-    """A hash of what a graph inside a node computes; the names of its own values do not count."""
+    """A hash of what a graph inside a node computes.
+
+    The names of its own values do not count, nor where its constants are kept.
+    """
     digest, names = hashlib.sha256(), dict(outer or {})
-    for number, value in enumerate((*graph.inputs, *graph.initializers.values())):
+    for number, value in enumerate(graph.inputs):
         names[value] = f"#{number}"
+    for value in graph.initializers.values():
         if value.const_value is not None:
-            digest.update(f"{value.dtype} {value.const_value.shape}".encode())
-            digest.update(value.const_value.tobytes())
-    for number, node in enumerate(graph):
+            names[value] = _content(value.const_value)
+    number = 0
+    for node in graph:
+        tensor = node.attributes.get("value") if node.op_type == "Constant" else None
+        if tensor is not None and tensor.type == ir.AttributeType.TENSOR:
+            names[node.outputs[0]] = _content(tensor.as_tensor())
+            continue
         reads = [names.get(v, v.name) if v is not None else None for v in node.inputs]
         digest.update(f"{node.op_identifier()} {reads} {len(node.outputs)}".encode())
         for name, attribute in sorted(node.attributes.items()):
             digest.update(name.encode() + _attribute(attribute, names))
         names |= {v: f"{number}.{place}" for place, v in enumerate(node.outputs)}
+        number += 1
     digest.update(repr([names.get(v, v.name) for v in graph.outputs]).encode())
     return digest.digest()
+
+
+def _content(tensor: ir.TensorProtocol) -> str:
+    digest = hashlib.sha256(tensor.tobytes()).hexdigest()
+    return f"{tensor.dtype} {tensor.shape} {digest}"
 
 
 def _attribute(attribute: ir.Attr, names: Mapping[ir.Value, str]) -> bytes:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from flatfold.errors import BuildError, InputError
 from flatfold.proof.equivalence import Equivalence
 from flatfold.proof.interpreter.operators import Linear, traits_of
-from flatfold.proof.network.branches import unreached
+from flatfold.proof.network.branches import Branch, Watch
 from flatfold.proof.network.inputs import (
     FEW_KINDS,
     KINDS,
@@ -109,15 +109,42 @@ def compare(
     few = sizes[:1] if size > MOST_REFERENCED else sizes
     inputs = _Inputs(specs, few, _Kinds.of(checked, macs, size), seed)
     inputs.try_all(comparison, progress)
-    missed = unreached(original, rewritten, inputs.feeds(), PlainSession)
+    watch = Watch.of(original, rewritten, PlainSession)
+    missed = watch.missed(inputs.feeds())
     if missed and checked:  # on few inputs
         inputs = replace(inputs, kinds=_Kinds(KINDS, KINDS))
         inputs.try_all(comparison, progress)
-        missed = unreached(original, rewritten, inputs.feeds(), PlainSession)
+        missed = watch.missed(inputs.feeds(), missed)
+    if missed:
+        more = replace(inputs, sizes=_sizes_that_reach(original, before, watch, missed))
+        more.try_all(comparison, progress)
+        missed = watch.missed(more.feeds(), missed)
     result = comparison.result
     if result is None:
         result = _compare_evaluated(comparison, original, rewritten, inputs)
-    return _without_branches(result, missed)
+    return _without_branches(result, [str(branch) for branch in missed])
+
+
+def _sizes_that_reach(
+    original: ir.Model, before: Reference, watch: Watch, missed: Sequence[Branch]
+) -> list[Shapes]:
+    """Settings of the inputs' shapes at which one of the `missed` runs, if any are found."""
+    specs = input_specs(original)
+
+    def run(feeds: Feeds) -> None:
+        shapes = {name: np.shape(array) for name, array in feeds.items()}
+        for _, drawn in draw_feeds(specs, shapes, 0, KINDS):
+            if len(watch.missed([drawn], missed)) < len(missed):
+                before(drawn)
+                return
+        raise BuildError("no branch runs that has not run")
+
+    if all(isinstance(size, int) for spec in specs for size in spec.shape):
+        return []
+    try:
+        return sizes_that_run(original, run=run)
+    except InputError:
+        return []
 
 
 def _without_branches(result: Equivalence, missed: Sequence[str]) -> Equivalence:

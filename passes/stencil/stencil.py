@@ -170,14 +170,17 @@ def compose(outer: Stencil, inner: Stencil, sizes: Sizes | None = None) -> Stenc
     bias = outer.bias
     if inner.bias is not None:
         bias = add_biases(bias, kernels.apply_to_constant(outer.weight, g, inner.bias))
-    if g.is_diagonal:
+    owned = True
+    if g.is_diagonal and np.all(outer.weight == 1):  # to the bit, also below the normal numbers
+        weight, owned = inner.weight, inner.owns_weight
+    elif g.is_diagonal:
         weight = kernels.scale_outputs(outer.weight.reshape(-1), inner.weight)
     elif f.is_depthwise:
         weight = kernels.after_depthwise(outer.weight, g, inner.weight, f, shape)
     else:
         weight = kernels.after_dense(outer.weight, g, inner.weight, f, shape)
     return simplify_channels(
-        Stencil(shape, weight, bias, True, inner.channel_index, inner.source_channels)
+        Stencil(shape, weight, bias, owned, inner.channel_index, inner.source_channels)
     )
 
 

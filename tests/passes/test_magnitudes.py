@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 import flatfold
 from flatfold.passes import PIPELINE, Pipeline
@@ -99,6 +100,20 @@ def test_a_convolution_and_a_norm_with_numbers_that_fold_badly(name):
     assert np.all(np.isfinite(outputs(model, x)))
     assert excess(model, done.model, x, np.float32) <= 1
     assert any(expected in f"{remark.code} {remark.reason}" for remark in done.remarks)
+
+
+def test_a_bias_goes_into_a_layer_whose_weights_are_below_the_type():
+    """They stay as they are, to the bit: nothing more is lost of them."""
+    net = Net(SHAPE, dtype=np.float32)
+    weight = 1e-40 * net.rng.standard_normal((4, 3, 3, 3))
+    y = net.op("Conv", net.x, net.const(weight))
+    model = net.model(net.op("Add", y, net.const(net.rng.standard_normal((4, 1, 1)))))
+    done = flatfold.optimize(model)
+    (conv,) = done.model.graph.node
+    stored = {t.name: numpy_helper.to_array(t) for t in done.model.graph.initializer}
+    np.testing.assert_array_equal(stored[conv.input[1]], weight.astype(np.float32))
+    x = net.rng.standard_normal(SHAPE).astype(np.float32)
+    np.testing.assert_array_equal(outputs(done.model, x), outputs(model, x))
 
 
 BEYOND = {

@@ -5,6 +5,8 @@
 - nodes stand in an order in which each value is computed before it is read;
 - ONNX's own domain is spelled "", and imported once; the graph has a name;
 - a Constant has one attribute: the first one is the value, by its type, whatever it is called;
+- before IR version 4 each weight had to be listed as an input, which says nothing: runtimes let no
+  caller set one. Such a file becomes one of version 4, in which weights are no inputs;
 - functions that nothing calls are dropped, since nobody checks what they read.
 
 Nothing is computed, and no native code runs.
@@ -25,6 +27,8 @@ _VALUES = {
     **{6: "value_floats", 7: "value_ints", 8: "value_strings", 11: "sparse_value"},
 }
 
+_WEIGHTS_MAY_BE_INPUTS = 4  # the IR version from which on they need not be
+
 
 def repair_model(proto: Any, keep_shapes: bool = False) -> None:
     """Bring the graphs and functions of `proto`, at any depth, into the form above, in place.
@@ -32,6 +36,7 @@ def repair_model(proto: Any, keep_shapes: bool = False) -> None:
     Raises `InputError` where nodes read each other in a circle.
     """
     proto.graph.name = proto.graph.name or "model"
+    _keep_inputs(proto)
     _drop_uncalled_functions(proto)
     for root in (proto, *proto.functions):
         _name_domain(root.opset_import)
@@ -46,6 +51,18 @@ def repair_model(proto: Any, keep_shapes: bool = False) -> None:
                     node.domain = ""
                 if node.op_type == "Constant" and not node.domain and node.attribute:
                     _keep_value(node)
+
+
+def _keep_inputs(proto: Any) -> None:
+    """Drop the inputs that are weights, where the version of the file asks for them."""
+    if not 0 < proto.ir_version < _WEIGHTS_MAY_BE_INPUTS:
+        return
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value.SerializeToString() for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    for content in kept:
+        proto.graph.input.add().ParseFromString(content)
+    proto.ir_version = _WEIGHTS_MAY_BE_INPUTS
 
 
 def _drop_uncalled_functions(proto: Any) -> None:

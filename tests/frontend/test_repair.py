@@ -186,3 +186,22 @@ def test_a_function_that_reads_what_it_is_not_given(called: bool) -> None:
             flatfold.optimize(proto)
     else:
         assert flatfold.optimize(proto).equivalence.passed
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_weight_that_is_an_input_may_be_set_from_version_4_on(version: int) -> None:
+    proto = normed(opset=9)
+    for tensor in proto.graph.initializer:
+        port = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        proto.graph.input.append(port)
+    proto.ir_version = version
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert len(session.get_overridable_initializers()) == (0 if version == 3 else 4)
+    if version == 3:
+        result = assert_folded(proto)
+        assert [value.name for value in result.graph.input] == ["x"]
+        assert result.ir_version == 4 and proto.ir_version == 3
+    else:
+        kept = flatfold.optimize(proto)
+        assert {node.op_type for node in kept.model.graph.node} >= {"BatchNormalization"}
+        assert len(kept.model.graph.input) == 5

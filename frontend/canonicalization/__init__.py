@@ -8,14 +8,14 @@ tensor_types.py      what each operator makes of the types of its inputs
 fold_constants.py    what depends on constants alone, computed within a budget
 chains.py            two operators of one kind, one behind the other
 duplicates.py        what is computed twice, and small constants that are there twice
-control_flow.py      If with a constant condition
+control_flow.py      the bodies of If, Loop and Scan; If with a constant condition
 gather.py            GatherND, SplitToSequence, stacked tensors
 scatter.py           ScatterND and ScatterElements
 identities.py        operators that change nothing
+views.py             views of views, and reductions of single elements
 shape_constants.py   shape arithmetic replaced by its results
 shape_rules.py       partial evaluation of the operators of shape arithmetic
 symbolic_dims.py     what is known of sizes, shapes and indices before a run
-guards.py            what is hidden from constant folding and shape inference
 interface.py         inputs and outputs, which keep their names, types and shapes
 edit.py              small edits of a graph
 """

@@ -1,6 +1,6 @@
 """One canonical form for the graphs of every exporter, so that the rewrites meet only that.
 
-Afterwards the main graph of a model has these properties, the entry invariants of the rewrites:
+Afterwards the graph of a model has these properties, the entry invariants of the rewrites:
 
 - constants are initializers; nothing that depends on constants alone is left to compute;
 - integers computed from known sizes are constants; sizes known only in a run are read from the
@@ -9,6 +9,7 @@ Afterwards the main graph of a model has these properties, the entry invariants 
   values, or a Pad of the new ones;
 - channels are selected by Gather, and parts of known size by Split;
 - tensors stacked along an axis that is then merged are a Concat and a channel shuffle;
+- no view of a view, such as a Squeeze behind an Unsqueeze, and no mean of single elements;
 - no operator that changes nothing; no Identity, except where an output is an input, a constant or
   another output; no Dropout;
 - a Conv has no bias of zeros, which one exporter adds to every bias-free layer;
@@ -17,10 +18,12 @@ Afterwards the main graph of a model has these properties, the entry invariants 
   from the inputs and the weights: what the file declares of computed values is dropped;
 - calls of model-local functions are inlined where their opsets allow it.
 
+The bodies of If, Loop and Scan have them too, but that they may use the values around them. An If
+with a constant condition is replaced by the branch it takes.
+
 Inputs and outputs keep names, types and declared shapes, except for an output that cannot have
 its shape. An initializer that is also an input
-may be overridden by the caller, so it is never taken for a constant. An If with a constant
-condition is replaced by the branch it takes; other subgraphs only have their shapes inferred. A
+may be overridden by the caller, so it is never taken for a constant. A
 BatchNormalization in training mode is left alone. A model of an opset before 7 is left as it is:
 Add and Mul broadcast by other rules there.
 """
@@ -28,15 +31,21 @@ Add and Mul broadcast by other rules there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from flatfold.frontend.canonicalization.chains import canonicalize_chains
-from flatfold.frontend.canonicalization.control_flow import inline_constant_if
+from flatfold.frontend.canonicalization.control_flow import (
+    drop_unread_results,
+    graphs_of,
+    inline_constant_if,
+    remove_unused,
+)
 from flatfold.frontend.canonicalization.duplicates import merge_constants, merge_nodes
 from flatfold.frontend.canonicalization.gather import (
     canonicalize_gathers,
@@ -44,7 +53,6 @@ from flatfold.frontend.canonicalization.gather import (
     canonicalize_stacks,
 )
 from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
-from flatfold.frontend.canonicalization.guards import detach_subgraphs
 from flatfold.frontend.canonicalization.identities import (
     canonicalize_casts,
     canonicalize_empty_parts,
@@ -59,7 +67,11 @@ from flatfold.frontend.canonicalization.shape_constants import (
     canonicalize_shape_operands,
     canonicalize_slices,
 )
-from flatfold.frontend.canonicalization.symbolic_dims import constant_of
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, constant_of
+from flatfold.frontend.canonicalization.views import (
+    canonicalize_reductions,
+    canonicalize_views,
+)
 
 _OLDEST_OPSET = 7
 _SPLIT_HAS_SIZES = 13  # the opset from which on the sizes of Split are an input
@@ -81,6 +93,7 @@ def canonicalize(model: ir.Model) -> None:
     with _quiet():
         inline_functions(model)
         _lift_constants(model)
+        remove_unused(model)
         for _ in range(_MAX_ROUNDS):
             if not _canonicalize_once(model, interface):
                 break
@@ -89,45 +102,49 @@ def canonicalize(model: ir.Model) -> None:
 
 def share_duplicates(model: ir.Model) -> None:
     """Compute once what a rewritten graph computes twice, and drop what nothing reads."""
-    from onnx_ir.passes import common
-
-    while merge_constants(model.graph) | merge_nodes(model.graph):
+    while _merge_duplicates(model.graph):
         pass
     with _quiet():
-        common.RemoveUnusedNodesPass()(model)
+        remove_unused(model)
+
+
+def _merge_duplicates(graph: ir.Graph) -> bool:
+    """Merge the constants of each graph, and the nodes of all; return whether any was."""
+    changed = False
+    for part in graphs_of(graph):
+        changed |= merge_constants(part)
+    return merge_nodes(graph) | changed
 
 
 def _canonicalize_once(model: ir.Model, interface: Interface) -> bool:
     """Do one round; return whether another may change more."""
-    from onnx_ir.passes import common
-
     graph = model.graph
-    _drop_dropouts(graph)
-    _drop_identities(graph)
+    for part in graphs_of(graph):
+        _drop_dropouts(part)
+        _drop_identities(part)
     changed = _apply_rules(model)
-    if inline_constant_if(graph):
-        _lift_constants(model)
-        changed = True
-    _drop_identities(graph)
-    _drop_zero_biases(graph)
-    changed |= merge_constants(graph) | merge_nodes(graph)
-    common.RemoveUnusedNodesPass()(model)
+    for part in graphs_of(graph):
+        changed |= inline_constant_if(part)
+        _drop_identities(part)
+        _drop_zero_biases(part)
+    changed |= _merge_duplicates(graph) | drop_unread_results(graph)
+    remove_unused(model)
     name_uniquely(graph)
     interface.restore_names(graph)
     return changed
 
 
 def _apply_rules(model: ir.Model) -> bool:
-    """Apply the rules of this package to the main graph once; return whether anything changed.
+    """Apply the rules of this package to each graph once; return whether anything changed.
 
     The results are equal to the bit; what cannot be shown to have one of the forms is left alone.
     """
     graph, version = model.graph, model.opset_imports.get("", 1)
     shapes = evaluate_shapes(graph, dict(model.opset_imports))
-    changed = canonicalize_casts(graph)
+    changed = any([canonicalize_casts(part) for part in graphs_of(graph)])
     if changed:  # a constant that was cast is now one
         shapes = evaluate_shapes(graph, dict(model.opset_imports))
-    rules = [
+    rules: list[Callable[[ir.Graph, Shapes], bool]] = [
         canonicalize_constants,
         canonicalize_reshapes,
         canonicalize_slices,
@@ -137,22 +154,24 @@ def _apply_rules(model: ir.Model) -> bool:
         canonicalize_stacks,
         canonicalize_identities,
         canonicalize_chains,
+        functools.partial(canonicalize_reductions, version=version),
+        canonicalize_views,
     ]
     if version >= _SPLIT_HAS_SIZES:
         rules.append(canonicalize_sequences)
+    for part in graphs_of(graph):
+        for rule in rules:
+            changed |= rule(part, shapes)
     if version >= _SHAPE_HAS_START:
-        rules.append(canonicalize_shape_operands)
-    for rule in rules:
-        changed |= rule(graph, shapes)
+        changed |= canonicalize_shape_operands(graph, shapes)
     return changed
 
 
 def _lift_constants(model: ir.Model) -> None:
-    """Make initializers of the Constants of the main graph."""
+    """Make initializers of the Constants of each graph."""
     from onnx_ir.passes import common
 
-    with detach_subgraphs(model.graph):
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
 def _drop_dropouts(graph: ir.Graph) -> None:

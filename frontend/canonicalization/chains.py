@@ -1,9 +1,10 @@
 """Two operators of one kind, one behind the other, as one.
 
     Transpose(Transpose(x, p), q) = Transpose(x, p[q])
-    Reshape(Reshape(x))           = Reshape(x); also behind Flatten, Squeeze and Unsqueeze
     Cast(Cast(x))                 = Cast(x) where the first one loses nothing
     Slice(Slice(x))               = Slice(x) where they cut different axes
+    Concat(Concat(x, y), z)       = Concat(x, y, z) along one axis
+    Unsqueeze(Gather(x, i))       = Gather(x, [i])
 
 The first one goes once nothing else reads it.
 """
@@ -17,13 +18,12 @@ import onnx_ir as ir
 
 from flatfold.frontend.canonicalization.edit import (
     Insertion,
+    axes_of,
     int_attribute,
     perm_of,
     producer_of,
 )
 from flatfold.frontend.canonicalization.symbolic_dims import Shapes, constant_of
-
-VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 _WIDER = {
     ir.DataType.FLOAT16: (ir.DataType.FLOAT, ir.DataType.DOUBLE),
@@ -59,15 +59,6 @@ def _transpose(node: ir.Node, shapes: Shapes) -> bool:
         return False
     node.replace_input_with(0, first.inputs[0])
     node.attributes["perm"] = ir.AttrInt64s("perm", [before[axis] for axis in perm])
-    return True
-
-
-def _reshape(node: ir.Node, shapes: Shapes) -> bool:
-    first = next(filter(None, (producer_of(node.inputs[0], kind) for kind in VIEWS)), None)
-    target = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    if first is None or first.inputs[0] is None or target is None or np.any(target == 0):
-        return False  # 0 stands for a size of what it reads, or for no elements
-    node.replace_input_with(0, first.inputs[0])
     return True
 
 
@@ -119,9 +110,55 @@ def _ranges(node: ir.Node, shapes: Shapes) -> dict[int, tuple[int, int, int]] | 
     return dict(zip((axis % len(sizes) for axis in axes), ranges, strict=True))
 
 
+def _concat(node: ir.Node, shapes: Shapes) -> bool:
+    """Join what the Concats join that only `node` reads."""
+    sizes = shapes.sizes(node.outputs[0])
+    rank, parts = len(sizes or ()), list[ir.Value | None]()
+    for value in node.inputs:
+        first = producer_of(value, "Concat")
+        joined = first is not None and rank and _is_read_once(first, node)
+        if first is not None and joined and _axis(first, rank) == _axis(node, rank):
+            parts += first.inputs
+        else:
+            parts.append(value)
+    if len(parts) == len(node.inputs):
+        return False
+    node.resize_inputs(len(parts))
+    for i, part in enumerate(parts):
+        node.replace_input_with(i, part)
+    return True
+
+
+def _axis(concat: ir.Node, rank: int) -> int:
+    return int_attribute(concat, "axis", 1) % rank
+
+
+def _is_read_once(first: ir.Node, reader: ir.Node) -> bool:
+    """Whether only `reader`, of the same graph, reads what `first` returns."""
+    value = first.outputs[0]
+    alone = len(value.uses()) == 1 and not value.is_graph_output()
+    return alone and first.graph is reader.graph
+
+
+def _unsqueeze(node: ir.Node, shapes: Shapes) -> bool:
+    """Let a Gather of one position keep the axis that `node` adds again."""
+    first, sizes = producer_of(node.inputs[0], "Gather"), shapes.sizes(node.outputs[0])
+    if first is None or sizes is None or not _is_read_once(first, node):
+        return False
+    data, position = first.inputs[0], constant_of(first.inputs[1])
+    axis = int_attribute(first, "axis", 0) % len(sizes)
+    if data is None or position is None or position.ndim or axes_of(node, len(sizes)) != [axis]:
+        return False
+    insertion = Insertion(node, node.outputs[0])
+    positions = insertion.integers("positions", [int(position)])
+    insertion.replace(insertion.add("Gather", [data, positions], sizes, {"axis": axis}))
+    return True
+
+
 _RULES: dict[str, Callable[[ir.Node, Shapes], bool]] = {
     "Cast": _cast,
-    "Reshape": _reshape,
+    "Concat": _concat,
     "Slice": _slice,
     "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
 }

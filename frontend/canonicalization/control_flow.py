@@ -1,10 +1,89 @@
-"""If with a constant condition, replaced by the branch that it takes."""
+"""The bodies of If, Loop and Scan: which there are, and what of them is not needed.
+
+An If with a constant condition is replaced by the branch that it takes.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
 from flatfold.frontend.canonicalization.symbolic_dims import constant_of
+
+BRANCHES = ("then_branch", "else_branch")
+
+
+def bodies_of(node: ir.Node) -> list[ir.Graph]:
+    """The graphs in the attributes of `node`."""
+    single, several = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
+    bodies = [a.as_graph() for a in node.attributes.values() if a.type == single]
+    lists = [a.as_graphs() for a in node.attributes.values() if a.type == several]
+    return bodies + [body for bodies in lists for body in bodies]
+
+
+def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """`graph`, and then the bodies of the nodes that it has by then, with theirs."""
+    yield graph
+    for node in list(graph):
+        for body in bodies_of(node):
+            yield from graphs_of(body)
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Remove what nothing reads: nodes, optional outputs, initializers; of the bodies too."""
+    from onnx_ir.passes import common
+
+    _remove_unread_nodes(model.graph)
+    common.RemoveUnusedNodesPass()(model)
+    for part in graphs_of(model.graph):
+        for name, value in list(part.initializers.items()):
+            if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+                del part.initializers[name]
+
+
+def _remove_unread_nodes(graph: ir.Graph) -> None:
+    for node in reversed(graph):
+        if any(value.uses() or value.is_graph_output() for value in node.outputs):
+            for body in bodies_of(node):
+                _remove_unread_nodes(body)
+            continue
+        for body in bodies_of(node):
+            _let_go(body)
+        graph.remove(node, safe=True)
+
+
+def drop_unread_results(graph: ir.Graph) -> bool:
+    """Drop each output of an If that nothing reads, from its branches too; whether any was."""
+    changed = False
+    for part in graphs_of(graph):
+        for node in part:
+            if (node.op_type, node.domain) == ("If", ""):
+                changed |= _drop_unread(node)
+    return changed
+
+
+def _drop_unread(node: ir.Node) -> bool:
+    """Do so for one If, unless nothing at all is read."""
+    read = [value.uses() or value.is_graph_output() for value in node.outputs]
+    if all(read) or not any(read):
+        return False
+    kept = [i for i, used in enumerate(read) if used]
+    for branch in bodies_of(node):
+        results = [branch.outputs[i] for i in kept]
+        branch.outputs.clear()
+        branch.outputs.extend(results)
+    smaller = ir.node("If", node.inputs, num_outputs=len(kept), name=node.name)
+    for name, attribute in list(node.attributes.items()):
+        del node.attributes[name]
+        smaller.attributes[name] = attribute
+    smaller.metadata_props.update(node.metadata_props)
+    old = [node.outputs[i] for i in kept]
+    assert node.graph is not None
+    ir.convenience.replace_nodes_and_values(
+        node.graph, node, [node], [smaller], old, smaller.outputs
+    )
+    return True
 
 
 def inline_constant_if(graph: ir.Graph) -> bool:
@@ -15,9 +94,7 @@ def inline_constant_if(graph: ir.Graph) -> bool:
     """
     constant_ifs = [node for node in graph if _condition(node) is not None]
     for node in constant_ifs:
-        name, other = "then_branch", "else_branch"
-        if not _condition(node):
-            name, other = other, name
+        name, other = BRANCHES if _condition(node) else BRANCHES[::-1]
         branch = node.attributes[name].as_graph()
         results = list(branch.outputs)
         branch.outputs.clear()  # a value belongs to one graph

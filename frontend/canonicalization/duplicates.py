@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Hashable
 
 import onnx_ir as ir
 
+from flatfold.frontend.canonicalization.control_flow import bodies_of
 from flatfold.frontend.canonicalization.fold_constants import KEPT_OPERATORS
 
-_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _MOST_ELEMENTS = 8  # of constants that are compared: larger ones are weights, each of its own
 
 
@@ -38,11 +39,17 @@ def merge_nodes(graph: ir.Graph) -> bool:
     """Let what reads a node that computes the same as an earlier one read that; whether any did.
 
     The two have the same operator, attributes and inputs. Random operators, those of other domains
-    and those with subgraphs stay, and so do nodes that make an output of the graph.
+    and those with subgraphs stay, and so do nodes that make an output of their graph. In a body,
+    the nodes of the graph around it that come before it are earlier ones.
     """
-    known: dict[Hashable, ir.Node] = {}
+    return _merge(graph, ChainMap())
+
+
+def _merge(graph: ir.Graph, known: ChainMap[Hashable, ir.Node]) -> bool:
     changed = False
     for node in graph:
+        for body in bodies_of(node):
+            changed |= _merge(body, known.new_child())
         key = _key(node)
         first = known.setdefault(key, node) if key is not None else node
         if first is node or any(value.is_graph_output() for value in node.outputs):
@@ -58,11 +65,9 @@ def _key(node: ir.Node) -> Hashable:
     """What two nodes that compute the same have in common; None where that cannot be said."""
     if node.domain != "" or node.op_type in (*KEPT_OPERATORS, "Dropout"):
         return None
-    attributes = []
-    for name, attribute in sorted(node.attributes.items()):
-        if attribute.type in _GRAPHS:
-            return None
-        attributes.append((name, attribute.type, _hashable(attribute)))
+    if bodies_of(node):
+        return None
+    attributes = [(name, a.type, _hashable(a)) for name, a in sorted(node.attributes.items())]
     return node.op_identifier(), len(node.outputs), tuple(node.inputs), tuple(attributes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from flatfold.frontend.canonicalization.symbolic_dims import Size
+from flatfold.frontend.canonicalization.symbolic_dims import Size, constant_of
 
 LARGEST = 2**63 - 1  # a size that a file can hold
 
@@ -51,6 +51,23 @@ def perm_of(node: ir.Node) -> list[int] | None:
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute of `node`."""
     return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def axes_of(node: ir.Node, rank: int) -> list[int] | None:
+    """The axes of a Squeeze, an Unsqueeze or a reduction, counted from the start.
+
+    None where it has none, where they are not constant and where there are no such axes.
+    """
+    given: Sequence[int] | None = None
+    if "axes" in node.attributes:
+        given = node.attributes["axes"].as_ints()
+    elif len(node.inputs) > 1:
+        array = constant_of(node.inputs[1])
+        given = None if array is None else array.reshape(-1).astype(np.int64).tolist()
+    if not given or any(not -rank <= axis < rank for axis in given):
+        return None
+    axes = sorted({axis % rank for axis in given})
+    return axes if len(axes) == len(given) else None
 
 
 class Insertion:

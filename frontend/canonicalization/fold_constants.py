@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from flatfold.frontend.canonicalization.control_flow import bodies_of
 from flatfold.frontend.canonicalization.symbolic_dims import Shapes, element_count
 
 _MAX_COMPUTED = 2**26  # elements of a constant
@@ -40,7 +41,10 @@ _NUMBERS = "biufcV"  # V: types that NumPy itself does not have
 
 
 class Folding:
-    """Computes the nodes of `graph` that depend on constants alone; `version` is its opset."""
+    """Computes the nodes of `graph` that depend on constants alone, and those of its bodies.
+
+    `version` is its opset.
+    """
 
     def __init__(self, graph: ir.Graph, version: int, shapes: Shapes) -> None:
         self._graph = graph
@@ -63,7 +67,7 @@ class Folding:
     def _waiting(self) -> list[ir.Node]:
         """The nodes, in order, that constants and each other are enough to compute."""
         waiting: dict[ir.Node, None] = {}
-        for node in self._graph:
+        for node in ir.traversal.RecursiveGraphIterator(self._graph):
             if not self._may_fold(node) or node.op_type in _BOUNDED:
                 continue
             done = all(self._shapes.array(value) is not None for value in node.outputs)
@@ -141,12 +145,9 @@ class Folding:
         return True
 
     def _may_fold(self, node: ir.Node) -> bool:
-        if node.domain != "" or node.graph is not self._graph or node.op_type in KEPT_OPERATORS:
+        if node.domain != "" or node.op_type in KEPT_OPERATORS or bodies_of(node):
             return False
-        if not node.inputs or any(value.is_graph_output() for value in node.outputs):
-            return False
-        graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        return not any(attribute.type in graphs for attribute in node.attributes.values())
+        return bool(node.inputs) and not any(value.is_graph_output() for value in node.outputs)
 
     def _is_affordable(self, node: ir.Node, inputs: Sequence[NDArray[Any]]) -> bool:
         read = sum(array.size for array in inputs)

@@ -106,9 +106,10 @@ def _is_whole(size: Size, start: int, end: int) -> bool:
 def _concat_part(node: ir.Node, span: tuple[int, int, int], shapes: Shapes) -> ir.Value | None:
     """The input of the Concat before `node` that has exactly the positions `span`."""
     joined = producer_of(node.inputs[0], "Concat")
-    if joined is None or node.inputs[0] is None or node.inputs[0].shape is None:
+    whole = shapes.sizes(node.inputs[0])
+    if joined is None or whole is None:
         return None
-    rank, (axis, start, end), position = len(node.inputs[0].shape), span, 0
+    rank, (axis, start, end), position = len(whole), span, 0
     if int_attribute(joined, "axis", 0) % rank != axis % rank:
         return None
     for part in joined.inputs:
@@ -155,7 +156,7 @@ def _cast(node: ir.Node, shapes: Shapes) -> ir.Value | None:
 
 
 def _keeps_shape(node: ir.Node, shapes: Shapes) -> ir.Value | None:
-    """The input of Expand or Reshape if the output has its shape."""
+    """The input of Expand if the output has its shape."""
     before, after = shapes.sizes(node.inputs[0]), shapes.tensor(node.outputs[0])
     if before is None or after is None or None in before or tuple(after.shape) != tuple(before):
         return None
@@ -168,7 +169,6 @@ _RULES: dict[str, Callable[[ir.Node, Shapes], ir.Value | None]] = {
     "Concat": _concat,
     "Expand": _keeps_shape,
     "Pad": _pad,
-    "Reshape": _keeps_shape,
     "Slice": _slice,
     "Transpose": _transpose,
 }

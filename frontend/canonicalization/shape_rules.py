@@ -228,9 +228,17 @@ def _squeeze(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
 
 def _cast(node: ir.Node, shapes: Shapes) -> KnownTensor | None:
     known, to = shapes.tensor(node.inputs[0]), int_attribute(node, "to", 0)
-    if known is None or known.elements is None or to not in (ir.DataType.INT32, ir.DataType.INT64):
+    if known is None or known.elements is None:
+        return None
+    if to == ir.DataType.BOOL:
+        return KnownTensor.of(np.frompyfunc(_truth, 1, 1)(known.elements))
+    if to not in (ir.DataType.INT32, ir.DataType.INT64):
         return None
     return KnownTensor.of(np.frompyfunc(bounded, 1, 1)(known.elements))
+
+
+def _truth(size: Size) -> Size:
+    return bool(size) if isinstance(size, int) else None
 
 
 def _size(node: ir.Node, shapes: Shapes) -> KnownTensor | None:

@@ -69,6 +69,7 @@ class Shapes:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.tensors: dict[ir.Value, KnownTensor] = {}
         self.constants: dict[ir.Value, NDArray[Any]] = {}
+        self.claimed: set[ir.Value] = set()  # what they declare does not follow from anything
         self._taken = frozenset(names)  # the names that the inputs of the graph declare
         self._parts: dict[str, tuple[str, int, int]] = {}
         self._unnamed: dict[tuple[ir.Value, int], str] = {}
@@ -93,7 +94,8 @@ class Shapes:
         if known is not None:
             sizes = enumerate(known.shape)
             return tuple(self._unique(value, i) if size is None else size for i, size in sizes)
-        return None if value.shape is None else self._declared(value)
+        claimed = value.shape is None or value in self.claimed
+        return None if claimed else self._declared(value)
 
     def array(self, value: ir.Value | None) -> NDArray[Any] | None:
         """The elements of a tensor that is constant or was computed from constants."""
@@ -284,6 +286,10 @@ def _neg(a: Size) -> Size:
     return bounded(-a) if isinstance(a, int) else None
 
 
+def _not(a: Size) -> Size:
+    return not a if isinstance(a, int) else None
+
+
 def _equal(a: Size, b: Size) -> Size:
     if a is None or b is None:
         return None
@@ -326,6 +332,7 @@ ELEMENTWISE: dict[str, Callable[..., Size]] = {
     "Mod": _mod,
     "Abs": _abs,
     "Neg": _neg,
+    "Not": _not,
     "Equal": _equal,
     "Where": _where,
     "Min": _extreme(min, 0),

@@ -8,7 +8,8 @@ from tests.frontend.assertions import assert_same_function
 from tests.frontend.execution import counts, from_text
 
 CONSTANTS = """<int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] last = {-1},
-int64[2] wide = {-1, 12}, int64[3] split = {4, -1, 2}, int64[3] zero = {0, 3, 4}>"""
+int64[2] wide = {-1, 12}, int64[3] split = {4, -1, 2}, int64[3] zero = {0, 3, 4},
+int64 place = {-1}>"""
 
 
 def graph(body: str) -> str:
@@ -39,6 +40,19 @@ def graph(body: str) -> str:
             {"Abs": 1, "Slice": 1},
         ),
         (
+            "a = Concat <axis = 1> (r, r) b = Neg (r) y = Concat <axis = -2> (b, a, b)",
+            {"Abs": 1, "Neg": 1, "Concat": 1},
+        ),
+        (
+            "a = Gather <axis = 1> (r, place) y = Unsqueeze (a, one)",
+            {"Abs": 1, "Gather": 1},
+        ),
+        (
+            "a = Gather <axis = -1> (r, place) y = Unsqueeze (a, two)",
+            {"Abs": 1, "Gather": 1},
+        ),
+        ("a = Reshape (r, wide) y = Reshape <allowzero = 0> (a, zero)", {"Abs": 1, "Reshape": 1}),
+        (
             "a = Slice (r, last, one, two, last) y = Slice (a, one, three, one, two)",
             {"Abs": 1, "Slice": 1},
         ),
@@ -54,11 +68,13 @@ def test_two_become_one(body: str, left: dict[str, int]) -> None:
     "body",
     [
         "a = Transpose (r) y = Transpose <perm = [0, 2, 1]> (a)",  # reverses, without attribute
-        "a = Reshape (r, wide) y = Reshape <allowzero = 0> (a, zero)",  # 4 rows, of the first one
         "a = Cast <to = 6> (r) y = Cast <to = 1> (a)",  # cuts off what is behind the point
         "a = Cast <to = 10> (r) y = Cast <to = 1> (a)",  # rounds
         "a = Cast <to = 1> (i) b = Cast <to = 7> (a) y = Cast <to = 1> (b)",
         "a = Slice (r, one, three, one) y = Slice (a, one, two, one)",  # of one axis
+        "a = Concat <axis = 1> (r, r) y = Concat <axis = 0> (a, a)",  # of two axes
+        "a = Concat <axis = 1> (r, r) b = Neg (a) y = Concat <axis = 1> (b, a)",  # read twice
+        "a = Gather <axis = 1> (r, place) y = Unsqueeze (a, two)",  # elsewhere
     ],
 )
 def test_what_is_not_one_operator_stays(body: str) -> None:

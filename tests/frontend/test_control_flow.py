@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -107,3 +109,177 @@ def test_what_only_the_other_branch_reads_goes() -> None:
     assert_same_function(model)
     assert list(model.graph.initializers) == ["k"]
     assert not any(use.node.op_type == "Mul" for use in model.graph.inputs[0].uses())
+
+
+def test_results_that_nothing_reads_go_from_both_branches() -> None:
+    model = from_text(
+        """g (float[2] x, bool c) => (float[2] y) {
+            a, y, b = If (c) <
+                then_branch = t () => (float[2] p, float[2] q, float[2] r) {
+                    p = Neg (x) q = Exp (p) r = Abs (q)
+                },
+                else_branch = f () => (float[2] p2, float[2] q2, float[2] r2) {
+                    p2 = Exp (x) q2 = Neg (x) r2 = Abs (x)
+                }
+            >
+        }"""
+    )
+    assert_same_function(model)
+    _, *branches = model.graphs()
+    assert [[n.op_type for n in branch] for branch in branches] == [["Neg", "Exp"], ["Neg"]]
+    assert len(model.graph[0].outputs) == 1
+
+
+def test_an_if_that_nothing_reads_goes_with_all_that_only_it_reads() -> None:
+    model = from_text(
+        """g (float[2] x, bool c) => (float[2] y) {
+            e = Exp (x)
+            a = If (c) <
+                then_branch = t () => (float[2] p) { p = Neg (e) },
+                else_branch = f () => (float[2] q) { q = Abs (e) }
+            >
+            y = Sqrt (x)
+        }"""
+    )
+    canonicalize(model)
+    assert counts(model) == {"Sqrt": 1}
+
+
+RANKS = """g (float[2, 3, n] x, bool go, float[1, 16, 3] w, float[1, 16, 4] r, float[4, 2, 1] k)
+=> (float[a, b, c] y, float[i, j, l] z) <int64[1] last = {{-1}}, int64[1] first = {{0}},
+int64[1] one = {{1}}, int64 two = {{2}}, int64 three = {{3}}> {{
+    s = Shape (x)
+    size = Gather (s, last)
+    single = Equal (size, one)
+    v = If (single) <
+        then_branch = t () => (float[d, e] p) {{ p = Squeeze (x, last) }},
+        else_branch = f () => (float[d, e, h] q) {{ q = Identity (x) }}
+    >
+    vs = Shape (v)
+    rank = Size (vs)
+    flat = Equal (rank, two)
+    many = Not (flat)
+    bool = Cast <to = 9> (many)
+    z = If (bool) <
+        then_branch = t2 () => (float[i, j, l] p2) {{ p2 = Exp (x) }},
+        else_branch = f2 () => (float[i, j, l] q2) {{ q2 = Neg (x) }}
+    >
+    m = Unsqueeze (v, first)
+    {body}
+}}"""
+
+
+def ranked(body: str, size: int) -> tuple[ir.Model, Callable[[ir.Model], list[np.ndarray]]]:
+    """A value v of two axes where x has one column, else of three, and its results."""
+    model = from_text(RANKS.format(body=body))
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 3, size), "w": (1, 16, 3), "r": (1, 16, 4), "k": (4, 2, 1)}
+    feeds = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    return model, lambda other: run(other, feeds | {"go": np.array(True)})
+
+
+@pytest.mark.parametrize(
+    "body", ["all, y, cell = LSTM <hidden_size = 4> (m, w, r)", "y = Conv (m, k)"]
+)
+def test_a_branch_that_a_node_behind_it_could_not_run_with_is_not_taken(body: str) -> None:
+    """The If stays, so that the node still refuses; what depends on the number of axes is known."""
+    model, results = ranked(body, size=1)
+    before = results(model)
+    canonicalize(model)
+    for old, new in zip(before, results(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    (left,) = [node for node in model.graph if node.op_type == "If"]
+    assert "Neg" in counts(model) and "Exp" not in counts(model)
+    assert left.outputs[0].shape is not None and left.outputs[0].shape.rank() == 2
+    _, refused = ranked(body, size=2)
+    with pytest.raises(Exception, match="dim"):
+        refused(model)
+
+
+UNDECIDED = {
+    "either may run": "y = Identity (m)",
+    "in a branch that need not run": """y = If (go) <
+        then_branch = t3 () => (float[a, b, c] p3) {
+            all, p3, cell = LSTM <hidden_size = 4> (m, w, r)
+        },
+        else_branch = f3 () => (float[a, b, c] q3) { q3 = Exp (x) }
+    >""",
+    "in a loop that need not run": """y = Loop (three, go, x) <
+        body = b3 (int64 step, bool on, float[a, b, c] state) => (bool on4, float[a, b, c] p4) {
+            on4 = Identity (on)
+            all, p4, cell = LSTM <hidden_size = 4> (m, w, r)
+        }
+    >""",
+    "not read": "all, other, cell = LSTM <hidden_size = 4> (m, w, r) y = Exp (x)",
+    "in another domain": "y = LSTM (m, w, r)",
+}
+
+
+@pytest.mark.parametrize("case", UNDECIDED)
+def test_a_branch_that_may_be_taken_stays(case: str) -> None:
+    model, _ = ranked(UNDECIDED[case], size=1)
+    if case == "in another domain":
+        next(node for node in model.graph if node.op_type == "LSTM").domain = "own"
+    before = counts(model)["If"]
+    canonicalize(model)
+    assert counts(model)["If"] == before
+    _, *bodies = model.graphs()
+    assert ["Exp"] in [[node.op_type for node in body] for body in bodies]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_was_only_tried_is_declared_of_nothing(size: int) -> None:
+    """Either branch may be taken: a body behind the If returns two axes more, or three."""
+    body = """y = If (go) <
+        then_branch = t3 () => (float[] p3) { p3 = Abs (m) },
+        else_branch = f3 () => (float[] q3) { q3 = Sqrt (m) }
+    >"""
+    model, results = ranked(body, size)
+    before = results(model)
+    canonicalize(model)
+    for old, new in zip(before, results(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    last = [node for node in model.graph if node.op_type == "If"][-1]
+    assert all(a.as_graph().outputs[0].shape is None for a in last.attributes.values())
+
+
+def test_what_a_body_declares_of_its_inputs_is_not_believed() -> None:
+    """The state grows with each step, although the body says that it has the shape of x."""
+    model = from_text(
+        """g (float[2, 3] x, int64 n, bool go) => (float[a, b] y) {
+            y, shapes = Loop (n, go, x) <
+                body = l (int64 i, bool on, float[2, 3] v) => (bool on2, float[2, 3] w, int64[2] s)
+                {
+                    on2 = Identity (on)
+                    s = Shape (v)
+                    e = Expand (v, s)
+                    w = Concat <axis = 0> (e, x)
+                }
+            >
+        }"""
+    )
+    feeds = {"x": np.ones((2, 3), np.float32), "n": np.array(3), "go": np.array(True)}
+    canonicalize(model)
+    assert run(model, feeds)[0].shape == (8, 3)
+
+
+def test_what_a_body_computes_of_known_sizes_is_a_constant() -> None:
+    model = from_text(
+        """g (float[2, 3] x, int64 n, bool go) => (float[a, b] y) {
+            y = Loop (n, go, x) <
+                body = l (int64 i, bool on, float[c, d] v) => (bool on2, float[c, d] w) {
+                    on2 = Identity (on)
+                    s = Shape (v)
+                    k = ConstantOfShape <value = float[1] {2.0}> (s)
+                    m = Mul (v, k)
+                    w = Reshape (m, s)
+                }
+            >
+        }"""
+    )
+    feeds = {"x": np.ones((2, 3), np.float32), "n": np.array(3), "go": np.array(True)}
+    before = run(model, feeds)
+    canonicalize(model)
+    _, body = model.graphs()
+    assert [node.op_type for node in body] == ["Identity", "Mul"]
+    np.testing.assert_array_equal(run(model, feeds)[0], before[0])

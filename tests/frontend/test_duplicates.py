@@ -76,3 +76,20 @@ def test_a_branch_of_its_own_is_not_compared() -> None:
     flag = "q = ReduceSum <keepdims = 0> (x) k = Cast <to = 9> (q)"
     body = f"{flag} a = If (k) <{branch}, {other}> b = If (k) <{branch}, {other}> y = Pow (a, b)"
     assert ops(left(body))["If"] == 2
+
+
+def test_what_a_branch_computes_again_is_computed_before_it() -> None:
+    """But not what is computed in another branch, or only behind the If."""
+    body = """q = ReduceSum <keepdims = 0> (x) k = Cast <to = 9> (q) m = Tanh (x)
+        a = If (k) <
+            then_branch = t () => (float[2, 5] r) { n = Tanh (x) l = Exp (x) r = Pow (n, l) },
+            else_branch = e () => (float[2, 5] s) { o = Exp (x) w = Sin (x) s = Pow (o, w) }
+        > v = Sin (x) z = Pow (m, v) y = Pow (a, z)"""
+    model = left(body)
+    assert ops(model)["Tanh"] == ops(model)["Sin"] == 1
+    (choice,) = [node for node in model.graph.node if node.op_type == "If"]
+    branches = {a.name: Counter(n.op_type for n in a.g.node) for a in choice.attribute}
+    assert branches == {
+        "then_branch": {"Exp": 1, "Pow": 1},
+        "else_branch": {"Exp": 1, "Sin": 1, "Pow": 1},
+    }

@@ -40,9 +40,8 @@ def shapes_of(
     tensors = [numpy_helper.from_array(x, name) for name, x in (constants or {}).items()]
     output = helper.make_empty_tensor_value_info("y")
     graph = helper.make_graph(nodes, "g", inputs, [output], tensors)
-    model = ir.from_proto(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=10))
     evaluate_shapes(model.graph, dict(model.opset_imports))
     (y,) = model.graph.outputs
     inferred = None if y.shape is None else tuple(ir_size(size) for size in y.shape)
@@ -201,3 +200,29 @@ def test_operators_make_what_onnx_runtime_makes(case: Any) -> None:
     numbers = {f"s{number}": number for number in range(1, 30)}
     for size, number in zip(names_only or computed, computed, strict=True):
         assert str(size).startswith("unknown") or eval(str(size), {}, numbers) == number
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_quantised_lstm_has_its_recurrent_weights_transposed(
+    named: bool, directions: int
+) -> None:
+    """Inputs of 4 numbers, states of 5."""
+    scale, zero = np.full(directions, 0.1, np.float32), np.zeros(directions, np.uint8)
+    constants = {
+        "w": np.ones((directions, 4, 20), np.uint8),
+        "r": np.ones((directions, 5, 20), np.uint8),
+        "scale": scale,
+        "zero": zero,
+    }
+    names = ["x", "w", "r", *[""] * 5, "scale", "zero", "scale", "zero"]
+    options: dict[str, Any] = {"hidden_size": 5} if named else {}
+    if directions == 2:
+        options["direction"] = "bidirectional"
+    domain = "com.microsoft"
+    node = helper.make_node("DynamicQuantizeLSTM", names, ["y"], domain=domain, **options)
+    x = {"x": np.ones((3, 2, 4), np.float32)}
+    inferred, computed = shapes_of([node], x, constants=constants)
+    assert inferred == (3, directions, 2, 5)
+    assert not named or computed == inferred
+    assert shapes_of([node], x, constants=constants, is_open=True)[0] == ("s3", directions, "s2", 5)

@@ -75,9 +75,13 @@ def einsum(operands: Operands) -> list[Sizes | None]:
 
 
 def recurrent(operands: Operands) -> list[Sizes | None]:
-    """LSTM, GRU and RNN: all states, the last hidden state, the last cell state."""
+    """LSTM, GRU and RNN: all states, the last hidden state, the last cell state.
+
+    DynamicQuantizeLSTM has the recurrent weights transposed.
+    """
     x, r = operands.sizes(0), operands.sizes(2)
-    hidden: Size = r[2] if r is not None else None
+    transposed = operands.node.domain != ""
+    hidden: Size = None if r is None else r[1 if transposed else 2]
     if operands.named("hidden_size"):
         hidden = operands.integer("hidden_size", 0)
     directions = 2 if operands.text("direction", "forward") == "bidirectional" else 1

@@ -8,7 +8,7 @@ from flatfold.frontend.canonicalization.operator_shapes import (
     layer,
     movement,
 )
-from flatfold.frontend.canonicalization.operator_shapes.rule import OperatorRule
+from flatfold.frontend.canonicalization.operator_shapes.rule import Operands, OperatorRule
 
 _ONE_INPUT = """
 Abs Acos Acosh Asin Asinh Atan Atanh Bernoulli BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh
@@ -27,6 +27,7 @@ _REDUCTIONS = """
 ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
 ReduceSumSquare
 """
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 _MICROSOFT_ONE_INPUT = """
 BiasGelu BiasSoftmax DequantizeLinear FastGelu Gelu QLinearLeakyRelu QLinearSigmoid QLinearSoftmax
@@ -37,7 +38,7 @@ OPERATORS: dict[str, OperatorRule] = {
     **dict.fromkeys(_ONE_INPUT.split(), movement.same),
     **dict.fromkeys(_BROADCAST.split(), movement.broadcasted),
     **dict.fromkeys(_REDUCTIONS.split(), layer.reduction),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), layer.recurrent),
+    **dict.fromkeys(_RECURRENT, layer.recurrent),
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), convolution.pool),
     **dict.fromkeys(
         ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), convolution.global_pool
@@ -105,6 +106,7 @@ _MICROSOFT: dict[str, OperatorRule] = {
     **dict.fromkeys(
         ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), layer.skip_layer_norm
     ),
+    "DynamicQuantizeLSTM": layer.recurrent,
     "FusedConv": convolution.convolution,
     "FusedGemm": layer.gemm,
     "FusedMatMul": layer.fused_product,
@@ -116,3 +118,18 @@ _DOMAINS = {"": OPERATORS, "com.microsoft": _MICROSOFT}
 def rule_of(domain: str, operator: str) -> OperatorRule | None:
     """The rule of an operator, if there is one."""
     return _DOMAINS.get(domain, {}).get(operator)
+
+
+def may_run(operands: Operands) -> bool:
+    """Whether the node has inputs of as many axes as it needs, as far as these are known.
+
+    Only of operators that every runtime refuses otherwise.
+    """
+    x, w = operands.sizes(0), operands.sizes(1)
+    if operands.node.domain != "" or x is None:
+        return True
+    if operands.node.op_type in _RECURRENT:
+        return len(x) == 3
+    if operands.node.op_type in ("Conv", "ConvTranspose") and w is not None:
+        return len(x) == len(w)
+    return True

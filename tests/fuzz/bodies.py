@@ -11,10 +11,20 @@ from onnx import helper
 
 from tests.fuzz.elementwise import activation, arithmetic, relu
 from tests.fuzz.layers import batch_norm, conv, linear, pointwise
+from tests.fuzz.movement import (
+    flatten,
+    reshape,
+    reshape_by_shape,
+    squeeze,
+    transpose,
+    unsqueeze,
+)
 from tests.fuzz.sketch import FLOAT, Rejected, Sketch
 
 Part = Callable[[Sketch, str], str]
 PARTS: list[Part] = [activation, arithmetic, relu, batch_norm, conv, linear, pointwise]
+
+VIEWS: list[Part] = [flatten, reshape, reshape_by_shape, squeeze, transpose, unsqueeze]
 
 
 def chain(s: Sketch, x: str, most: int = 3) -> str:
@@ -40,6 +50,16 @@ def _body(nodes: list[onnx.NodeProto], output: str) -> onnx.GraphProto:
     return helper.make_graph(nodes, f"body_{output}", [], [value])
 
 
+def viewed(s: Sketch, x: str) -> str:
+    """A chain among views of what goes in and comes out: another number of axes, now and then."""
+    for _ in range(s.between(0, 2)):
+        x = s.one(VIEWS)(s, x)
+    x = chain(s, x, 2)
+    for _ in range(s.between(0, 2)):
+        x = s.one(VIEWS)(s, x)
+    return x
+
+
 def branches(s: Sketch, x: str) -> str:
     """An If whose condition is known, or follows from the values."""
     if s.chance(0.5):
@@ -48,7 +68,8 @@ def branches(s: Sketch, x: str) -> str:
         total = s.add("ReduceMax", x, keepdims=0)
         condition = s.add("Greater", total, s.const(np.float32(s.one((-100.0, 0.5, 100.0)))))
     count = len(s.nodes)
-    first, second = _taken_out(s, x), _taken_out(s, x)
+    parts = [chain, viewed] if s.opset >= 11 else [chain]  # before, both return the same shape
+    first, second = (_taken_out(s, x, s.one(parts)) for _ in range(2))
     assert len(s.nodes) == count
     del s.values[first[1]], s.values[second[1]]
     bodies = {"then_branch": _body(*first), "else_branch": _body(*second)}

@@ -142,10 +142,6 @@ def _pad(node: ir.Node, shapes: Shapes) -> ir.Value | None:
     return None if pads is None or np.any(pads) else node.inputs[0]
 
 
-def _concat(node: ir.Node, shapes: Shapes) -> ir.Value | None:
-    return node.inputs[0] if len(node.inputs) == 1 else None
-
-
 def _cast(node: ir.Node, shapes: Shapes) -> ir.Value | None:
     """The input if it has the type already; of CastLike, that of its second input."""
     source = node.inputs[0]
@@ -155,20 +151,63 @@ def _cast(node: ir.Node, shapes: Shapes) -> ir.Value | None:
     return source if source is not None and wanted and source.dtype == wanted else None
 
 
-def _keeps_shape(node: ir.Node, shapes: Shapes) -> ir.Value | None:
-    """The input of Expand if the output has its shape."""
-    before, after = shapes.sizes(node.inputs[0]), shapes.tensor(node.outputs[0])
-    if before is None or after is None or None in before or tuple(after.shape) != tuple(before):
+def _expand(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    return _of_same_shape(node.inputs[0], node, shapes)
+
+
+_NEUTRAL = {"Add": 0, "Div": 1, "Mul": 1, "Sub": 0}  # the operand that changes no integer
+_COMMUTES = ("Add", "Mul")
+
+
+def _arithmetic(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    """The operand beside a constant 0 or 1, of integers; of floats, x + 0 is not x where x is -0.
+
+    The rewrites see to the floats.
+    """
+    dtype = node.outputs[0].dtype
+    if dtype is None or not dtype.is_integer() or len(node.inputs) != 2:
         return None
-    return node.inputs[0]
+    pairs = [(0, 1), (1, 0)] if node.op_type in _COMMUTES else [(0, 1)]
+    for kept, other in pairs:
+        constant = constant_of(node.inputs[other])
+        if constant is not None and np.all(constant == _NEUTRAL[node.op_type]):
+            return _of_same_shape(node.inputs[kept], node, shapes)
+    return None
+
+
+def _of_same_shape(value: ir.Value | None, node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    """`value` if it is known to have the shape of what `node` returns."""
+    before, after = shapes.sizes(value), shapes.sizes(node.outputs[0])
+    return value if before is not None and None not in before and before == after else None
+
+
+def _where(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    """What a constant condition takes everywhere."""
+    condition = constant_of(node.inputs[0])
+    if condition is None or not condition.size or (np.any(condition) and not np.all(condition)):
+        return None
+    return _of_same_shape(node.inputs[1 if np.all(condition) else 2], node, shapes)
+
+
+def _tile(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    repeats = constant_of(node.inputs[1]) if len(node.inputs) == 2 else None
+    return None if repeats is None or np.any(repeats != 1) else node.inputs[0]
+
+
+def _single(node: ir.Node, shapes: Shapes) -> ir.Value | None:
+    """The only input of an operator of any number of them."""
+    return node.inputs[0] if len(node.inputs) == 1 else None
 
 
 _RULES: dict[str, Callable[[ir.Node, Shapes], ir.Value | None]] = {
+    **dict.fromkeys(("Concat", "Max", "Mean", "Min", "Sum"), _single),
+    **dict.fromkeys(_NEUTRAL, _arithmetic),
     "Cast": _cast,
     "CastLike": _cast,
-    "Concat": _concat,
-    "Expand": _keeps_shape,
+    "Expand": _expand,
     "Pad": _pad,
     "Slice": _slice,
+    "Tile": _tile,
     "Transpose": _transpose,
+    "Where": _where,
 }

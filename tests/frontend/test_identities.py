@@ -22,6 +22,13 @@ from tests.frontend.execution import counts, from_text
         "y = Expand (r, ones)",
         "y = Reshape (r, same)",
         "c = Concat <axis = 1> (x, r)  y = Slice (c, four, eight, second)",
+        "y = Tile (r, each)",
+        "y = Max (r)",
+        "y = Min (r)",
+        "y = Mean (r)",
+        "y = Sum (r)",
+        "y = Where (yes, r, x)",
+        "y = Where (no, x, r)",
     ],
 )
 def test_operators_that_change_nothing(body: str) -> None:
@@ -29,7 +36,8 @@ def test_operators_that_change_nothing(body: str) -> None:
         f"""g (float[N, 4, 6] x) => (float[N, 4, 6] y)
         <int64[6] zeros = {{0, 0, 0, 0, 0, 0}}, int64[1] first = {{0}}, int64[1] far = {{-9}},
         int64[1] all = {{9223372036854775807}}, int64[1] second = {{1}}, int64[1] four = {{4}},
-        int64[1] eight = {{8}}, int64[3] ones = {{1, 4, 1}}, int64[3] same = {{-1, 4, 6}}> {{
+        int64[1] eight = {{8}}, int64[3] ones = {{1, 4, 1}}, int64[3] same = {{-1, 4, 6}},
+        int64[3] each = {{1, 1, 1}}, bool[4, 1] yes = {{1, 1, 1, 1}}, bool no = {{0}}> {{
             r = Relu (x)
             {body}
         }}"""
@@ -50,6 +58,10 @@ def test_operators_that_change_nothing(body: str) -> None:
         "y = Expand (x, five)",
         "y = Reshape (x, other)",
         "y = Pad (x, zeros)",
+        "y = Tile (x, twice)",
+        "y = Max (x, x)",
+        "n = Neg (x) y = Where (some, x, n)",
+        "y = Add (x, zero)",  # 0 where x is -0
     ],
 )
 def test_operators_that_change_something_stay(body: str) -> None:
@@ -58,13 +70,44 @@ def test_operators_that_change_something_stay(body: str) -> None:
         f"""g (float[N, 4, 4] x) => (float[p, q, r] y)
         <int64[6] zeros = {{0, 0, 0, 0, 0, 1}}, int64[1] first = {{0}}, int64[1] last = {{-1}},
         int64[1] all = {{9223372036854775807}}, int64[1] three = {{3}}, int64[1] second = {{1}},
-        int64[1] four = {{4}}, int64[3] five = {{5, 1, 1}}, int64[3] other = {{-1, 2, 8}}> {{
+        int64[1] four = {{4}}, int64[3] five = {{5, 1, 1}}, int64[3] other = {{-1, 2, 8}},
+        int64[3] twice = {{1, 2, 1}}, bool[4] some = {{0, 1, 1, 1}}, float zero = {{0.0}}> {{
             {body}
         }}"""
     )
     before = counts(model)
     canonicalize(model)
     assert counts(model) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("y = Add (r, zeros)", {}),
+        ("y = Add (zero, r)", {}),
+        ("y = Mul (one, r)", {}),
+        ("y = Sub (r, zero)", {}),
+        ("y = Div (r, one)", {}),
+        ("y = Sub (zero, r)", {"Sub": 1}),
+        ("y = Div (one, r)", {"Div": 1}),
+        ("y = Add (r, mixed)", {"Add": 1}),
+        ("y = Mul (r, zeros)", {"Mul": 1}),
+        ("n = Neg (column) y = Add (n, zeros)", {"Neg": 1, "Add": 1}),  # makes three of one
+    ],
+)
+def test_integers_plus_0_and_times_1(body: str, left: dict[str, int]) -> None:
+    model = from_text(
+        f"""g (int64[N, 3] x, int64[N, 1] column) => (int64[N, 3] y)
+        <int64 zero = {{0}}, int64[3] zeros = {{0, 0, 0}}, int64 one = {{1}},
+        int64[3] mixed = {{0, 0, 1}}> {{
+            k = Constant <value_int = 7> ()
+            a = Abs (x)
+            r = Max (a, k)
+            {body}
+        }}"""
+    )
+    assert_same_function(model)
+    assert counts(model) == (left if "column" in body else {"Abs": 1, "Max": 1, **left})
 
 
 @pytest.mark.parametrize("attributes", ["saturate = 0", 'round_mode = "down"'])

@@ -90,7 +90,9 @@ def weights(node: ir.Node, index: int, what: str) -> Weight:
     value = node.inputs[index] if index < len(node.inputs) else None
     array, name = constant(value), "missing" if value is None else value.name
     if array is None:
-        raise Decline("NOT-CONSTANT", f"the {what} {name} is not a constant")
+        settable = value is not None and value.is_graph_input() and value.const_value is not None
+        why = "is an input that the caller may set" if settable else "is not a constant"
+        raise Decline("NOT-CONSTANT", f"the {what} {name} {why}")
     if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
         raise Decline("DTYPE", f"the {what} {name} is of type {array.dtype}")
     if array.size == 0:

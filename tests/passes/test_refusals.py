@@ -42,7 +42,7 @@ CASES: tuple[Case, ...] = (
     ("NONFINITE", lambda: refused.with_parameters(4, 1, 0.0, eps=0.0), "0 in channel 1"),
     ("NONFINITE", refused.divided, "channel 2"),
     ("NONFINITE", lambda: refused.gemm(2, 4, alpha=float("inf")), "inf"),
-    ("NOT-CONSTANT", refused.overridable, "c2"),
+    ("NOT-CONSTANT", refused.overridable, "c2 is an input that the caller may set"),
     ("NOT-PER-CHANNEL", refused.per_pixel, "(9, 8)"),
     ("OLD-OPSET", refused.every_second_pixel_in_an_old_opset, "has opset 9"),
     ("OUTPUT", lambda: refused.read_besides(""), "conv0"),

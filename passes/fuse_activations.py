@@ -52,7 +52,7 @@ class FuseActivations(LocalRewrite):
         whole = swish is not None and names.opset >= HARD_SWISH_OPSET
         if node.outputs[0].dtype not in TYPES:
             raise Decline("NONLINEAR", "the factor 1/6 of the operator has single precision")
-        if not whole and not cost.profile.hard_sigmoid:
+        if not whole and cost.profile.hard_sigmoid > 1:
             raise Decline("NONLINEAR", "the target is slow at a HardSigmoid")
         term = make_term(data, scale(data).stencil)
         region = Region(node, Affine((term,), None, 0), tuple(nodes), {}, ())

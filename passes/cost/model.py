@@ -2,9 +2,11 @@
 
     seconds = nodes * overhead + multiply-accumulates / rate(class) + bytes / bandwidth(class)
 
-for one image. The figures of a `Profile` are round numbers; bench/operator_costs.py measures them
-and prints the measured ones next to them. Decisions depend on their ratios. An unknown spatial
-size counts as `ASSUMED_SIZE`.
+for one image. Element-wise nodes, copies and blocks of pixels have bandwidths of their own; an Add
+of one number per channel, a HardSigmoid and some AveragePools take a multiple. The figures of a
+`Profile` are round numbers; bench/operator_costs.py measures them and prints the measured ones
+next to them; bench/costs.py measures the decisions, which depend on their ratios. An unknown
+spatial size counts as `ASSUMED_SIZE`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ BYTES = 4
 MARGIN = 0.02  # estimates that are closer to each other than that say nothing
 LANES = 16  # layers with fewer channels to a group leave a vector register half empty
 EMPTY = 0.98  # time of an empty part: 64 -> 1 to 12 channels, 3 x 3, take that of 64 -> 16
+BLOCKS = ("DepthToSpace", "SpaceToDepth")
+MEANS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean")  # they write next to nothing
 VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")  # no data moves
 
 
@@ -72,7 +76,7 @@ class CostModel:
     def elementwise(self, channels: int, pixels: int, reads: int = 1) -> Cost:
         """One node that reads `reads` maps and writes one."""
         moved = channels * pixels * BYTES * (reads + 1)
-        return Cost(nodes=1, seconds=self.profile.node + moved / self.profile.bandwidth)
+        return Cost(nodes=1, seconds=self.profile.node + moved / self.profile.elementwise)
 
     def copy(self, channels: int, pixels: int) -> Cost:
         """One Slice, Pad, Concat, Gather or Transpose, by the map that it writes."""
@@ -82,6 +86,30 @@ class CostModel:
     def bias(self, channels: int, pixels: int) -> Cost:
         """An Add of one number per channel."""
         return Cost(1, 0, channels, self.elementwise(channels, pixels).seconds)
+
+    def per_channel(self, channels: int, pixels: int, scaled: bool, moved: bool) -> Cost:
+        """A Mul, an Add, or both, of one number per channel of a map."""
+        one = self.elementwise(channels, pixels)
+        times = self.profile.offset if channels >= LANES else 1.0
+        slower = one.seconds + (times - 1) * (one.seconds - self.profile.node)
+        seconds = scaled * one.seconds + moved * slower
+        return Cost(scaled + moved, 0, (scaled + moved) * channels, seconds)
+
+    def one_tap(self, channels: int, pixels: int, scaled: bool, moved: bool) -> Cost:
+        """The same as a depthwise convolution by one tap."""
+        passed = channels * pixels * BYTES * 2
+        seconds = self.profile.node + passed / self.profile.bandwidth
+        return Cost(1, 0, (scaled + moved) * channels, seconds)
+
+    def is_one_tap(self, shape: Geometry, scaled: bool, moved: bool) -> bool:
+        """Whether a map of the channels is written as a convolution by one tap."""
+        if not shape.axes or not moved:
+            return False
+        apart, joint = (
+            f(shape.outputs, 1, scaled, moved) for f in (self.per_channel, self.one_tap)
+        )
+        node = self.profile.node
+        return joint.seconds - node < (apart.seconds - apart.nodes * node) * (1 - MARGIN)
 
     def sampler(self, samples: int, macs: int = 0) -> Cost:
         """A GridSample or DeformConv that reads so many samples and multiplies by so many weights.
@@ -95,10 +123,10 @@ class CostModel:
     def stencil(self, shape: Geometry, biased: bool, identity: bool, pixels: int) -> Cost:
         """A Conv or matrix product, or Mul and Add, or nothing, that writes `pixels` pixels."""
         if shape.is_diagonal:
-            one = self.elementwise(shape.outputs, pixels)
-            parts = int(not identity) + int(biased)
-            steps = min(parts, 1) if shape.axes else parts  # both at once: a one-tap convolution
-            return Cost(steps * one.nodes, 0, parts * shape.outputs, steps * one.seconds)
+            write = (
+                self.one_tap if self.is_one_tap(shape, not identity, biased) else self.per_channel
+            )
+            return write(shape.outputs, pixels, not identity, biased)
         macs = shape.weights * pixels // math.prod(shape.upsample)
         read = shape.inputs * pixels * math.prod(shape.strides) // math.prod(shape.upsample)
         moved = (read + shape.outputs * pixels + shape.weights) * BYTES
@@ -107,12 +135,27 @@ class CostModel:
         seconds = self.profile.node + busy / self.rate(shape) + moved / self.profile.bandwidth
         return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)
 
+    def average(self, shape: Geometry, pixels: int) -> Cost:
+        """An AveragePool, which is this depthwise layer without weights."""
+        layer = self.stencil(shape, False, False, pixels)
+        slow = shape.outputs > LANES and shape.outputs % LANES
+        more = layer.macs / self.profile.averages - layer.macs / self.rate(shape) if slow else 0.0
+        return Cost(1, layer.macs, 0, layer.seconds + max(more, 0.0))
+
     def operator(self, op_type: str, source: ir.Value) -> Cost:
         """One pass over what a node of this type reads; nothing for a view."""
         if op_type in VIEWS or source.shape is None:
             return Cost()
         elements = pixel_count(dims_of(source)[1:])
-        return self.copy(1, elements) if op_type == "Transpose" else self.elementwise(1, elements)
+        one, node = self.elementwise(1, elements), self.profile.node
+        if op_type == "Transpose":
+            return self.copy(1, elements)
+        if op_type in BLOCKS:
+            return Cost(1, seconds=node + 2 * elements * BYTES / self.profile.blocks)
+        if op_type in MEANS:
+            return Cost(1, seconds=node + elements * BYTES / self.profile.bandwidth)
+        times = self.profile.hard_sigmoid if op_type == "HardSigmoid" else 1.0
+        return Cost(1, seconds=times * one.seconds)
 
     def deferred(self, value: ir.Value) -> Cost:
         """The nodes that make a deferred value; nothing for a value of the graph."""

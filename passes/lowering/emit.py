@@ -140,7 +140,9 @@ class Emitter:
         for step, _ in plan.steps:
             if step in moves:
                 term = moves[step](term)
-        return self.apply(self.select(term), bias)  # what another term has selected is used again
+        one_tap = any(step is Step.ONE_TAP for step, _ in plan.steps)
+        term = self.select(term)  # what another term has selected is used again
+        return self.one_tap(term, bias) if one_tap else self.apply(term, bias)
 
     def select(self, term: Term) -> Term:
         """The term on the channels that it reads: by a Slice if they are consecutive, or Gather."""
@@ -242,14 +244,17 @@ class Emitter:
             return value
         return self.node("Add", [value, self.constant(bias, "bias")], None, shape)
 
+    def one_tap(self, term: Term, bias: Array | None) -> ir.Value:
+        """A scale and a bias per channel as a depthwise convolution by one tap."""
+        form = term.stencil
+        inputs = [term.source, self.constant(self.factors(form.weight), "weight")]
+        inputs += [] if bias is None else [self.constant(bias, "bias")]
+        return self.node("Conv", inputs, conv_attributes(form), self._shape_of(form))
+
     def elementwise(self, term: Term, bias: Array | None) -> ir.Value:
-        """A scale and a bias per channel; both at once are a convolution by one tap."""
+        """A scale and a bias per channel."""
         value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
         column = (-1, *(1,) * form.geometry.axes)
-        if bias is not None and form.geometry.axes and not form.is_identity:
-            parts = [self.constant(self.factors(form.weight), "weight")]
-            parts.append(self.constant(bias, "bias"))
-            return self.node("Conv", [value, *parts], conv_attributes(form), shape)
         if not form.is_identity:
             factor = self.constant(self.factors(form.weight).reshape(column), "scale")
             value = self.node("Mul", [value, factor], None, shape)

@@ -55,12 +55,13 @@ class Part:
 
 
 class Step(Enum):
-    """One node, or the scale and bias that may need none."""
+    """One node, or the scale and bias that may need none, or are a convolution by one tap."""
 
     SELECT = auto()
     CROP = auto()
     PAD = auto()
     APPLY = auto()
+    ONE_TAP = auto()
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPla
     select = (Step.SELECT, cost.copy(shape.inputs, read))
     if not moves_data(part, pixels, cost):
         whole = cost.stencil(with_crop_taps(shape), biased, part.ones, pixels)
-        apply = (Step.APPLY, whole + _padding_cost(part, cost))
+        apply = (_last_step(part, biased, cost), whole + _padding_cost(part, cost))
         return TermPlan((apply,) if index is None else (select, apply))
     copy = cost.copy(shape.outputs, pixels)
     steps = []
@@ -221,8 +222,19 @@ def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPla
     else:
         steps += [(Step.CROP, cost.copy(part.source_channels, pixels)), (Step.SELECT, copy)]
     steps += [(Step.PAD, copy)] if pads(shape) else []
-    steps += [(Step.APPLY, cost.stencil(_in_place(shape), biased, part.ones, pixels))]
+    rest = replace(part, shape=_in_place(shape))
+    last = cost.stencil(rest.shape, biased, part.ones, pixels)
+    steps += [(_last_step(rest, biased, cost), last)]
     return TermPlan(tuple(steps))
+
+
+def _last_step(part: Part, biased: bool, cost: CostModel) -> Step:
+    is_map = part.shape.is_diagonal
+    return (
+        Step.ONE_TAP
+        if is_map and cost.is_one_tap(part.shape, not part.ones, biased)
+        else Step.APPLY
+    )
 
 
 def _padding_cost(part: Part, cost: CostModel) -> Cost:
@@ -351,11 +363,28 @@ def _applied_cost(linear: Applied, node: ir.Node, cost: CostModel) -> Cost:
         own = cost.operator(origin.op_type, origin.source)
         weights = [constant(value) for value in node.inputs[1:]]
         return own + Cost(parameters=sum(array.size for array in weights if array is not None))
-    if form.geometry.is_diagonal and linear.stencil.channel_index is None:  # one node of any kind
-        one = cost.elementwise(form.geometry.outputs, form.pixels)
-        constants = min(len(node.inputs) - 1, 2)
-        return Cost(1, 0, constants * form.geometry.outputs, one.seconds)
+    if node.op_type in COPIES:  # as it is; it may be written as a layer that takes less
+        return cost.copy(form.geometry.outputs, form.pixels)
+    if node.op_type == "AveragePool":
+        return cost.average(form.geometry, form.pixels)
+    if form.geometry.is_diagonal and linear.stencil.channel_index is None:
+        return _map_cost(form, node, cost)
     turned = Cost()
     if node.op_type == "Einsum" and form.geometry.axes:  # engines put the channels last, and back
         turned = Cost(seconds=2 * cost.copy(form.geometry.inputs, form.pixels).seconds)
     return form_cost(form, cost) + turned
+
+
+COPIES = ("Gather", "Pad", "Slice")
+
+
+def _map_cost(form: Affine, node: ir.Node, cost: CostModel) -> Cost:
+    """One node of any kind that is a map of the channels."""
+    count, pixels, axes = form.geometry.outputs, form.pixels, form.geometry.axes
+    parameters = min(len(node.inputs) - 1, 2) * count
+    one = cost.elementwise(count, pixels)
+    if axes and node.op_type in ("Add", "Sub", "Sum"):
+        one = cost.per_channel(count, pixels, False, True)
+    elif axes and node.op_type == "Conv":
+        one = cost.one_tap(count, pixels, True, True)
+    return Cost(1, 0, parameters, one.seconds)

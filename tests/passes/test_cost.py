@@ -9,16 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from flatfold.passes.cost.model import (
+    BYTES,
     LANES,
     Cost,
     CostModel,
 )
 from flatfold.passes.cost.profiles import PROFILES
 from flatfold.passes.stencil.geometry import Geometry, composed_geometry, summed_geometry
-from tests.nets import Net, assert_untouched, rewrite
+from tests.nets import Net, assert_untouched, rewrite, run
 
 ORT = PROFILES["ort-cpu"]
 MAPS = ((64, 56), (128, 28), (512, 14), (1024, 7))
@@ -137,6 +139,73 @@ def test_a_batchnorm_alone_is_at_most_two_passes(profile):
         assert written.seconds <= 2 * one.seconds
         assert CostModel(ORT).stencil(depthwise(channels, 1), False, False, size**2).nodes == 1
         assert CostModel(ORT).stencil(depthwise(channels, 1), False, True, size**2) == Cost()
+
+
+def maps(channels: int, *kinds: str, target: str) -> list[str]:
+    """The operators that are left of these, in this order, between two activations."""
+    net = Net((1, channels, 14, 14), dtype=np.float32)
+    y = net.op("Tanh", net.x)
+    for kind in kinds:
+        y = net.op(kind, y, net.const(net.rng.uniform(0.5, 1.5, (channels, 1, 1))))
+    done = rewrite(net.model(net.op("Relu", y)), target=target)
+    assert_same_in_single(done)
+    return [node.op_type for node in done.graph.graph][1:-1]
+
+
+def assert_same_in_single(done) -> None:
+    """Up to nine products and sums a number, each rounded to single precision."""
+    x = np.random.default_rng(0).standard_normal((1, done.graph.graph.inputs[0].shape[1], 14, 14))
+    (a,), (b,) = (run(model, x.astype(np.float32)) for model in (done.before, done.after))
+    np.testing.assert_allclose(b, a, rtol=0, atol=32 * 2.0**-24 * np.abs(a).max())
+
+
+def test_a_scale_and_an_offset_are_one_tap_where_the_target_is_slow_at_an_add():
+    assert maps(LANES, "Mul", "Mul", "Add", target="ort-cpu") == ["Conv"]
+    assert maps(LANES, "Mul", "Mul", "Add", target="openvino") == ["Mul", "Add"]
+    assert maps(LANES, "Mul", "Add", target="openvino") == ["Mul", "Add"]
+    assert maps(LANES, "Mul", "Add", target="trt") == ["Conv"]
+
+
+def test_an_offset_alone_is_one_tap_where_it_would_leave_the_layout_of_the_layers():
+    assert maps(LANES, "Add", target="ort-cpu") == ["Conv"]
+    assert maps(LANES - 1, "Add", target="ort-cpu") == ["Add"]
+    assert maps(LANES, "Add", target="openvino") == ["Add"]
+    assert maps(LANES, "Mul", target="ort-cpu") == ["Mul"]
+
+
+@pytest.mark.parametrize(
+    "channels,target,left",
+    [
+        (24, "ort-cpu", "Conv"),
+        (32, "ort-cpu", "AveragePool"),
+        (8, "ort-cpu", "AveragePool"),
+        (24, "openvino", "AveragePool"),
+    ],
+)
+def test_an_average_is_a_layer_where_the_target_has_no_fast_one(channels, target, left):
+    net = Net((1, channels, 14, 14), dtype=np.float32)
+    y = net.op("AveragePool", net.op("Tanh", net.x), kernel_shape=[3, 3], strides=[2, 2])
+    done = rewrite(net.model(net.op("Relu", y)), target=target)
+    assert [node.op_type for node in done.graph.graph] == ["Tanh", left, "Relu"]
+    assert_same_in_single(done)
+
+
+def test_what_shuffles_blocks_or_writes_little_has_its_price():
+    net = Net((1, 64, 10, 10))
+    source = ir.from_proto(net.model(net.op("Relu", net.x))).graph.inputs[0]
+    model = CostModel(ORT)
+    elements = 6400 * BYTES
+    assert model.operator("Reshape", source) == Cost()
+    expected = {
+        "Transpose": 2 * elements / ORT.copies,
+        "DepthToSpace": 2 * elements / ORT.blocks,
+        "GlobalAveragePool": elements / ORT.bandwidth,
+        "Exp": 2 * elements / ORT.elementwise,
+    }
+    for op_type, seconds_ in expected.items():
+        node = model.operator(op_type, source)
+        assert node.seconds == pytest.approx(ORT.node + seconds_, rel=1e-12)
+        assert node.nodes == 1
 
 
 def test_a_copy_is_one_node_that_reads_and_writes_the_map():

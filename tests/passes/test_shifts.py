@@ -203,7 +203,19 @@ def test_what_is_left_is_written_as_is_cheapest():
     net = Net((1, 64, 112, 112), dtype=np.float32)
     far = net.op("Pad", net.op("Tanh", net.x), net.const(np.array([0, 0, 40, 0, 0, 0, 0, 0])))
     y = net.op("Slice", far, *(net.const(np.array([n])) for n in (0, 112, 2)))
-    assert rewrite(net.model(net.op("Relu", y))).ops == {"Tanh": 1, "Slice": 1, "Pad": 1, "Relu": 1}
+    assert rewrite(net.model(net.op("Relu", y))).ops == {
+        "Tanh": 1,
+        "Slice": 1,
+        "Conv": 1,
+        "Relu": 1,
+    }
+
+
+def test_a_pad_that_also_crops_is_priced_as_the_copy_that_it_is():
+    """And not as the convolution that it may become, or it would never become one."""
+    net = Net((1, 16, H, W), dtype=np.float32)
+    y = net.op("Pad", net.op("Tanh", net.x), net.const(np.array([0, 0, 1, 1, 0, 0, -1, -1])))
+    assert rewrite(net.model(net.op("Relu", y))).ops == {"Tanh": 1, "Conv": 1, "Relu": 1}
 
 
 def test_two_norms_in_a_row_are_one_convolution_by_one_tap():

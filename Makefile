@@ -12,7 +12,7 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench peers pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -84,6 +84,10 @@ sizes:  ## lines of each file and package, and the change since a commit: [BASE=
 
 bench: $(STAMP)  ## time and memory of optimize and of onnxsim, and how they grow: [ALL=1] with B3
 	@$(BIN)/python bench/run.py $${ALL:+--all}
+
+# SECONDS is a variable of some shells' own, so make puts it in.
+costs: $(STAMP)  ## how often the cost model takes the slower of two forms, on each CPU target: [TARGET=ort-cpu] [MATCH=part of a kind] [SECONDS=600]
+	@$(BIN)/python -m bench.costs $${TARGET:+--target "$$TARGET"} $${MATCH:+--match "$$MATCH"} $(if $(SECONDS),--seconds '$(SECONDS)')
 
 peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md: [ALL=1] [MATCH=part of a name]
 	@$(BIN)/python -m bench.peers $${ALL:+--all} $${MATCH:+--match "$$MATCH"}

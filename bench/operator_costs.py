@@ -7,7 +7,7 @@
 
 A rate is derived from the time that remains after the profile's time for the node and its bytes:
 with it, the cost model would be right for that case. The profile needs only round numbers in the
-right ratio. bench/operator_forms.py compares different forms of one function.
+right ratio. `make costs` compares different forms of one function.
 """
 
 from __future__ import annotations

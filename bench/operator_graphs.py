@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from flatfold.backends import load_backend
 
@@ -19,17 +19,22 @@ LONG, SHORT = 5, 1
 class Chain:
     """An ONNX graph under construction, from the value "x" on; constants are random."""
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], seed: int = 0) -> None:
         self.shape = tuple(shape)
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self.random = np.random.default_rng(0)
+        self.random = np.random.default_rng(seed)
+        self._channels = {"x": self.shape[1]}
 
-    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
-        """Adds a node; returns the name of its output."""
+    def op(self, kind: str, *inputs: str, channels: int = 0, **attributes: object) -> str:
+        """Adds a node; returns the name of its output, which has as many channels as its input."""
         name = f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        self._channels[name] = channels or self.channels(inputs[0])
         return name
+
+    def channels(self, value: str) -> int:
+        return self._channels[value]
 
     def const(self, array: npt.ArrayLike) -> str:
         name = f"c{len(self.constants)}"
@@ -40,27 +45,61 @@ class Chain:
         return self.const(self.random.standard_normal(shape, dtype=np.float32) / 8)
 
     def slice(self, x: str, axis: int, begin: int, end: int) -> str:
-        return self.op("Slice", x, *(self.const([n]) for n in (begin, end, axis)))
+        kept = end - begin if axis == 1 else 0
+        return self.op("Slice", x, *(self.const([n]) for n in (begin, end, axis)), channels=kept)
+
+    def insert(self, graph: GraphProto, x: str) -> str:
+        """Adds the nodes of a graph whose one input is `x` here; returns its output."""
+        names = {graph.input[0].name: x, "": ""}
+        for node in graph.node:
+            new = NodeProto.FromString(node.SerializeToString())
+            for values in (new.input, new.output):
+                values[:] = [names.get(name, f"inner.{name}") for name in values]
+            self.nodes.append(new)
+        for tensor in graph.initializer:
+            new_tensor = TensorProto.FromString(tensor.SerializeToString())
+            new_tensor.name = f"inner.{tensor.name}"
+            self.constants.append(new_tensor)
+        output = graph.output[0].name
+        name = names.get(output, f"inner.{output}")
+        self._channels[name] = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+        return name
+
+    def join(self, values: Sequence[str]) -> str:
+        """The channels of the values, one after the other."""
+        count = sum(self.channels(value) for value in values)
+        return self.op("Concat", *values, axis=1, channels=count)
 
     def conv(
-        self, x: str, channels: int, kernel: Sequence[int], groups: int = 1, dilation: int = 1
+        self,
+        x: str,
+        outputs: int,
+        kernel: Sequence[int],
+        groups: int = 1,
+        dilation: int = 1,
+        *,
+        stride: int = 1,
+        bias: bool = True,
+        pads: Sequence[int] | None = None,
     ) -> str:
-        """A convolution with a bias, of equal input and output size."""
-        weight = self.weight(channels, channels // groups, *kernel)
+        """A convolution; with an odd kernel and stride 1, of equal input and output size."""
+        weight = self.weight(outputs, self.channels(x) // groups, *kernel)
+        inputs = [weight, self.weight(outputs)] if bias else [weight]
         attributes = {
             "group": groups,
             "kernel_shape": kernel,
             "dilations": [dilation] * 2,
-            "pads": [(k - 1) * dilation // 2 for k in kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": [(k - 1) * dilation // 2 for k in kernel] * 2 if pads is None else pads,
         }
-        return self.op("Conv", x, weight, self.weight(channels), **attributes)
+        return self.op("Conv", x, *inputs, channels=outputs, **attributes)
 
     def model(self, value: str) -> ir.Model:
         start = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
         end = helper.make_tensor_value_info(value, TensorProto.FLOAT, None)
         graph = helper.make_graph(self.nodes, "chain", [start], [end], self.constants)
-        opset = [helper.make_opsetid("", 18)]
-        proto = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        opset = [helper.make_opsetid("", 20)]
+        proto = helper.make_model(graph, opset_imports=opset, ir_version=9)
         return ir.from_proto(shape_inference.infer_shapes(proto))
 
 
@@ -126,5 +165,10 @@ class Timer:
         chain, value = Chain(shape), "x"
         for _ in range(length):
             value = step(chain, value)
-        engine = self.backend.build(chain.model(value), self.options)
-        return engine.bind({"x": chain.random.standard_normal(chain.shape, dtype=np.float32)})
+        return self.prepared(chain.model(value), shape)
+
+    def prepared(self, model: ir.Model, shape: Sequence[int]) -> Callable[[], object]:
+        """A run of the model on random numbers of this shape, its one input."""
+        engine = self.backend.build(model, self.options)
+        x = np.random.default_rng(0).standard_normal(tuple(shape), dtype=np.float32)
+        return engine.bind({engine.inputs[0].name: x})

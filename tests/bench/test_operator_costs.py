@@ -13,8 +13,14 @@ from typing import Any
 from flatfold.passes.cost.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
-CHOICES = {"hard_sigmoid"}  # which bench/operator_forms.py shows: it compares the forms
-NAMES = {field.name for field in fields(Profile)} - {"name"} - CHOICES
+FORMS = {
+    "averages",
+    "blocks",
+    "elementwise",
+    "hard_sigmoid",
+    "offset",
+}  # bench/costs.py compares these
+NAMES = {field.name for field in fields(Profile)} - {"name"} - FORMS
 
 
 def printed(script: str, *options: str) -> str:

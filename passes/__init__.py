@@ -12,6 +12,7 @@ drop_channels.py         channels that are constant
 hoist_activations.py     activations in front of a max pool
 hoist_norms.py           per-channel maps in front of a pool, a resize or a view
 fuse_activations.py      activations that are spelled out, as one operator
+fuse_norms.py            normalizations that are spelled out, as one operator
 
 The driver, and what every pass uses:
 
@@ -41,6 +42,7 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.drop_channels import DropChannels
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.fuse_activations import FuseActivations
+from flatfold.passes.fuse_norms import FuseNorms
 from flatfold.passes.hoist_activations import HoistActivations
 from flatfold.passes.hoist_norms import HoistNorms
 from flatfold.passes.lowering.replacement import Replacement
@@ -63,6 +65,7 @@ PIPELINE: tuple[type[Rewrite | LocalRewrite], ...] = (
     HoistActivations,
     HoistNorms,
     FuseActivations,
+    FuseNorms,
 )
 
 __all__ = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +25,7 @@ from flatfold.passes.reading.node import (
     pixel_count,
     rank,
     source,
+    text,
     why_shared,
     with_channels,
 )
@@ -239,6 +242,8 @@ def _costs(
 
 
 SIXTH = float(np.float32(1 / 6))  # of HardSwish, which the standard writes as a HardSigmoid
+GELU = (2**0.5, (2 / math.pi) ** 0.5, 0.044715)
+ERF: Any = np.frompyfunc(math.erf, 1, 1)
 
 
 def constant_through(node: ir.Node, values: Array) -> Array:
@@ -267,6 +272,26 @@ def _hard_sigmoid(node: ir.Node, values: Array) -> Array:
     return np.clip(alpha * values + beta, 0.0, 1.0)
 
 
+def _gelu(node: ir.Node, values: Array) -> Array:
+    double = node.outputs[0].dtype == ir.DataType.DOUBLE
+    root, slope, cubic = GELU if double else (float(np.float32(n)) for n in GELU)
+    if text(node, "approximate", "none") == "tanh":
+        curve = np.tanh((values + values**3 * cubic) * slope)
+    else:
+        curve = ERF(values / root).astype(np.float64)
+    constants: Array = values * (1 + curve) * 0.5
+    return constants
+
+
+def _softplus(values: Array) -> Array:
+    constants: Array = np.log(1 + np.exp(values))
+    return constants
+
+
+def _swish(node: ir.Node, values: Array) -> Array:
+    return values * (1 / (1 + np.exp(-number(node, "alpha", 1.0) * values)))
+
+
 def _average(node: ir.Node, values: Array) -> Array:
     """A mean over padding is that of the constant and some zeros."""
     attribute = node.attributes.get("pads")
@@ -288,14 +313,17 @@ def _largest(node: ir.Node, values: Array) -> Array:
 CHANNELWISE: dict[str, Callable[[ir.Node, Array], Array]] = {
     "AveragePool": _average,
     "Clip": _clip,
+    "Gelu": _gelu,
     "GlobalAveragePool": lambda _, values: values,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": lambda _, values: values * np.clip(SIXTH * values + 0.5, 0.0, 1.0),
     "Identity": lambda _, values: values,
     "LeakyRelu": _leaky_relu,
     "MaxPool": _largest,
+    "Mish": lambda _, values: values * np.tanh(_softplus(values)),
     "Relu": lambda _, values: np.maximum(values, 0.0),
     "Sigmoid": lambda _, values: 1 / (1 + np.exp(-values)),
-    "Softplus": lambda _, values: np.log1p(np.exp(values)),
+    "Softplus": lambda _, values: _softplus(values),
+    "Swish": _swish,
     "Tanh": lambda _, values: np.tanh(values),
 }

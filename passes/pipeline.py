@@ -23,9 +23,11 @@ from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.replacement import Names, Replacement
 from flatfold.passes.potential import potential_of
+from flatfold.passes.reading.activations import activation_at
 from flatfold.passes.reading.composites import mark_composites
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.meaning import Applied, Summed
+from flatfold.passes.reading.norms import norm_at
 from flatfold.passes.remark import (
     HINTS,
     REPLACED_KEY,
@@ -127,7 +129,7 @@ class _Sweep:
 
     def run(self) -> bool:
         """Visit every node, last one first; whether anything changed."""
-        mark_composites(self.graph)
+        mark_composites(self.graph, (activation_at, norm_at))
         for node in list(reversed(self.graph)):
             if node.graph is not None and node not in self.settled:
                 self._visit(node)

@@ -19,6 +19,7 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.lowering.plan import node_cost
 from flatfold.passes.reading.meaning import Applied, Linear, Transparent
 
+NORMS = ("BatchNormalization", "Sqrt")  # other norms are spelled out with a root
 UNITS = 2**50  # in a second: finer than estimates differ, coarser than sums of them are rounded
 
 
@@ -69,7 +70,7 @@ def _read(node: ir.Node, linear: Callable[[ir.Node], Linear]) -> Linear | None:
 
 
 def _potential(node: ir.Node, meaning: Linear | None, is_inner: bool, cost: CostModel) -> Potential:
-    norms = int(node.op_type == "BatchNormalization")
+    norms = int(node.op_type in NORMS)
     pooled = int(node.op_type in ACTIVATIONS and _made_by(node.inputs[0], "MaxPool"))
     if meaning is None:
         seconds, parameters = 0.0 if is_inner else cost.profile.node, 0

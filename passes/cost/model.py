@@ -78,6 +78,10 @@ class CostModel:
         moved = channels * pixels * BYTES * (reads + 1)
         return Cost(nodes=1, seconds=self.profile.node + moved / self.profile.elementwise)
 
+    def repeated(self, one: Cost, count: int) -> Cost:
+        """The cost of `count` nodes that cost `one` each."""
+        return sum((one for _ in range(count)), Cost())
+
     def copy(self, channels: int, pixels: int) -> Cost:
         """One Slice, Pad, Concat, Gather or Transpose, by the map that it writes."""
         moved = channels * pixels * BYTES * 2

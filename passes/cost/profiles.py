@@ -32,7 +32,12 @@ class Profile:
     node                seconds for each node, whatever it does
     offset              times the price of an element-wise node for an Add of one number per channel
                         to a map of at least LANES channels
-    hard_sigmoid        the same for a HardSigmoid; above 1 it stays spelled out
+    hard_sigmoid        the same for a HardSigmoid
+    slow                operators that take longer than what they are spelled out in, or that not
+                        every version reads
+    finds               operators that it finds in nodes that spell them out, and runs as one
+    turned_norm         whether a norm of the channels of a map is faster as a LayerNormalization
+                        between two Transposes
     """
 
     name: str
@@ -54,6 +59,9 @@ class Profile:
     node: float
     offset: float = 1.0
     hard_sigmoid: float = 1.0
+    slow: tuple[str, ...] = ()
+    finds: tuple[str, ...] = ()
+    turned_norm: bool = False
 
 
 # ONNX Runtime 1.31, float32, one core of an x86 processor with AVX-512; on two cores the rates
@@ -82,6 +90,9 @@ ORT_CPU = Profile(
     samples=0.6e9,  # linear; nearest runs at a quarter of that
     node=0.6e-6,
     offset=3.4,
+    slow=("Softplus",),  # 3 times the time of Log, Add, Exp between two convolutions
+    finds=("Gelu", "LayerNormalization", "RMSNormalization", "Swish"),
+    turned_norm=True,  # 0.72 of the time of the whole between two convolutions of 64 channels
 )
 
 # OpenVINO 2026.4, on the same core: what differs by more than a tenth. From 8 taps in a row to 13
@@ -106,6 +117,10 @@ OPENVINO = replace(
     samples=1.0e9,  # nearest; linear runs at half of that
     offset=1.0,
     hard_sigmoid=18.0,  # no part of the layer in front; a HardSwish takes as long as its parts
+    # HardSigmoid: 2.3 times the time; others take the same as what they are spelled out in
+    slow=("HardSigmoid", "RMSNormalization"),
+    finds=(),  # in any order, so that none need be written
+    turned_norm=False,  # twice the time
 )
 
 # Not measured: from published figures of TensorRT and PyTorch on an A100, at batch 1. dense and
@@ -130,6 +145,7 @@ TRT = Profile(
     blocks=1e12,
     samples=0.15e12,
     node=5e-6,
+    slow=("RMSNormalization",),
 )
 
 # By target. A target that is not here is taken for `default`. CUDA's own kernels have not been

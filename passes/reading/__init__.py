@@ -10,7 +10,10 @@ transparent.py  operators that a per-channel map commutes with: means, views, Tr
 copying.py      Resize, and operators that copy pixels, which such a map commutes with as well
 rearranging.py  where the channels are behind operators that only move numbers
 padded.py       maps with copies of their own pixels around them, and layers over them
-composites.py   Gelu and LayerNormalization that are spelled out, which stay as they are
+products.py     a value as a number times powers of other values
+composites.py   operators that are spelled out in several nodes, and that engines find by these
+activations.py  which of them are activations
+norms.py        which of them are norms
 affine.py       an affine form: a bias plus terms, each a stencil of a value
 layout.py       channels first or last: forms brought to one layout
 deferred.py     values that no node computes yet

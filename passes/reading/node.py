@@ -32,6 +32,17 @@ def constant_or_expanded(value: ir.Value | None) -> Weight | None:
     return constant(value)
 
 
+def single_number(value: ir.Value | None) -> float | None:
+    """A constant of one element, whatever its shape; it may give what it meets more axes."""
+    array = constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+
+
+def rank_of(value: ir.Value) -> int | None:
+    """The number of axes, if it is known."""
+    return None if value.shape is None else value.shape.rank()
+
+
 def rank(value: ir.Value) -> int:
     if value.shape is None:
         raise Decline("SHAPE", f"the rank of {value.name} is unknown")

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from tests.fuzz.sketch import run
 from tests.nets import Net, assert_untouched, rewrite
 
 ROOT = 2**0.5
@@ -48,9 +49,9 @@ def normed(net: Net, x: str, axis: int = -1) -> str:
     return net.op("Add", net.op("Mul", net.op("Div", centred, spread), scale), bias)
 
 
-def between_matrices(part: Callable[..., str], **other) -> Net:
+def between_matrices(part: Callable[..., str], opset: int = 17, **other) -> Net:
     """MatMul, the part, MatMul, on 16 features."""
-    net = Net((2, 6, 16), dtype=np.float32, opset=17)
+    net = Net((2, 6, 16), dtype=np.float32, opset=opset)
     y = net.op("MatMul", net.x, net.const(net.rng.standard_normal((16, 16))))
     y = part(net, y, **other)
     net.y = net.op("MatMul", y, net.const(net.rng.standard_normal((16, 8))))
@@ -67,15 +68,11 @@ def fused(model: onnx.ModelProto, folder: Path) -> Counter:
 
 
 @pytest.mark.parametrize(
-    ("part", "kernel"),
-    [
-        (half_last, "Gelu"),
-        (half_of_x, "Gelu"),
-        (normed, "LayerNormalization"),
-    ],
+    ("part", "kernel", "opset"),
+    [(half_last, "Gelu", 17), (half_of_x, "Gelu", 17), (normed, "LayerNormalization", 16)],
 )
-def test_onnx_runtime_finds_its_kernel_afterwards_too(part, kernel: str, tmp_path: Path):
-    net = between_matrices(part)
+def test_onnx_runtime_finds_its_kernel_afterwards_too(part, kernel: str, opset, tmp_path: Path):
+    net = between_matrices(part, opset)
     done = rewrite(net.model(net.y))
     assert fused(done.before, tmp_path)[kernel] == 1
     assert fused(done.after, tmp_path)[kernel] == 1
@@ -83,9 +80,65 @@ def test_onnx_runtime_finds_its_kernel_afterwards_too(part, kernel: str, tmp_pat
     assert_untouched(rewrite(done.after))
 
 
+def rms(net: Net, x: str, by: str = "Reciprocal") -> str:
+    square = net.op("ReduceMean", net.op("Mul", x, x), axes=[-1])
+    root = net.op("Sqrt", net.op("Add", square, number(net, 1e-5)))
+    y = net.op("Div", x, root) if by == "Div" else net.op("Mul", x, net.op(by, root))
+    return net.op("Mul", y, net.const(net.rng.uniform(0.5, 2, 16)))
+
+
+def half_inside(net: Net, x: str) -> str:
+    return net.op("Mul", x, net.op("Mul", raised(net, x), number(net, 0.5)))
+
+
+def by_product(net: Net, x: str) -> str:
+    curve = net.op("Erf", net.op("Mul", x, number(net, 1 / ROOT)))
+    return net.op("Mul", net.op("Mul", x, number(net, 0.5)), net.op("Add", curve, number(net, 1)))
+
+
+def normed_by_product(net: Net, x: str) -> str:
+    centred = net.op("Sub", x, net.op("ReduceMean", x, axes=[-1]))
+    square = net.op("ReduceMean", net.op("Mul", centred, centred), axes=[-1])
+    spread = net.op("Sqrt", net.op("Add", square, number(net, 1e-5)))
+    scale, bias = (net.const(net.rng.uniform(0.5, 2, 16)) for _ in range(2))
+    return net.op("Add", net.op("Mul", net.op("Div", centred, spread), scale), bias)
+
+
+@pytest.mark.parametrize(
+    ("part", "kernel", "opset"),
+    [
+        (half_inside, "Gelu", 17),
+        (by_product, "Gelu", 17),
+        (by_tanh, "FastGelu", 17),
+        (rms, "SimplifiedLayerNormalization", 17),
+        (normed_by_product, "LayerNormalization", 16),
+    ],
+)
+def test_what_onnx_runtime_does_not_find_is_spelled_in_another_way(part, kernel, opset, tmp_path):
+    net = between_matrices(part, opset)
+    done = rewrite(net.model(net.y))
+    assert fused(done.before, tmp_path)[kernel] == 0
+    assert fused(done.after, tmp_path)[kernel] == 1
+    assert done.checks.worst <= 1.01
+    assert done.checks.certified == 1
+    assert done.graph.opset_imports[""] == opset
+    x = {"x": net.rng.standard_normal(net.shape).astype(np.float32)}
+    (one,), (two,) = (run(model, x) for model in (done.before, done.after))
+    bound = 64 * 2.0**-24 * np.abs(one).max()  # two sums of 16 products, 16 squares, the curve
+    np.testing.assert_allclose(two, one, rtol=0, atol=bound)
+    assert_untouched(rewrite(done.after))
+
+
+@pytest.mark.parametrize("part", [half_inside, by_product, by_tanh, normed_by_product])
+def test_openvino_finds_every_spelling(part):
+    net = between_matrices(part, 16)
+    assert "Gelu" not in rewrite(net.model(net.y), target="openvino").ops
+    assert_untouched(rewrite(net.model(net.y), target="openvino"))
+
+
 def test_the_factor_of_a_gelu_by_tanh_stays():
     net = between_matrices(by_tanh)
-    done = rewrite(net.model(net.y))
+    done = rewrite(net.model(net.y), target="openvino")
     assert done.ops == Counter(node.op_type for node in done.before.graph.node)
 
 
@@ -98,7 +151,7 @@ def test_with_other_constants_it_is_no_gelu(part, other):
 
 def test_a_norm_of_another_axis_is_no_kernel_and_folds():
     """ONNX Runtime has none for it, so the scale and the bias go into the convolution."""
-    net = Net((2, 16, 6, 5), dtype=np.float32, opset=17)
+    net = Net((2, 16, 6, 5), dtype=np.float32, opset=16)
     centred = net.op("Sub", net.x, net.op("ReduceMean", net.x, axes=[1]))
     square = net.op("ReduceMean", net.op("Mul", centred, centred), axes=[1])
     spread = net.op("Sqrt", net.op("Add", square, number(net, 1e-5)))

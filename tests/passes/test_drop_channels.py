@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.fuzz.sketch import run
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 
 NONE = [0, 0, 0, 0]
+KINDS = [
+    *((kind, {}) for kind in ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "Softplus")),
+    *((kind, {}) for kind in ("Mish", "Swish")),
+    ("Swish", {"alpha": 1.75}),
+]
 
 
 def pruned(net: Net, x: str, o: int, i: int, k, dead, bias=True, **how) -> str:
@@ -27,15 +33,29 @@ def widths(done) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 9, 8), ("n", 4, "h", "w")])
-@pytest.mark.parametrize("kind", ["Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "Softplus"])
-def test_dead_filters_go_and_leave_a_bias(kind, shape):
-    net = Net(shape)
-    y = net.op(kind, pruned(net, net.x, 8, 4, (3, 3), [1, 5, 6]))
+@pytest.mark.parametrize(("kind", "attributes"), KINDS)
+def test_dead_filters_go_and_leave_a_bias(kind, attributes, shape):
+    net = Net(shape, opset=24 if kind == "Swish" else 20)
+    y = net.op(kind, pruned(net, net.x, 8, 4, (3, 3), [1, 5, 6]), **attributes)
     done = rewrite(net.model(net.op("Relu", net.conv(y, 6, 8, (3, 3), pads=NONE))))
     assert widths(done) == [[5, 4], [6, 5]]
     assert done.applied == ["drop-channels"]
     assert_same(done, (2, 4, 9, 8))
     assert_untouched(rewrite(done.after))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_through_a_gelu(approximate):
+    """In single precision, which the constants of the evaluator have."""
+    net = Net(opset=20, dtype=np.float32)
+    y = net.op("Gelu", pruned(net, net.x, 8, 4, (3, 3), [1, 5, 6]), approximate=approximate)
+    done = rewrite(net.model(net.op("Relu", net.conv(y, 6, 8, (3, 3), pads=NONE))))
+    assert widths(done) == [[5, 4], [6, 5]]
+    assert done.checks.certified == 1
+    x = {"x": net.rng.standard_normal(net.shape).astype(np.float32)}
+    (one,), (two,) = (run(model, x) for model in (done.before, done.after))
+    rounding = (36 + 72) * 2.0**-24  # of the sums of products
+    np.testing.assert_allclose(two, one, rtol=0, atol=rounding * np.abs(one).max())
 
 
 @pytest.mark.parametrize("rank", [3, 5])

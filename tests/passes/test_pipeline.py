@@ -27,7 +27,7 @@ def weights(model: ir.Model) -> list[np.ndarray]:
 def work_for_every_pass(net: Net) -> str:
     """For each pass something that it can do alone: a norm, a shift, branches, a linear LeakyRelu,
     a kernel of zero rows and zero channels, a pool, a pair of layers, a scale
-    behind a maximum, a HardSwish."""
+    behind a maximum, a HardSwish, a norm that is spelled out."""
     y = net.bn(net.conv(net.x, 4, 4, (1, 1)), 4)
     x = net.op("GridSample", y, one_pixel_to_the_right(net), mode="nearest")
     square, point = net.conv(x, 6, 4, (3, 3), False), net.conv(x, 6, 4, (1, 1))
@@ -41,7 +41,11 @@ def work_for_every_pass(net: Net) -> str:
     y = net.op("GlobalMaxPool", net.conv(y, 4, 4, (3, 3)))
     y = net.op("Mul", y, net.const(np.array([0.5, 2.0, 1.5, 3.0]).reshape(4, 1, 1)))
     three, zero, six = (net.const(np.array(number)) for number in (3.0, 0.0, 6.0))
-    return net.op("Div", net.op("Mul", y, net.op("Clip", net.op("Add", y, three), zero, six)), six)
+    y = net.op("Div", net.op("Mul", y, net.op("Clip", net.op("Add", y, three), zero, six)), six)
+    axes, epsilon = net.const(np.array([1])), net.const(np.array(1e-5))
+    centred = net.op("Sub", y, net.op("ReduceMean", y, axes))
+    square = net.op("ReduceMean", net.op("Mul", centred, centred), axes)
+    return net.op("Div", centred, net.op("Sqrt", net.op("Add", square, epsilon)))
 
 
 def one_pixel_to_the_right(net: Net) -> str:

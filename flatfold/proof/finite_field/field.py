@@ -109,9 +109,9 @@ def by_limbs(linear: Callable[[Floats, Floats], Floats], a: Elements, b: Element
 def image(values: npt.ArrayLike, key: int) -> Elements:
     """The element that stands for each number, the same for the same number and key.
 
-    Exactly m * 2^e for |m| < 256 and 1/n for n <= 2^16, with their signs; anything else is a draw
-    from a generator seeded by the number's bits and the key, so it obeys no relation but its own
-    name and sign. A rewrite that is right for such numbers is right for any.
+    Exactly m * 2^e for |m| < 256 and 1/n for n <= 2^16, with their signs, and what `_ROUNDED` has;
+    anything else is a draw from a generator seeded by the number's bits and the key, so it obeys no
+    relation but its own name and sign. A rewrite that is right for such numbers is right for any.
     """
     floats = np.asarray(values, np.float64)
     flat, elements = floats.reshape(-1), np.empty(floats.size, np.int64)
@@ -119,6 +119,18 @@ def image(values: npt.ArrayLike, key: int) -> Elements:
         block = slice(start, start + BLOCK)
         elements[block] = _image(flat[block], key)
     return elements.reshape(floats.shape)
+
+
+def _bits(number: float) -> int:
+    return int(np.float64(np.float32(number)).view(np.int64))
+
+
+# Numbers in single precision that activations are spelled out with: 2^32 = 2, so 2^16 is a root.
+_ROUNDED = {
+    _bits(2**0.5): 1 << 16,
+    _bits(0.5**0.5): 1 << 15,
+    _bits(1 / 6): pow(6, -1, PRIME),
+}
 
 
 def _image(floats: Floats, key: int) -> Elements:
@@ -132,6 +144,8 @@ def _image(floats: Floats, key: int) -> Elements:
     odd = np.flatnonzero(tail & np.int64(2**29 - 1))  # what single precision does not have
     if len(odd):
         _divided(elements, odd, np.abs(floats[odd]))
+    for number, element in _ROUNDED.items():
+        elements[size == number] = element
     negated = (bits < 0) & (elements > 0)
     return np.where(negated, PRIME - elements, elements)
 

@@ -203,7 +203,8 @@ def apply_ufunc(ufunc: Any, method: str, inputs: Any) -> Any:
     if rule is None and ufunc.nin == 1:  # an arbitrary function of the element
         key = zlib.crc32(ufunc.__name__.encode()) + current_key()
         flat = np.ascontiguousarray(shadows[0]).reshape(-1)
-        return ShadowedArray(ufunc(values[0]), field.mixed(flat, key).reshape(values[0].shape))
+        value = np.asarray(ufunc(values[0]), np.float64)
+        return ShadowedArray(value, field.mixed(flat, key).reshape(values[0].shape))
     return NotImplemented if rule is None else ShadowedArray(ufunc(*values), rule(*shadows))
 
 

@@ -7,6 +7,7 @@ its magnitude companion. Rules for layers and activations are here, those that o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -113,7 +114,73 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _softplus(x: Array) -> Array:
-    return np.log1p(np.exp(x))
+    """log(1 + e^x), by the operators that it is spelled out in."""
+    y: Array = np.log(1 + np.exp(x))
+    return y
+
+
+_ERF: Any = np.frompyfunc(math.erf, 1, 1)
+
+
+def _erf(x: Array) -> Array:
+    y: Array = _ERF(x.reshape(-1)).astype(np.float64)
+    return y.reshape(x.shape)
+
+
+GELU = (2**0.5, (2 / math.pi) ** 0.5, 0.044715)
+
+
+def _gelu(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """x (1 + erf(x / sqrt(2))) / 2, or the approximation of it; its slope is at most 1.13."""
+    by_tanh = attribute(node, "approximate", "none") == "tanh"
+    double = node.outputs[0].dtype == ir.DataType.DOUBLE
+    root, slope, cubic = GELU if double else (float(np.float32(number)) for number in GELU)
+
+    def curve(x: Array) -> Array:
+        inner = np.tanh((x + x**3 * cubic) * slope) if by_tanh else _erf(x / root)
+        y: Array = x * (1 + inner) * 0.5
+        return y
+
+    return _smooth(curve, 1.13)(node, arguments)
+
+
+def _swish(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    alpha = attribute(node, "alpha", 1.0)
+    return _smooth(lambda x: x * _sigmoid(alpha * x), 1.1)(node, arguments)
+
+
+def _exp(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    y = np.exp(x.y)
+    return Pair(y, y * (1 + x.m))
+
+
+def _log(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    y = np.log(x.y)
+    return Pair(y, np.abs(y) + x.m / np.abs(x.y))
+
+
+def _sqrt(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    return Pair(np.sqrt(x.y), np.sqrt(x.m))
+
+
+def _reciprocal(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x = given(arguments[0])
+    return Pair(1 / x.y, x.m / x.y**2)
+
+
+def _power(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """x^p for one p: a whole number above 0, or x above 0."""
+    x, exponent = given(arguments[0]), given(arguments[1])
+    if exponent.y.size != 1:
+        raise Unsupported("Pow by several exponents")
+    power = float(getattr(exponent.y, "value", exponent.y).reshape(-1)[0])
+    if power < 1 or power != int(power):
+        y = x.y**power
+        return Pair(y, np.abs(y) * (1 + abs(power) * x.m / np.abs(x.y)))
+    return Pair(x.y ** int(power), x.m ** int(power))
 
 
 def _axes(parameter: Array, like: Array) -> Array:
@@ -171,6 +238,26 @@ def _layer_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     y, m = plain * scale.y, np.abs(plain) * scale.m
     bias = arguments[2] if len(arguments) > 2 else None
     return Pair(y, m) if bias is None else Pair(y + bias.y, m + bias.m)
+
+
+def _instance_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """(x - mean) / sqrt(variance + epsilon) over all pixels, times a scale, plus a bias."""
+    x, scale, bias = (given(a) for a in arguments)
+    pixels = tuple(range(2, x.y.ndim))
+    centred = x.y - x.y.mean(pixels, keepdims=True)
+    spread = np.sqrt((centred**2).mean(pixels, keepdims=True) + attribute(node, "epsilon", 1e-5))
+    plain = centred / spread
+    y = plain * _axes(scale.y, x.y) + _axes(bias.y, x.y)
+    return Pair(y, np.abs(plain) * _axes(scale.m, x.y) + _axes(bias.m, x.y))
+
+
+def _rms_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    x, scale = given(arguments[0]), given(arguments[1])
+    if attribute(node, "axis", -1) not in (-1, x.y.ndim - 1):
+        raise Unsupported("RMSNormalization of several axes")
+    spread = np.sqrt((x.y**2).mean(-1, keepdims=True) + attribute(node, "epsilon", 1e-5))
+    plain = x.y / spread
+    return Pair(plain * scale.y, np.abs(plain) * scale.m)
 
 
 def _mean(node: ir.Node, arguments: list[Pair | None]) -> Pair:
@@ -363,12 +450,14 @@ OPERATORS: dict[str, Operator] = {
     "Div": Operator(_div, Linear.FIRST, any_size=True, elementwise=True),
     "Dropout": Operator(_identity),
     "Einsum": Operator(_einsum, Linear.EACH),
-    "Exp": Operator(output_range=np.exp),
+    "Erf": Operator(_smooth(_erf, 1.13), any_size=True, output_range=_erf),
+    "Exp": Operator(_exp, any_size=True, output_range=np.exp),
     "Expand": Operator(
         movement.expand, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
     ),
     "Flatten": Operator(movement.flatten, Linear.JOINTLY, output_range=SAME_RANGE),
     "Gather": Operator(movement.gather, Linear.JOINTLY, output_range=SAME_RANGE),
+    "Gelu": Operator(_gelu, any_size=True),
     "Gemm": Operator(_gemm, Linear.EACH),
     "GlobalAveragePool": Operator(
         _global_mean, Linear.JOINTLY, any_size=True, output_range=SAME_RANGE
@@ -380,19 +469,25 @@ OPERATORS: dict[str, Operator] = {
     ),
     "HardSwish": Operator(_smooth(_hard_swish, 1.5), any_size=True),
     "Identity": Operator(_identity, Linear.JOINTLY, any_size=True, output_range=SAME_RANGE),
+    "InstanceNormalization": Operator(_instance_norm),
     "LayerNormalization": Operator(_layer_norm),
     "LeakyRelu": Operator(_leaky_relu, any_size=True, piecewise=True),
+    "Log": Operator(_log, any_size=True),
     "MatMul": Operator(_matmul, Linear.EACH),
     "MaxPool": Operator(_max_pool, any_size=True, output_range=SAME_RANGE),
+    "Mish": Operator(_smooth(lambda x: x * np.tanh(_softplus(x)), 1.09), any_size=True),
     "Mul": Operator(_mul, Linear.EACH, any_size=True, elementwise=True),
     "Multinomial": Operator(random=True),
     "Neg": Operator(_neg, Linear.JOINTLY, any_size=True),
     "PRelu": Operator(_prelu, any_size=True, elementwise=True, piecewise=True),
     "Pad": Operator(movement.pad, Linear.JOINTLY),
+    "Pow": Operator(_power, any_size=True),
+    "RMSNormalization": Operator(_rms_norm),
     "RandomNormal": Operator(random=True),
     "RandomNormalLike": Operator(random=True),
     "RandomUniform": Operator(random=True),
     "RandomUniformLike": Operator(random=True),
+    "Reciprocal": Operator(_reciprocal, any_size=True),
     "ReduceMax": Operator(_reduced_max, output_range=SAME_RANGE),
     "ReduceMean": Operator(_mean, Linear.JOINTLY, output_range=SAME_RANGE),
     "Relu": Operator(_relu, any_size=True, piecewise=True, output_range=lambda x: np.maximum(x, 0)),
@@ -410,10 +505,11 @@ OPERATORS: dict[str, Operator] = {
         movement.space_to_depth, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
     ),
     "Split": Operator(linear=Linear.JOINTLY, output_range=SAME_RANGE),
-    "Sqrt": Operator(output_range=np.abs),
+    "Sqrt": Operator(_sqrt, any_size=True, output_range=np.abs),
     "Squeeze": Operator(movement.squeeze, Linear.JOINTLY, output_range=SAME_RANGE),
     "Sub": Operator(_sub, Linear.JOINTLY, any_size=True, elementwise=True),
     "Sum": Operator(_sum, Linear.JOINTLY, any_size=True, elementwise=True),
+    "Swish": Operator(_swish, any_size=True),
     "Tanh": Operator(_smooth(np.tanh, 1.0), any_size=True, output_range=np.tanh),
     "Tile": Operator(movement.tile, Linear.JOINTLY, output_range=SAME_RANGE),
     "Transpose": Operator(movement.transpose, Linear.JOINTLY, output_range=SAME_RANGE),

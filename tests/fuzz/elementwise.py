@@ -46,6 +46,51 @@ def activation(s: Sketch, x: str) -> str:
     return s.add(kind, x, **attributes)
 
 
+def spelled_activation(s: Sketch, x: str) -> str:
+    """An activation spelled out in several operators; now and then with another constant."""
+    if s.opset < 13:
+        raise Rejected("operands of Clip")
+    one = 1.0 if s.chance(0.9) else 1.25
+    match s.between(0, 6):
+        case 0:
+            return _product(s, x, _raised(s, _erf(s, x), one), s.const(np.float32(0.5)))
+        case 1:
+            cube = s.add("Pow", x, s.const(np.float32(3)))
+            cube = s.add("Mul", cube, s.const(np.float32(0.044715)))
+            slope = s.const(np.float32((2 / np.pi) ** 0.5))
+            curve = s.add("Tanh", s.add("Mul", s.add("Add", x, cube), slope))
+            return _product(s, x, _raised(s, curve, one), s.const(np.float32(0.5)))
+        case 2:
+            factor = s.const(np.float32(s.one((1.0, 1.702))))
+            return s.add("Mul", x, s.add("Sigmoid", s.add("Mul", x, factor)))
+        case 3:
+            return s.add("Mul", s.add("Tanh", s.add("Softplus", x)), x)
+        case 4:
+            return s.add("Div", x, _raised(s, s.add("Exp", s.add("Neg", x)), one))
+        case 5:
+            return s.add("Log", _raised(s, s.add("Exp", x), one))
+    three, zero, six = (s.const(np.float32(n)) for n in (3.0, 0.0, 6.0))
+    gate = s.add("Clip", s.add("Add", x, three), zero, six)
+    return s.add("Div", s.add("Mul", x, gate), six)
+
+
+def _erf(s: Sketch, x: str) -> str:
+    root = np.float32(2**0.5)
+    divides = s.chance(0.5)
+    operand = s.const(root if divides else 1 / root)
+    return s.add("Erf", s.add("Div" if divides else "Mul", x, operand))
+
+
+def _raised(s: Sketch, x: str, one: float) -> str:
+    return s.add("Add", x, s.const(np.float32(one)))
+
+
+def _product(s: Sketch, *factors: str) -> str:
+    """The product of three factors in some order."""
+    first, second, third = (factors[i] for i in s.permutation(3))
+    return s.add("Mul", s.add("Mul", first, second), third)
+
+
 def relu(s: Sketch, x: str) -> str:
     return s.add("Relu", x)
 
@@ -200,5 +245,5 @@ def quantised(s: Sketch, x: str) -> str:
 ELEMENTWISE = [
     *(activation, activation, activation, relu, positive, exponential, softmax, arithmetic),
     *(arithmetic, arithmetic, clip, prelu, dropout, there_and_back, choice, with_another),
-    *(with_another, quantised),
+    *(with_another, quantised, spelled_activation, spelled_activation),
 ]

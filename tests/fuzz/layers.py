@@ -136,6 +136,34 @@ def layer_norm(s: Sketch, x: str) -> str:
     return s.add("Add", s.add("Mul", s.add("Div", centred, spread), scale), bias)
 
 
+def spelled_norm(s: Sketch, x: str) -> str:
+    """A norm spelled out, along the last axis, the channels or all pixels."""
+    shape = s.shape(x)
+    if len(shape) < 3:
+        raise Rejected("rank")
+    axes = s.one(([len(shape) - 1], [1], list(range(2, len(shape)))))
+    along = axes[0] if len(axes) == 1 else 1
+    parameters = tuple(n if i == along else 1 for i, n in enumerate(shape))[1:]
+    data = s.add("Sub", x, _mean(s, x, axes)) if s.chance(0.7) else x
+    square = s.add("Mul", data, data) if s.chance(0.5) else _square(s, data)
+    root = s.add("Sqrt", s.add("Add", _mean(s, square, axes), s.const(np.float32(1e-2))))
+    divides = s.chance(0.5)
+    y = s.add("Div", data, root) if divides else s.add("Mul", data, s.add("Reciprocal", root))
+    if s.chance(0.7):
+        y = s.add("Mul", y, s.const(s.normal(*parameters)))
+    return s.add("Add", y, s.const(s.normal(*parameters))) if s.chance(0.7) else y
+
+
+def _square(s: Sketch, x: str) -> str:
+    return s.add("Pow", x, s.const(np.float32(2)))
+
+
+def _mean(s: Sketch, x: str, axes: list[int]) -> str:
+    if s.opset >= 18:
+        return s.add("ReduceMean", x, s.const(np.array(axes, np.int64)))
+    return s.add("ReduceMean", x, axes=axes)
+
+
 def linear(s: Sketch, x: str) -> str:
     """MatMul with a constant, then usually a bias."""
     shape = s.shape(x)
@@ -226,4 +254,5 @@ def recurrent(s: Sketch, x: str) -> str:
 LAYERS = [
     *(conv, conv, conv, pointwise, conv_transpose, batch_norm, batch_norm, other_norm),
     *(layer_norm, linear, linear, matmul_left, attention, gemm, einsum, recurrent),
+    *(spelled_norm, spelled_norm),
 ]

@@ -203,7 +203,9 @@ def apply_ufunc(ufunc: Any, method: str, inputs: Any) -> Any:
     if rule is None and ufunc.nin == 1:  # an arbitrary function of the element
         key = zlib.crc32(ufunc.__name__.encode()) + current_key()
         flat = np.ascontiguousarray(shadows[0]).reshape(-1)
-        value = np.asarray(ufunc(values[0]), np.float64)
+        value = ufunc(values[0])
+        if value.dtype == object:  # of a Python function
+            value = value.astype(np.float64)
         return ShadowedArray(value, field.mixed(flat, key).reshape(values[0].shape))
     return NotImplemented if rule is None else ShadowedArray(ufunc(*values), rule(*shadows))
 

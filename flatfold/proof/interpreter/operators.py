@@ -180,7 +180,7 @@ def _power(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     if power < 1 or power != int(power):
         y = x.y**power
         return Pair(y, np.abs(y) * (1 + abs(power) * x.m / np.abs(x.y)))
-    return Pair(x.y ** int(power), x.m ** int(power))
+    return Pair(x.y ** int(power), power * x.m ** int(power))
 
 
 def _axes(parameter: Array, like: Array) -> Array:

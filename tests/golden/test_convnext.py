@@ -1,4 +1,4 @@
-"""Every ConvNeXt loses its layer scales and what its LayerNorms do to single channels."""
+"""Every ConvNeXt loses its layer scales, and has a LayerNormalization for each norm."""
 
 from __future__ import annotations
 
@@ -34,23 +34,20 @@ def training_form(depths: tuple[int, ...]) -> dict[str, int]:
 def deploy_form(depths: tuple[int, ...], moved: int) -> dict[str, int]:
     """What it has after.
 
-    The norms between stages lose scale and bias to the convolution behind them; those of the
-    stem's, in front of a padded 7x7, become one depthwise 1x1, and the stem is less its mean over
-    the channels, which leaves the mean of the squares. `moved` second linear layers stand behind
-    the Transpose, as 1x1 convolutions with their bias; the first ones read what LayerNormalization
-    makes along the last axis, and stay.
+    The norms that are written out become LayerNormalizations between two Transposes, and those
+    between stages lose their biases to the convolution behind them. `moved` second linear layers
+    stand behind the Transpose, as 1x1 convolutions with their bias; the first ones read what
+    LayerNormalization makes along the last axis, and stay.
     """
     blocks, stages = sum(depths), len(depths)
     return {
-        "Conv": stages + blocks + 1 + moved,
-        "LayerNormalization": blocks + 1,
+        "Conv": stages + blocks + moved,
+        "LayerNormalization": blocks + 1 + stages,
         "MatMul": 2 * blocks - moved,
-        "Transpose": 2 * blocks,
+        "Transpose": 2 * blocks + 2 * stages,
         "Gelu": blocks,
-        "Add": blocks + (2 * blocks - moved) + stages,  # shortcuts, biases, epsilons
-        **{op: n * stages for op, n in NORM.items()},
-        "Sub": stages - 1,
-        "ReduceMean": 2 * stages,
+        "Add": blocks + (2 * blocks - moved),  # shortcuts, biases
+        "ReduceMean": 1,
         "Gemm": 1,
     }
 
@@ -64,7 +61,7 @@ def test_every_scale_is_folded(name):
     assert row["before"] == training_form(depths)
     assert row["after"] == deploy_form(depths, moved)
     gone = sum(depth * width for depth, width in zip(depths, widths, strict=True))  # layer scales
-    gone += 2 * sum(widths[:-1]) + widths[-1]  # norms between stages; the bias of the last
+    gone += sum(widths[:-1]) + widths[-1]  # biases of the norms between stages and of the last
     biases = row["parameters"][0] - row["parameters"][1] - gone  # of the norms in blocks
     each = [depth * width for depth, width in zip(depths, widths, strict=True)]
     assert biases in (sum(each), sum(each[1:]))  # on the largest map one may not pay

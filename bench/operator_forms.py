@@ -354,10 +354,53 @@ def hard_sigmoid_product(chain: Chain, x: str) -> str:
     return chain.op("Mul", x, chain.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))
 
 
-def gelu_parts(chain: Chain, x: str) -> str:
-    inner = chain.op("Erf", chain.op("Div", x, number(chain, 2**0.5)))
-    product = chain.op("Mul", x, chain.op("Add", inner, number(chain, 1)))
-    return chain.op("Mul", product, number(chain, 0.5))
+def one_more(chain: Chain, x: str) -> str:
+    return chain.op("Add", x, number(chain, 1))
+
+
+def gelu(chain: Chain, x: str, found: bool) -> str:
+    """With the half where ONNX Runtime finds it, or not."""
+    raised = one_more(chain, chain.op("Erf", chain.op("Div", x, number(chain, 2**0.5))))
+    half = number(chain, 0.5)
+    if found:
+        return chain.op("Mul", chain.op("Mul", x, half), raised)
+    return chain.op("Mul", x, chain.op("Mul", raised, half))
+
+
+def gelu_by_tanh(chain: Chain, x: str, found: bool) -> str:
+    cube = chain.op("Mul", chain.op("Pow", x, number(chain, 3)), number(chain, 0.044715))
+    inner = chain.op("Mul", chain.op("Add", x, cube), number(chain, (2 / np.pi) ** 0.5))
+    raised, half = one_more(chain, chain.op("Tanh", inner)), number(chain, 0.5)
+    if found:
+        return chain.op("Mul", chain.op("Mul", x, half), raised)
+    return chain.op("Mul", chain.op("Mul", x, raised), half)
+
+
+def softplus(chain: Chain, x: str) -> str:
+    return chain.op("Log", one_more(chain, chain.op("Exp", x)))
+
+
+def mean(chain: Chain, x: str, axes: list[int]) -> str:
+    return chain.op("ReduceMean", x, chain.const(axes))
+
+
+def norm(chain: Chain, x: str, axes: list[int]) -> str:
+    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias."""
+    centred = chain.op("Sub", x, mean(chain, x, axes))
+    square = mean(chain, chain.op("Pow", centred, number(chain, 2)), axes)
+    root = chain.op("Sqrt", chain.op("Add", square, number(chain, 1e-5)))
+    return offset(chain, scale(chain, chain.op("Div", centred, root)))
+
+
+def turned_norm(chain: Chain, x: str) -> str:
+    parts = [chain.weight(chain.channels(x)) for _ in range(2)]
+    last = chain.op("Transpose", x, perm=[0, 2, 3, 1])
+    return chain.op("Transpose", chain.op("LayerNormalization", last, *parts), perm=[0, 3, 1, 2])
+
+
+def instance_norm(chain: Chain, x: str) -> str:
+    parts = [chain.weight(chain.channels(x)) for _ in range(2)]
+    return chain.op("InstanceNormalization", x, *parts)
 
 
 def average(chain: Chain, x: str) -> str:
@@ -547,7 +590,37 @@ KINDS = (
             "HardSwish": lambda c, x: c.op("HardSwish", x),
         },
     ),
-    Kind("Gelu", {"Erf": gelu_parts, "Gelu": lambda c, x: c.op("Gelu", x)}),
+    Kind(
+        "Gelu",
+        {
+            "as it is found": lambda c, x: gelu(c, x, True),
+            "in another order": lambda c, x: gelu(c, x, False),
+            "Gelu": lambda c, x: c.op("Gelu", x),
+        },
+    ),
+    Kind(
+        "Gelu by tanh",
+        {
+            "as it is found": lambda c, x: gelu_by_tanh(c, x, True),
+            "in another order": lambda c, x: gelu_by_tanh(c, x, False),
+        },
+    ),
+    Kind(
+        "Mish",
+        {
+            "Softplus, Tanh, Mul": lambda c, x: c.op("Mul", x, c.op("Tanh", c.op("Softplus", x))),
+            "Mish": lambda c, x: c.op("Mish", x),
+        },
+    ),
+    Kind("Softplus", {"Exp, Add, Log": softplus, "Softplus": lambda c, x: c.op("Softplus", x)}),
+    Kind(
+        "norm of the channels",
+        {"spelled out": lambda c, x: norm(c, x, [1]), "turned": turned_norm},
+    ),
+    Kind(
+        "norm of the pixels",
+        {"spelled out": lambda c, x: norm(c, x, [2, 3]), "one": instance_norm},
+    ),
     Kind("average", {"AveragePool": average, "Conv": average_as_conv}),
     Kind("average, 1x1", {"AveragePool, Conv": average_then_pointwise}),
     Kind(

@@ -13,14 +13,10 @@ from typing import Any
 from flatfold.passes.cost.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
-FORMS = {
-    "averages",
-    "blocks",
-    "elementwise",
-    "hard_sigmoid",
-    "offset",
-}  # bench/costs.py compares these
-NAMES = {field.name for field in fields(Profile)} - {"name"} - FORMS
+# bench/costs.py compares these, and the forms that the profile chooses between
+FORMS = {"averages", "blocks", "elementwise", "hard_sigmoid", "offset"}
+CHOICES = {"finds", "slow", "turned_norm"}
+NAMES = {field.name for field in fields(Profile)} - {"name"} - FORMS - CHOICES
 
 
 def printed(script: str, *options: str) -> str:

@@ -18,7 +18,13 @@ import onnx_ir as ir
 
 from flatfold.passes.reading.composites import CLOSE, Composite, deviation_of, whole
 from flatfold.passes.reading.node import clip_limits, number
-from flatfold.passes.reading.products import Product, plus_number, polynomial_of, product_of
+from flatfold.passes.reading.products import (
+    Polynomial,
+    Product,
+    plus_number,
+    polynomial_of,
+    product_of,
+)
 
 CUBIC = 0.044715
 SLOPE = math.sqrt(2 / math.pi)
@@ -107,13 +113,13 @@ def _erf_operand(curve: ir.Node, data: ir.Value) -> Inner | None:
 
 def _tanh_operand(curve: ir.Node, data: ir.Value) -> Inner | None:
     """sqrt(2 / pi) (x + 0.044715 x^3), as any polynomial that is the same."""
-    nodes: list[ir.Node] = []
+    nodes: dict[ir.Node, Polynomial | None] = {}
     polynomial = polynomial_of(curve.inputs[0], data, nodes)
     if polynomial is None or set(polynomial) - {0, 2} != {1, 3}:
         return None
-    if polynomial.get(0, 0.0) or polynomial.get(2, 0.0):
+    if polynomial.get(0, 0.0) or polynomial.get(2, 0.0) or not polynomial[1]:
         return None
-    return nodes, [(polynomial[1], SLOPE), (polynomial[3] / polynomial[1], CUBIC)]
+    return list(nodes), [(polynomial[1], SLOPE), (polynomial[3] / polynomial[1], CUBIC)]
 
 
 def _swish(product: Product, data: ir.Value, gate: ir.Value) -> _Spelling | None:

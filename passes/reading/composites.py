@@ -10,6 +10,7 @@ So their parts stay, until a pass writes the whole as one operator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -72,13 +73,16 @@ def mark_composites(graph: ir.Graph, readers: Sequence[CompositeReader]) -> None
     for node in graph:
         for reader in readers:
             composite = reader(node)
-            for part in composite.nodes if composite is not None and composite.found else ():
-                part.meta[COMPOSITE_KEY] = composite.op_type if composite is not None else ""
+            if composite is None or not composite.found:
+                continue
+            for part in composite.nodes:
+                part.meta[COMPOSITE_KEY] = composite.op_type
 
 
 def deviation_of(pairs: Collection[tuple[float, float]]) -> float:
     """The largest share by which a number differs from what it should be."""
-    return max((abs(number / wanted - 1) for number, wanted in pairs), default=0.0)
+    shares = [abs(number / wanted - 1) for number, wanted in pairs]
+    return math.inf if any(map(math.isnan, shares)) else max(shares, default=0.0)
 
 
 def whole(root: ir.Node, nodes: Collection[ir.Node], data: ir.Value) -> tuple[ir.Node, ...]:

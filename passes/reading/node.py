@@ -33,9 +33,11 @@ def constant_or_expanded(value: ir.Value | None) -> Weight | None:
 
 
 def single_number(value: ir.Value | None) -> float | None:
-    """A constant of one element, whatever its shape; it may give what it meets more axes."""
+    """A constant of one real number, whatever its shape; it may give what it meets more axes."""
     array = constant(value)
-    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+    if array is None or array.size != 1 or array.dtype.kind in "cOSU":
+        return None
+    return float(array.reshape(-1)[0])
 
 
 def rank_of(value: ir.Value) -> int | None:

@@ -16,6 +16,9 @@ from flatfold.passes.reading.node import constant, single_number, why_shared
 
 MOST_NODES = 16  # of one product; what engines know has fewer
 
+DEGREE = 3  # of what is read as a polynomial
+
+Polynomial = Mapping[int, float]
 Factor = tuple[ir.Value | None, float]  # a value and its exponent
 
 
@@ -96,11 +99,11 @@ def plus_number(value: ir.Value | None) -> tuple[ir.Value, float, ir.Node] | Non
 
 
 def polynomial_of(
-    value: ir.Value | None, variable: ir.Value, nodes: list[ir.Node]
-) -> Mapping[int, float] | None:
-    """The coefficients of a polynomial in `variable` by their exponents; None if it is none.
+    value: ir.Value | None, variable: ir.Value, nodes: dict[ir.Node, Polynomial | None]
+) -> Polynomial | None:
+    """The coefficients of a polynomial of degree 3 at most by their exponents; None if it is none.
 
-    Adds the nodes that compute it to `nodes`.
+    Adds the nodes that compute it to `nodes`, each with its own.
     """
     if value is variable:
         return {1: 1.0}
@@ -111,27 +114,31 @@ def polynomial_of(
     if node is None or node.domain != "" or len(nodes) >= MOST_NODES:
         return None
     if node not in nodes:
-        nodes.append(node)
-    if node.op_type == "Pow":
-        base, power = (polynomial_of(v, variable, nodes) for v in node.inputs)
-        whole = power is not None and set(power) == {0} and power[0] in (2.0, 3.0)
-        if base is None or power is None or not whole:
-            return None
-        square = _times(base, base)
-        return square if power[0] == 2.0 else _times(square, base)
-    if node.op_type not in ("Add", "Mul"):
+        nodes[node] = None
+        nodes[node] = _combined(node, variable, nodes)
+    return nodes[node]
+
+
+def _combined(
+    node: ir.Node, variable: ir.Value, nodes: dict[ir.Node, Polynomial | None]
+) -> Polynomial | None:
+    if node.op_type not in ("Add", "Mul", "Pow"):
         return None
-    left, right = (polynomial_of(v, variable, nodes) for v in node.inputs)
+    left, right = (polynomial_of(value, variable, nodes) for value in node.inputs)
     if left is None or right is None:
         return None
-    return _times(left, right) if node.op_type == "Mul" else _plus(left, right)
+    if node.op_type == "Add":
+        return {power: left.get(power, 0.0) + right.get(power, 0.0) for power in {*left, *right}}
+    if node.op_type == "Mul":
+        return _times(left, right)
+    if right == {0: 3.0}:
+        return _times(_times(left, left), left)
+    return _times(left, left) if right == {0: 2.0} else None
 
 
-def _plus(a: Mapping[int, float], b: Mapping[int, float]) -> dict[int, float]:
-    return {power: a.get(power, 0.0) + b.get(power, 0.0) for power in {*a, *b}}
-
-
-def _times(a: Mapping[int, float], b: Mapping[int, float]) -> dict[int, float]:
+def _times(a: Polynomial | None, b: Polynomial) -> Polynomial | None:
+    if a is None or max(a) + max(b) > DEGREE:
+        return None
     result: dict[int, float] = {}
     for one, c in a.items():
         for two, d in b.items():

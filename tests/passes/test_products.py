@@ -11,7 +11,7 @@ import pytest
 
 from flatfold.passes.reading.activations import activation_at
 from flatfold.passes.reading.norms import norm_at
-from flatfold.passes.reading.products import product_of
+from flatfold.passes.reading.products import polynomial_of, product_of
 from tests.nets import Net
 from tests.passes import test_fuse_activations as activations
 from tests.passes import test_fuse_norms as norms
@@ -85,6 +85,45 @@ def test_a_polynomial_has_no_other_power(power):
     raised = activations.raised_by_tanh(net, inner)
     node = last_node(net, net.op("Mul", net.op("Mul", net.x, number(net, 0.5)), raised))
     assert (activation_at(node) is not None) == (power is None)
+
+
+def test_a_polynomial_of_high_degree_is_not_worked_out():
+    """(x + 1)^(2^14) has more terms than any time."""
+    net = Net()
+    inner = net.op("Add", net.x, number(net, 1))
+    for _ in range(14):
+        inner = net.op("Mul", inner, inner)
+    raised = activations.raised_by_tanh(net, inner)
+    node = last_node(net, net.op("Mul", net.op("Mul", net.x, number(net, 0.5)), raised))
+    assert activation_at(node) is None
+    nodes: dict = {}
+    assert polynomial_of(node.graph.node(14).outputs[0], node.graph.inputs[0], nodes) is None
+    assert list(nodes.values()).count(None) == len(nodes) - 2  # all but the sum and its square
+
+
+@pytest.mark.parametrize("other", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (activations.gelu_by_cube, "slope"),
+        (activations.gelu_by_cube, "cubic"),
+        (activations.gelu_half_last, "half"),
+        (activations.gelu_half_last, "root"),
+        (activations.gelu_half_last, "one"),
+        (activations.silu_divided, "one"),
+        (activations.divided_last, "shift"),
+        (activations.divided_last, "top"),
+    ],
+)
+def test_a_constant_that_is_no_number_is_another(activation, name, other):
+    net = Net()
+    assert activation_at(last_node(net, activation(net, net.x, **{name: other}))) is None
+
+
+@pytest.mark.parametrize("other", [np.nan, np.inf])
+def test_a_beta_that_is_no_number_makes_no_swish(other):
+    net = Net()
+    assert activation_at(last_node(net, activations.swish(net, net.x, other))) is None
 
 
 def test_a_mish_is_of_one_value():

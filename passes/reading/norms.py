@@ -70,6 +70,8 @@ def _is_found(kind: str, spelling: _Spelling) -> bool:
 def _kind(spelling: _Spelling) -> str:
     """The operator; none where its parameters vary along another axis than that of the operator."""
     rank, axes = rank_of(spelling.data) or 0, spelling.axes
+    if spelling.bias is not None and not spelling.centred:
+        return ""  # an RMSNormalization adds nothing
     if axes == (rank - 1,) and _varies_along(spelling, rank - 1):
         return "LayerNormalization" if spelling.centred else "RMSNormalization"
     if not spelling.centred or rank < 3:

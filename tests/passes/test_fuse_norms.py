@@ -210,6 +210,19 @@ def test_without_a_mean_it_is_an_rms_norm(spelling):
     assert_untouched(rewrite(done.after))
 
 
+@pytest.mark.parametrize("opset", [22, 23])
+def test_an_rms_norm_adds_no_bias(opset):
+    net = between(rms, by_reciprocal, opset=opset, dtype=np.float32)
+    bias = net.const(net.rng.uniform(0.5, 2, ROWS[-1]))
+    net.nodes.pop()
+    y = net.op("Cos", net.op("Add", net.nodes[-1].output[0], bias))
+    done = rewrite(net.model(y))
+    assert done.applied == ["fuse-norms"]
+    assert done.ops["RMSNormalization"] == int(opset == 23)
+    assert done.ops["Add"] == 1 + int(opset == 22)
+    assert_same_in_single_precision(done, ROWS)
+
+
 def test_an_rms_norm_without_a_scale():
     net = between(divided, LAST, opset=23, dtype=np.float32)
     done = rewrite(net.model(net.y))

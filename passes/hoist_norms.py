@@ -12,6 +12,7 @@ import onnx_ir as ir
 from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
+from flatfold.passes.lowering.draft import Draft
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.replacement import Names, Replacement, clone_onto
@@ -26,7 +27,9 @@ from flatfold.passes.reading.node import (
     ints,
     number,
     rank,
+    require_finite,
     source,
+    weights,
     why_shared,
     window,
 )
@@ -41,6 +44,7 @@ from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 from flatfold.passes.stencil.stencil import Stencil, compose, diagonal
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+NORMS = ("GroupNormalization", "InstanceNormalization")
 VIEWS = {**TRANSPARENT, "Reshape": read_reshape}
 MAXIMA = {
     "GlobalMaxPool": read_global_maximum,
@@ -57,7 +61,8 @@ class HoistNorms(LocalRewrite):
     *Given* a BatchNormalization, or a constant Mul, Add, Sub or Div per channel, behind MaxPool
     (s above 0), an average whose weights add up to 1, Resize, a Pad, Slice, Gather or Tile that
     copies pixels, Squeeze, Flatten, Reshape or Transpose, behind a layer (Conv, ConvTranspose, Gemm
-    or MatMul). *Result* the layer with other weights, and T.
+    or MatMul), or behind an InstanceNormalization or GroupNormalization, which has a scale and a
+    bias of its own. *Result* the layer with other weights, and T.
 
     *Declines when* a value between is read elsewhere; the map differs between what is one channel
     in front of T; a window may lie in the padding alone; s is 0 or below behind a maximum.
@@ -71,6 +76,8 @@ class HoistNorms(LocalRewrite):
         between, layer = _path(norm.source)
         moved = norm.stencil
         moved = _in_front_of_all(moved, between)
+        if layer.op_type in NORMS:
+            return _into_norm(node, between, layer, moved, names, cost)
         own = _layer(layer)
         if own.stencil.geometry.axes != moved.geometry.axes:
             raise Decline("LAYOUT", "the map works along another axis than the layer")
@@ -85,6 +92,41 @@ class HoistNorms(LocalRewrite):
         behind = form_of_operator(Applied(output, moved), output)  # the map, where it moves to
         before = cost_of_nodes({layer: own}, cost) + form_cost(behind, cost)
         return Proposal(region, replacement, before, form_cost(form, cost))
+
+
+def _into_norm(
+    node: ir.Node,
+    between: Sequence[ir.Node],
+    norm: ir.Node,
+    moved: Stencil,
+    names: Names,
+    cost: CostModel,
+) -> Proposal:
+    """s (g n(x) + b) + t = (s g) n(x) + (s b + t), n the norm without its scale g and bias b."""
+    data, output = source(norm), norm.outputs[0]
+    if moved.geometry.axes != rank(data) - 2 or len(norm.outputs) > 1:
+        raise Decline("LAYOUT", "the map works along another axis than the norm")
+    own = [weights(norm, index, what) for index, what in ((1, "scale"), (2, "bias"))]
+    g, b = (array.reshape(-1).astype(np.float64) for array in own)
+    s, t = moved.weight.reshape(-1), moved.bias
+    if len(s) != len(g):  # one number for each group, before opset 21
+        s = _first_of_each(s, len(s) // len(g))
+        t = None if t is None else _first_of_each(t, len(t) // len(g))
+    require_finite(s, "the scale")
+    draft = Draft(output, names)
+    parts = [draft.constant(s * g, "scale")]
+    parts.append(draft.constant(s * b if t is None else s * b + t, "bias"))
+    attributes = {name: attribute.value for name, attribute in norm.attributes.items()}
+    new = draft.replacement(
+        draft.op(norm.op_type, data, *parts, shape=output.shape, attributes=attributes)
+    )
+    one = np.ones(moved.geometry.outputs)
+    form = form_of_operator(Applied(data, diagonal(one, None, moved.geometry.axes)), output)
+    region = Region(node, form, (node, *between, norm), {}, ())
+    behind = form_of_operator(Applied(output, moved), output)
+    whole = cost.operator(norm.op_type, data)
+    replacement = _written(new, list(between), node, names)
+    return Proposal(region, replacement, whole + form_cost(behind, cost), whole)
 
 
 def _read_map(node: ir.Node) -> Applied:
@@ -110,10 +152,10 @@ def _path(value: ir.Value) -> tuple[list[ir.Node], ir.Node]:
         node = value.producer()
         if node is None or node.domain != "" or why_shared(value) is not None:
             break
-        if node.op_type in LAYERS:
-            if not between:
-                break  # fold-batchnorm's own
+        if node.op_type in NORMS or (node.op_type in LAYERS and between):
             return between, node
+        if node.op_type in LAYERS:
+            break  # fold-batchnorm's own
         between.append(node)
         value = source(node)
     raise Decline("NONLINEAR", "no layer is behind what it could move past")

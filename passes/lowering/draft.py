@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.lowering.replacement import Names, Replacement
+from flatfold.passes.lowering.rounding import cast
 from flatfold.passes.stencil.kernels import Weight
 
 AXES_ARE_AN_INPUT = 18  # the opset from which on the axes of ReduceMean are
@@ -45,7 +46,9 @@ class Draft:
         """A constant in the type of the outputs."""
         dtype = self.old.dtype
         assert dtype is not None
-        return self._initializer(np.asarray(array).astype(dtype.numpy()), what, dtype)
+        if isinstance(array, int | float):
+            return self._initializer(np.asarray(array, dtype.numpy()), what, dtype)
+        return self._initializer(cast(array, dtype), what, dtype)
 
     def integers(self, numbers: Sequence[int], what: str) -> ir.Value:
         return self._initializer(np.array(numbers, np.int64), what, ir.DataType.INT64)

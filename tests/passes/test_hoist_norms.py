@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import flatfold
 from tests.nets import Net, assert_same, assert_untouched, rewrite
 
 POOL = {"kernel_shape": [3, 3], "strides": [2, 2]}
@@ -194,3 +195,45 @@ def test_a_node_without_inputs_is_no_layer():
     noise = net.op("RandomNormal", shape=[2, 4, 9, 8])
     y = net.op("Add", net.x, net.bn(net.op("MaxPool", noise, kernel_shape=[1, 1]), 4))
     assert_untouched(rewrite(net.model(y)))
+
+
+NORMALIZED: dict[str, tuple[Callable[[Net, str], str], int]] = {
+    "InstanceNormalization": (
+        lambda net, y: net.op("InstanceNormalization", y, *drawn(net, 4, 4)),
+        18,
+    ),
+    "GroupNormalization": (
+        lambda net, y: net.op("GroupNormalization", y, *drawn(net, 4, 4), num_groups=2),
+        21,
+    ),
+}
+
+
+def drawn(net: Net, *counts: int) -> list[str]:
+    return [net.const(net.rng.uniform(0.5, 2, count)) for count in counts]
+
+
+@pytest.mark.parametrize("between", ["nothing", "MaxPool", "reflect"])
+@pytest.mark.parametrize("kind", NORMALIZED)
+def test_it_goes_into_the_scale_and_bias_of_a_norm(kind: str, between: str):
+    normalized, opset = NORMALIZED[kind]
+    net = Net((2, 4, 9, 8), opset=opset, dtype=np.float32)
+    y = normalized(net, net.op("Tanh", net.x))
+    y = (MAXIMA | OTHERS)[between](net, y) if between != "nothing" else y
+    y = net.op("Mul", y, net.const(net.rng.uniform(0.5, 2, (4, 1, 1))))
+    y = net.op("Add", y, net.const(net.rng.standard_normal((1, 4, 1, 1))))
+    done = flatfold.optimize(net.model(net.op("Softplus", y)))
+    operators = done.after.operators
+    assert not {"Mul", "Add", "Conv"} & set(operators) and operators[kind] == 1, done.remarks
+    assert done.equivalence.verdict == "certified", done.equivalence
+
+
+def test_a_scale_for_each_group_takes_a_map_that_is_one_for_each():
+    """Of opset 18: the map of the first net is the same for both channels of a group."""
+    for numbers_, left in (([2.0, 2.0, 3.0, 3.0], 0), ([2.0, 1.0, 3.0, 3.0], 1)):
+        net = Net((2, 4, 5, 6), opset=18, dtype=np.float32)
+        y = net.op("GroupNormalization", net.op("Tanh", net.x), *drawn(net, 2, 2), num_groups=2)
+        y = net.op("Mul", y, net.const(np.array(numbers_).reshape(4, 1, 1)))
+        done = flatfold.optimize(net.model(net.op("Softplus", y)))
+        assert done.after.operators.get("Mul", 0) == left, done.remarks
+        assert done.equivalence.passed

@@ -251,6 +251,21 @@ def _instance_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     return Pair(y, np.abs(plain) * _axes(scale.m, x.y) + _axes(bias.m, x.y))
 
 
+def _group_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
+    """The same over the pixels of each group of channels; scale and bias per channel or group."""
+    x, scale, bias = (given(a) for a in arguments)
+    groups = attribute(node, "num_groups", 1)
+    split = (x.y.shape[0], groups, -1)
+    whole = x.y.reshape(split)
+    centred = whole - whole.mean(2, keepdims=True)
+    spread = np.sqrt((centred**2).mean(2, keepdims=True) + attribute(node, "epsilon", 1e-5))
+    plain = (centred / spread).reshape(x.y.shape)
+    index = np.arange(x.y.shape[1]) * scale.y.shape[0] // x.y.shape[1]
+    parts = [np.take(array, index, 0) for array in (scale.y, bias.y, scale.m, bias.m)]
+    g, b, g_m, b_m = (_axes(part, x.y) for part in parts)
+    return Pair(plain * g + b, np.abs(plain) * g_m + b_m)
+
+
 def _rms_norm(node: ir.Node, arguments: list[Pair | None]) -> Pair:
     x, scale = given(arguments[0]), given(arguments[1])
     if attribute(node, "axis", -1) not in (-1, x.y.ndim - 1):
@@ -464,6 +479,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "GlobalMaxPool": Operator(_global_max, any_size=True, output_range=SAME_RANGE),
     "GridSample": Operator(sampling.evaluate_grid_sample, counts_pixels=True),
+    "GroupNormalization": Operator(_group_norm),
     "HardSigmoid": Operator(
         _hard_sigmoid, any_size=True, output_range=lambda x: np.clip(0.2 * x + 0.5, 0, 1)
     ),

@@ -8,6 +8,7 @@ from its neutral value, and the output of a deep network still depends on its in
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def initialise(module: nn.Module, *, seed: int, gain: float = 1.0) -> None:
     ``1 / fan_in``); a submodule with an attribute `init_gain` uses that instead. BatchNorm:
     scale in [0.4, 1.2], one in ten negative, bias and mean N(0, 0.2), variance in [0.4, 1.2]; of a
     BatchNorm with an `init_gain` of its own, the squares of scale and bias are smaller by that.
-    A parameter of no known layer moves by N(0, 0.2) from where its constructor put it.
+    Any other parameter moves by N(0, 0.2) from where its constructor put it.
     Same seed, same bits. The global random state is not used.
     """
     _fill(module, torch.Generator().manual_seed(seed), gain)
@@ -61,6 +62,7 @@ def _fill_weighted(layer: _ConvNd | nn.Linear, generator: torch.Generator, gain:
         weight -= weight.mean(dim=tuple(range(1, weight.ndim)), keepdim=True)
     if layer.bias is not None:
         layer.bias.normal_(0.0, 0.1, generator=generator)
+    _perturb(layer, generator, but=("weight", "bias"))
 
 
 def _fill_batchnorm(layer: _BatchNorm, generator: torch.Generator) -> None:
@@ -83,7 +85,7 @@ def _fill_affine(weight: Tensor | None, bias: Tensor | None, generator: torch.Ge
         bias.normal_(0.0, 0.2, generator=generator)
 
 
-def _perturb(layer: nn.Module, generator: torch.Generator) -> None:
-    for parameter in layer.parameters(recurse=False):
-        if parameter.is_floating_point():
+def _perturb(layer: nn.Module, generator: torch.Generator, but: Sequence[str] = ()) -> None:
+    for name, parameter in layer.named_parameters(recurse=False):
+        if parameter.is_floating_point() and name not in but:
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))

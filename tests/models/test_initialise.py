@@ -87,3 +87,16 @@ def test_norms_with_a_gain_of_their_own() -> None:
     for name in ("weight", "bias"):
         torch.testing.assert_close(getattr(outer, name), 0.5 * getattr(plain, name))
     assert torch.equal(outer.running_var, plain.running_var)
+
+
+def test_other_parameters_of_a_layer_move_too() -> None:
+    class Gained(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 3)
+            self.gain = nn.Parameter(torch.zeros(4))
+
+    layer, plain = Gained(), nn.Conv2d(3, 4, 3)
+    for one in (layer, plain):
+        initialise(one, seed=0)
+    assert (layer.gain != 0).all()
+    assert torch.equal(layer.weight, plain.weight)

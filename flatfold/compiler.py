@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from flatfold.backends import Backend, Engine
     from flatfold.frontend import Source
-    from flatfold.passes import LocalRewrite, Remark, Rewrite
+    from flatfold.passes import LocalRewrite, Pipeline, Remark, Rewrite
     from flatfold.passes.cost.profiles import Profile
     from flatfold.passes.pipeline import Check
     from flatfold.proof import Equivalence, RegionChecks
@@ -250,7 +250,6 @@ class Compiler:
         `check` sees every change before it is made. Raises InputError where the graph cannot be
         run at all, and otherwise what a rewrite raises.
         """
-        from flatfold.frontend.canonicalization.canonicalize import share_duplicates
         from flatfold.passes import Pipeline
         from flatfold.passes.remark import taken_back
         from flatfold.proof import compare
@@ -264,8 +263,7 @@ class Compiler:
             pipeline = Pipeline(
                 options.rewrites(), options.profile(), check, _no_kernel(), variant.taken_back
             )
-            remarks = pipeline.run(graph)
-            share_duplicates(graph)
+            remarks = _rewritten(graph, pipeline)
             remarks += [taken_back(graph.graph.name or "", n) for n in sorted(variant.without)]
             return graph, training, remarks
         except Exception as error:
@@ -489,6 +487,28 @@ class Compiler:
         """The result that an engine from the cache was built from, read from its manifest."""
         graphs = self.source.model, self.canonicalize(), engine.model
         return Optimized.from_record(engine.manifest, engine.certificate, *graphs)
+
+
+def _rewritten(graph: ir.Model, pipeline: Pipeline) -> list[Remark]:
+    """Rewrite `graph` in place until a clean-up leaves nothing to do; the remarks.
+
+    A rewrite may leave behind what canonicalization removes: what two of them write twice, or the
+    two views that stood around a norm.
+    """
+    from flatfold.frontend import canonicalize
+
+    applied: list[Remark] = []
+    while True:
+        remarks = pipeline.run(graph)
+        applied += [remark for remark in remarks if remark.applied]
+        before = _node_count(graph)
+        canonicalize(graph)
+        if not any(remark.applied for remark in remarks) or _node_count(graph) == before:
+            return applied + [remark for remark in remarks if not remark.applied]
+
+
+def _node_count(model: ir.Model) -> int:
+    return sum(graph.num_nodes() for graph in model.graphs())
 
 
 def _no_kernel() -> set[tuple[str, ir.DataType]]:

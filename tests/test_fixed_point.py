@@ -43,3 +43,25 @@ def test_what_two_rewrites_write_twice_is_there_once() -> None:
     assert [i.name for i in once.model.graph.initializer] == [
         i.name for i in twice.model.graph.initializer
     ]
+
+
+def test_two_views_around_a_norm_that_is_gone_are_none() -> None:
+    """LeViT: the norm behind a linear layer works on rows, between two views."""
+    net = Net((1, 5, 6), dtype=np.float32)
+    weight = net.const(net.rng.standard_normal((6, 8)))
+    rows = net.op("Flatten", net.op("MatMul", net.x, weight), axis=2)
+    back = net.op("Reshape", net.bn(rows, 8), net.const(np.array([1, 5, 8])))
+    once = flatfold.optimize(net.model(net.op("Relu", back)))
+    assert operators(once.model) == {"MatMul": 1, "Add": 1, "Relu": 1}
+    assert once.equivalence.verdict == "certified"
+    twice = flatfold.optimize(once.model)
+    assert not [remark for remark in twice.remarks if remark.applied]
+
+
+def test_views_that_do_not_lead_back_are_one() -> None:
+    net = Net((1, 5, 6), dtype=np.float32)
+    weight = net.const(net.rng.standard_normal((6, 8)))
+    rows = net.op("Flatten", net.op("MatMul", net.x, weight), axis=2)
+    heads = net.op("Reshape", net.bn(rows, 8), net.const(np.array([1, 5, 2, 4])))
+    once = flatfold.optimize(net.model(net.op("Relu", heads)))
+    assert operators(once.model) == {"MatMul": 1, "Add": 1, "Reshape": 1, "Relu": 1}

@@ -100,14 +100,6 @@ def canonicalize(model: ir.Model) -> None:
     interface.restore(model.graph)
 
 
-def share_duplicates(model: ir.Model) -> None:
-    """Compute once what a rewritten graph computes twice, and drop what nothing reads."""
-    while _merge_duplicates(model.graph):
-        pass
-    with _quiet():
-        remove_unused(model)
-
-
 def _merge_duplicates(graph: ir.Graph) -> bool:
     """Merge the constants of each graph, and the nodes of all; return whether any was."""
     changed = False

@@ -1,32 +1,43 @@
 """Nodes, convolutions and BatchNormalizations after flatfold and after other optimizers.
 
-    make peers                  a network of each family, and the pretrained files; docs/peers.md
+    make peers                  a network of each family, timm's and the pretrained files;
+                                docs/peers.md
     make peers ALL=1            every network of the zoo
     make peers MATCH=repvgg     those with "repvgg" in their name or path; writes nothing
+    make peers FORM=script      only what the older exporter writes; writes nothing
 
 Each network is exported in its training form by both exporters of PyTorch, at fixed sizes and at
 open ones. Each tool has a process of its own, with its defaults; "all" is onnxscript's optimizer,
-then onnxsim, then onnxslim. flatfold is behind where another tool leaves fewer nodes or fewer
-convolutions.
+then onnxsim, then onnxslim, and "deployed" is timm's reparameterize_model, then onnxsim. flatfold
+is behind where another tool leaves fewer nodes, convolutions or BatchNormalizations.
+
+What was counted is kept below build/peers, and counted again where the tool is another one since.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import json
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
+from bench.networks import FORMS, PREFIX, SIZE, TIMM, why_no_timm
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/peers.md"
-TOOLS = ("flatfold", "onnxsim", "onnxslim", "onnxscript", "all")
+SAVED = ROOT / "build/peers"
+TOOLS = ("flatfold", "onnxsim", "onnxslim", "onnxscript", "all", "deployed")
+STEPS = {"all": ("onnxscript", "onnxsim", "onnxslim"), "deployed": ("onnxsim",)}
 SECONDS = 600  # for one tool on one file
 COUNTED = ("Conv", "BatchNormalization")
 
@@ -48,13 +59,33 @@ class Row:
         others = [self.counts[tool] for tool in TOOLS[1:] if self.counts.get(tool)]
         if not ours or not others:
             return [] if ours else ["no answer"]
-        least = {kind: min(count[kind] for count in others) for kind in ("nodes", "Conv")}
+        least = {kind: min(count[kind] for count in others) for kind in ours}
         return [f"{ours[k] - n} {k}" for k, n in least.items() if ours[k] > n]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A file to count, `path`, or a network that is exported to it; `form` says how."""
+
+    name: str
+    form: str
+    path: Path | None = None
+
+    def file(self, folder: Path, deployed: bool = False) -> Path | None:
+        """The file, exported below `folder` if it is not there; None where that is not possible."""
+        if self.path is not None:
+            return None if deployed else self.path
+        path = folder / ("deployed.onnx" if deployed else "network.onnx")
+        if not path.exists():
+            more = ["--deployed"] if deployed else []
+            _run("bench.networks", self.name, self.form, str(path), *more)
+        return path if path.exists() else None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="peers", description=__doc__.partition("\n")[0])
     parser.add_argument("--match", default="", help="part of a name or path")
+    parser.add_argument("--form", default="", help="part of the name of a form, such as script")
     parser.add_argument("--all", action="store_true", help="every network of the zoo")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/pretrained")
     parser.add_argument("--tool", nargs=3, metavar=("NAME", "IN", "OUT"), help=argparse.SUPPRESS)
@@ -63,17 +94,20 @@ def main() -> int:
         _optimized_by(*options.tool)
         return 0
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, form, path in _files(options, Path(temporary)):
-            rows.append(Row(name, form, _counts(path, Path(temporary))))
-            print(name, form, *(rows[-1].behind or ["not behind"]), sep="  ", flush=True)
-    if not options.match:
+    graphs, versions = list(_graphs(options)), _versions()
+    for number, graph in enumerate(graphs, 1):
+        row = Row(graph.name, graph.form, _counts(graph, versions))
+        if "file" in row.counts:
+            rows.append(row)
+        said = (row.behind or ["not behind"]) if "file" in row.counts else ["not exported"]
+        print(f"{number}/{len(graphs)}", row.name, row.form, *said, sep="  ", flush=True)
+    if not options.match and not options.form:
         PAGE.write_text(page(rows))
     return 0
 
 
-def _files(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Name, form and path of every file."""
+def _graphs(options: argparse.Namespace) -> Iterator[Graph]:
+    """What to count."""
     from flatfold.models import FAMILIES, ZOO
     from tests.pretrained.packages import pretrained
 
@@ -84,54 +118,74 @@ def _files(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str
         )
         for family in FAMILIES
     }
-    for name in ZOO:
-        if options.match in name and (options.all or name in smallest):
-            for form, path in _exported(name, ZOO[name].input_shape, folder):
-                yield name, form, path
+    names = [name for name in ZOO if options.all or name in smallest]
+    of_timm = [PREFIX + name for name in TIMM if options.match in PREFIX + name]
+    why = why_no_timm() if of_timm else ""
+    if why:
+        print(f"skipped {len(of_timm)} networks of timm: {why}", flush=True)
+    for name in names + ([] if why else of_timm):
+        for form in FORMS:
+            if options.match in name and options.form in form:
+                yield Graph(name, form)
     for one in pretrained(options.folder, print):
-        if options.match in str(one.path):
-            yield one.package, one.path.name, one.path
+        if options.match in str(one.path) and options.form in one.path.name:
+            yield Graph(one.package, one.path.name, one.path)
 
 
-def _exported(name: str, shape: Sequence[int], folder: Path) -> Iterator[tuple[str, Path]]:
-    """The training form of a network by each exporter, at fixed and at open sizes."""
-    import torch
-
-    from flatfold import create_model
-
-    torch.manual_seed(0)
-    network, x = create_model(name).eval(), torch.randn(1, *shape)
-    path = folder / "network.onnx"
-    for dynamo in (False, True):
-        for is_open in (False, True):
-            form = f"{'dynamo' if dynamo else 'script'}, {'open' if is_open else 'fixed'}"
-            axes = {0: "n", 2: "h", 3: "w"} if is_open else {}
-            sizes = {axis: torch.export.Dim.DYNAMIC for axis in axes}
-            how = {"dynamic_shapes": (sizes,)} if dynamo else {"dynamic_axes": {"x": axes}}
-            try:
-                torch.onnx.export(
-                    network, (x,), path, dynamo=dynamo, input_names=["x"], verbose=False, **how
-                )
-            except Exception as why:  # of PyTorch, which cannot export each network at open sizes
-                print(f"skipped {name}, {form}: {str(why).splitlines()[0][:80]}", flush=True)
-                continue
-            yield form, path
+def _versions() -> dict[str, str]:
+    """What each count depends on, by tool."""
+    code = (path for folder in ("flatfold", "frontend", "passes") for path in _code(ROOT / folder))
+    exported = f"torch {version('torch')}, {_digest([ROOT / 'bench/networks.py'])}"
+    each = {tool: f"{tool} {version(tool)}" for tool in STEPS["all"]}
+    return {
+        "file": exported,
+        "flatfold": _digest(code),
+        **each,
+        **{tool: ", ".join(each[step] for step in steps) for tool, steps in STEPS.items()},
+    }
 
 
-def _counts(path: Path, folder: Path) -> dict[str, Count]:
+def _code(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
+
+
+def _counts(graph: Graph, versions: dict[str, str]) -> dict[str, Count]:
     """What is in the file, and what each tool leaves of it; nothing of a tool that failed."""
-    counts = {"file": _count(path)}
-    for tool in TOOLS:
-        out = folder / "out.onnx"
-        out.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "bench.peers", "--tool", tool, str(path), str(out)]
-        try:
-            subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        if out.exists():
-            counts[tool] = _count(out)
-    return counts
+    saved = SAVED / f"{graph.name}, {graph.form}.json".replace("/", "-")
+    known = json.loads(saved.read_text()) if saved.exists() else {}
+    if graph.path is None and known.get("file", [""])[0] != versions["file"]:
+        known = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for tool in ("file", *TOOLS):
+            if tool not in known or known[tool][0] != versions[tool]:
+                known[tool] = (versions[tool], _left_by(tool, graph, Path(folder)))
+                saved.parent.mkdir(parents=True, exist_ok=True)
+                saved.write_text(json.dumps(known))
+            if tool == "file" and known[tool][1] is None:
+                return {}
+    return {tool: count for tool, (_, count) in known.items() if count is not None}
+
+
+def _left_by(tool: str, graph: Graph, folder: Path) -> Count | None:
+    """What a tool leaves of the file; None if it fails."""
+    path = graph.file(folder, deployed=tool == "deployed")
+    if path is None or tool == "file":
+        return None if path is None else _count(path)
+    out = folder / "out.onnx"
+    out.unlink(missing_ok=True)
+    _run("bench.peers", "--tool", tool, str(path), str(out))
+    return _count(out) if out.exists() else None
+
+
+def _run(module: str, *arguments: str) -> None:
+    """Run a module in a process of its own, which may fail."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        command = [sys.executable, "-m", module, *arguments]
+        subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS)
 
 
 def _count(path: Path) -> Count:
@@ -147,7 +201,7 @@ def _count(path: Path) -> Count:
 def _optimized_by(tool: str, path: str, out: str) -> None:
     """Write what a tool makes of a file."""
     model = onnx.load(path)
-    for step in ("onnxscript", "onnxsim", "onnxslim") if tool == "all" else (tool,):
+    for step in STEPS.get(tool, (tool,)):
         model = OPTIMIZERS[step](model)
     onnx.save(model, out)
 
@@ -187,13 +241,15 @@ OPTIMIZERS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 def page(rows: list[Row]) -> str:
     """The page that `make peers` writes."""
     behind = [row for row in rows if row.behind]
-    versions = ", ".join(f"{tool} {version(tool)}" for tool in TOOLS[1:-1])
+    versions = ", ".join(f"{tool} {version(tool)}" for tool in STEPS["all"])
     lines = [
         "# Beside other optimizers",
         "",
         "Nodes / convolutions / BatchNormalizations that each tool leaves, with its defaults. "
         "Nodes are those of the graph and of the bodies in it; Constants are not counted. "
-        f'"all" is onnxscript, then onnxsim, then onnxslim ({versions}). '
+        f'"all" is onnxscript, then onnxsim, then onnxslim ({versions}), and "deployed" is timm\'s '
+        "reparameterize_model, then onnxsim. Networks of timm are exported for pictures of "
+        f"{SIZE} x {SIZE} pixels. "
         "`make peers` counts again and writes this page.",
         "",
         f"Of {len(rows)} files flatfold is behind some other tool on {len(behind)}:",

@@ -8,8 +8,9 @@ A region is replaced if its cheapest exact form costs less than the nodes that i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx_ir as ir
 
@@ -17,12 +18,13 @@ from flatfold.passes.cost.model import MARGIN, Cost, CostModel
 from flatfold.passes.cost.profiles import PROFILES, Profile
 from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.lifter import Lifter
+from flatfold.passes.lifting.readers import Readers, cost_of_forms, readers_of
 from flatfold.passes.lifting.splits import close_splits, open_splits
 from flatfold.passes.lifting.unread import NOTE, meets_unread
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.replacement import Names, Replacement
-from flatfold.passes.potential import potential_of
+from flatfold.passes.potential import Potential, potential_of
 from flatfold.passes.reading.activations import activation_at
 from flatfold.passes.reading.composites import mark_composites
 from flatfold.passes.reading.deferred import origin_of
@@ -49,12 +51,13 @@ SCALES = ("Add", "Div", "Mul", "Neg", "Sub", "Sum")
 # Reasons that only say where linearity ends, or that all is well: no remark.
 SILENT = ("NONLINEAR", "INPUT", "TRIVIAL", "OFF")
 
-Check = Callable[[Change], None]
+Check = Callable[..., None]  # of the changes that are made together
 
 
 @dataclass
 class Pipeline:
-    """Applies passes until nothing changes. `check` sees every change before it is made.
+    """Applies passes until nothing changes. `check` sees every change before it is made, and all
+    those together that are made together.
 
     `no_kernel` has operators with types that cannot be run, and that no rewrite brings in.
     `taken_back` has changes that are not made, each by its rewrite and the node that it starts at.
@@ -133,6 +136,8 @@ class _Sweep:
         for node in list(reversed(self.graph)):
             if node.graph is not None and node not in self.settled:
                 self._visit(node)
+            if node.graph is not None:
+                self._visit_readers(node)
             for rewrite in self.local_rewrites:
                 if node.graph is not None:
                     self._visit_locally(rewrite, node)
@@ -175,8 +180,56 @@ class _Sweep:
         if _is_same(proposal):
             replacement.discard()
             raise Decline("TRIVIAL", "it already has its cheapest form")
-        self._require_descent(proposal)
-        self._apply(rewrite.name, proposal, lambda: self._replayed(region))
+        self._require_descent([proposal])
+        self._apply(rewrite.name, [(proposal, lambda: self._replayed(region))])
+
+    def _visit_readers(self, node: ir.Node) -> None:
+        """Give a map of the channels to every layer that reads it, where that is all of them."""
+        missed = Remark(self.default, node.name or "", False, "", "")
+        try:
+            readers = readers_of(node, self.lifter.linear, self.lifter.read)
+            regions = [self._region_of(layer, node, readers) for layer in readers.layers]
+            meanings = {n: known for region in regions for n, known in region.meanings.items()}
+            before = cost_of_nodes(meanings, self.cost)
+            after = cost_of_forms([region.form for region in regions], self.cost)
+            rewrite = self._rewrite_for(regions[0])
+            missed = replace(missed, rewrite=rewrite.name, before=before, after=after)
+            _require_gain(regions[0], before, after, regions[0].margin)
+            self._change_together(rewrite, regions, readers, (before, after))
+        except Decline as why:
+            self._note(missed, why)
+
+    def _region_of(self, layer: ir.Node, node: ir.Node, readers: Readers) -> Region:
+        """The region between what the map `node` reads and one of its layers."""
+        lifter = Lifter(self.rewrites, self.cost, shared=readers.values)
+        ends = Decline("NONLINEAR", f"{readers.source.name} is where the map begins")
+        region = lifter.between(layer, [(readers.source, ends)])
+        if node not in region.nodes:
+            raise Decline("NONLINEAR", f"{layer.name} cannot take the map")
+        return region
+
+    def _change_together(
+        self,
+        rewrite: Rewrite,
+        regions: Sequence[Region],
+        readers: Readers,
+        costs: tuple[Cost, Cost],
+    ) -> None:
+        """Replace each region; what they have in common is no longer read. Raises Decline."""
+        proposals: list[Proposal] = []
+        try:
+            for region in regions:
+                rewrite.accept(region)
+                new = lower(region.form, region.output, self.names, self.cost)
+                proposals.append(Proposal(region, new, *costs))
+                self._require_kernels(proposals[-1])
+        except Decline:
+            for proposal in proposals:
+                proposal.replacement.discard()
+            raise
+        self._require_descent(proposals)
+        again = [partial(self._replayed, region, readers.values) for region in regions]
+        self._apply(rewrite.name, list(zip(proposals, again, strict=True)))
 
     def _left_alone(self, node: ir.Node) -> Decline:
         """Why a scale or an offset stays a node of its own; TRIVIAL of any other node."""
@@ -195,12 +248,12 @@ class _Sweep:
                 proposal.replacement.discard()
                 raise Decline("DTYPE", f"nothing runs a {node.op_type} of {dtype.name}")
 
-    def _replayed(self, region: Region) -> Replacement:
+    def _replayed(self, region: Region, shared: Container[ir.Value] = ()) -> Replacement:
         """The nodes for a region, computed once more from the graph; none is in the graph yet."""
-        lifter = Lifter(self.rewrites, self.cost, region.border_rounded)
+        lifter = Lifter(self.rewrites, self.cost, region.border_rounded, shared)
         nodes = set(region.nodes)
         stops = ((value, why) for value, why in region.stops if value.producer() not in nodes)
-        form, names = lifter.form(region.root, stops), Names(set(), self.names.opset)
+        form, names = lifter.between(region.root, stops).form, Names(set(), self.names.opset)
         return lower(form, region.output, names, self.cost)
 
     def _visit_locally(self, rewrite: LocalRewrite, node: ir.Node) -> None:
@@ -215,10 +268,11 @@ class _Sweep:
                 proposal.replacement.discard()
                 raise
             self._require_kernels(proposal)
-            self._require_descent(proposal)
+            self._require_descent([proposal])
             scratch = Names(set(), self.names.opset)
             match, cost = rewrite.match, self.cost
-            self._apply(rewrite.name, proposal, lambda: match(node, scratch, cost).replacement)
+            again = lambda: match(node, scratch, cost).replacement  # noqa: E731
+            self._apply(rewrite.name, [(proposal, again)])
         except Decline as why:
             self._note(missed, why)
 
@@ -229,42 +283,58 @@ class _Sweep:
                 return rewrite
         raise Decline("OFF", "no pass that is switched on claims it")
 
-    def _require_descent(self, proposal: Proposal) -> None:
+    def _require_descent(self, proposals: Sequence[Proposal]) -> None:
         """Decline unless the new nodes have less potential than the old, as they will be read."""
-        region, new = proposal.region, proposal.replacement
-        if new.nodes and new.output.producer() in new.nodes:
-            new.output.shape = region.output.shape  # what it will have
-        old = potential_of(region.nodes, self.lifter.linear, self.cost)
-        least = potential_of(new.nodes, self.lifter.read, self.cost)
+        old = potential_of(
+            list(dict.fromkeys(node for one in proposals for node in one.region.nodes)),
+            self.lifter.linear,
+            self.cost,
+        )
+        least = Potential()
+        for one in proposals:
+            region, new = one.region, one.replacement
+            if new.nodes and new.output.producer() in new.nodes:
+                new.output.shape = region.output.shape  # what it will have
+            least += potential_of(new.nodes, self.lifter.read, self.cost)
+        if least < old:
+            return
+        for one in proposals:
+            one.replacement.discard()
         if least == old:
-            new.discard()
             raise Decline("TRIVIAL", "it already has its cheapest form")
-        if least > old:
-            new.discard()
-            raise Decline("COST", f"exact, but {least.time / max(old.time, 1):.2f}x the time")
+        raise Decline("COST", f"exact, but {least.time / max(old.time, 1):.2f}x the time")
 
-    def _apply(self, name: str, proposal: Proposal, again: Callable[[], Replacement]) -> None:
-        region, replacement = proposal.region, proposal.replacement
-        change = Change(name, region, replacement, again)
+    def _apply(
+        self, name: str, proposals: Sequence[tuple[Proposal, Callable[[], Replacement]]]
+    ) -> None:
+        """Make changes, all or none; each with what computes its nodes once more."""
+        changes = [Change(name, one.region, one.replacement, again) for one, again in proposals]
         try:
-            if (name, region.root.name) in self.pipeline.taken_back:
+            if any((name, one.region.root.name) in self.pipeline.taken_back for one in changes):
                 raise Decline("SLOWER", taken_back("").reason)
-            unread = meets_unread(change)
+            unread = [meets_unread(change) for change in changes]
             if self.pipeline.check is not None:
-                self.pipeline.check(change)
+                self.pipeline.check(*changes)
         except Decline:
-            replacement.discard()
+            for change in changes:
+                change.replacement.discard()
             raise
+        for change, (proposal, _), is_unread in zip(changes, proposals, unread, strict=True):
+            self._make(change, proposal, is_unread)
+
+    def _make(self, change: Change, proposal: Proposal, is_unread: bool) -> None:
+        region, replacement = change.region, change.replacement
         message = f"{census(region.nodes)} -> {census(replacement.nodes) or 'nothing'}"
         for linear in region.meanings.values():
             if isinstance(linear, Applied) and linear.warning:
                 message += f"; note: {linear.warning}"
-        if unread:
+        if is_unread:
             message += f"; {NOTE}"
         names, node = origins(region.nodes), region.root.name or ""
         self._replace(change, names)
         costs = (proposal.before, proposal.after)
-        self.applied.append(Remark(name, node, True, "APPLIED", message, *costs, names))
+        remark = Remark(change.rewrite, node, True, "APPLIED", message, *costs, names)
+        self.applied.append(remark)
 
     def _note_stops(self, region: Region, missed: Remark) -> bool:
         """A remark for each stop that is a near miss; whether there was one."""
@@ -295,13 +365,14 @@ class _Sweep:
         for value in new.initializers:
             self.graph.register_initializer(value)
         read = [value for node in region.nodes for value in node.inputs if value is not None]
+        old = region.nodes if _is_all_that_reads(region) else [region.root]
         if new.nodes:
             ir.convenience.replace_nodes_and_values(
-                self.graph, region.root, region.nodes, new.nodes, [region.output], [new.output]
+                self.graph, region.root, old, new.nodes, [region.output], [new.output]
             )
         else:
             ir.convenience.replace_all_uses_with(region.output, new.output)
-            self.graph.remove(region.nodes, safe=True)
+            self.graph.remove(old, safe=True)
         _remove_dead_code(self.graph, read)
 
 
@@ -352,6 +423,12 @@ def _names_of(model: ir.Model) -> set[str]:
         names.update(value.name for value in graph.inputs)
         names.update(value.name for node in graph for value in node.outputs)
     return {name for name in names if name}
+
+
+def _is_all_that_reads(region: Region) -> bool:
+    """Whether nothing outside the region reads what its nodes compute for each other."""
+    inside, inner = set(region.nodes), [n for n in region.nodes if n is not region.root]
+    return all(use.node in inside for n in inner for value in n.outputs for use in value.uses())
 
 
 def _remove_dead_code(graph: ir.Graph, values: list[ir.Value]) -> None:

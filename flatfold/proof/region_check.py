@@ -66,10 +66,18 @@ class RegionChecks:
         entries = self.entries if self.certifying else []
         return [f"{entry.output}: {entry.doubt}" for entry in entries if entry.doubt]
 
-    def __call__(self, change: Change) -> None:
-        """Raise NotEquivalent if the change is not the same function within rounding."""
+    def __call__(self, *changes: Change) -> None:
+        """Raise NotEquivalent if one of the changes is not the same function within rounding.
+
+        They are made together: where one is declined, none of them is in the certificate.
+        """
+        numbered = enumerate(changes, self.regions)
+        self.entries += [self._checked(change, number) for number, change in numbered]
+
+    def _checked(self, change: Change, number: int) -> Entry:
+        """The entry of a change, `number` in the certificate."""
         name = change.region.output.name or ""
-        rng = np.random.default_rng([self.seed, self.regions])
+        rng = np.random.default_rng([self.seed, number])
         trials = [draw_trial(change, extent, rng) for extent in extents(change)]
         ratio = max(_ratio(change, trial) for trial in trials)
         allowed = MARGIN + (ROUNDED_BORDER if change.region.border_rounded else 0.0)
@@ -83,12 +91,11 @@ class RegionChecks:
                 where=_node_names(change),
                 hint="this is a bug in flatfold; --skip the rewrite, and please report the model",
             )
-        seed = self.seed + self.regions
+        seed = self.seed + number
         doubt = self._doubt(change, trials, seed) if self.certifying else "not asked for"
         new_names = tuple(node.name or "" for node in change.replacement.nodes)
         replaced = origins(change.region.nodes)
-        entry = Entry(change.rewrite, name, replaced, new_names, seed, ratio, not doubt, doubt)
-        self.entries.append(entry)
+        return Entry(change.rewrite, name, replaced, new_names, seed, ratio, not doubt, doubt)
 
     def _doubt(self, change: Change, trials: Sequence[Trial], seed: int) -> str:
         """Why the change is not certified; empty if it is.

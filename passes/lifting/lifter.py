@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -37,13 +37,20 @@ class Lifter:
     """Lifts regions of one graph with what the passes in use contribute.
 
     It remembers what it has read, so each node is read once. `borders`: a bias may differ near the
-    border of the map within a region, as padding by a constant makes it.
+    border of the map within a region, as padding by a constant makes it. `shared`: values that a
+    region may grow through though several nodes read them, since all of those will change.
     """
 
-    def __init__(self, passes: Sequence[Rewrite], cost: CostModel, borders: bool = False) -> None:
-        self._passes, self._cost = passes, cost
+    def __init__(
+        self,
+        passes: Sequence[Rewrite],
+        cost: CostModel,
+        borders: bool = False,
+        shared: Container[ir.Value] = (),
+    ) -> None:
+        self._passes, self._cost, self._shared = passes, cost, shared
         self._readers = _readers_of(passes)
-        self._border_lifter = None if borders else Lifter(passes, cost, borders=True)
+        self._border_lifter = None if borders else Lifter(passes, cost, True, shared)
         self._builder = FormBuilder(passes, cost, borders)
         self._meanings: dict[ir.Node, Linear | Decline] = {}
         self._stops: dict[ir.Value, Decline] = {}
@@ -89,10 +96,10 @@ class Lifter:
             )
         return region
 
-    def form(self, root: ir.Node, stops: Iterable[tuple[ir.Value, Decline]]) -> Affine:
-        """The form of the region between these values and `root`; no larger one is looked for."""
+    def between(self, root: ir.Node, stops: Iterable[tuple[ir.Value, Decline]]) -> Region:
+        """The region between these values and `root`; no larger one is looked for."""
         self._stops.update(stops)
-        return self._lift(root).form
+        return self._lift(root)
 
     def release(self, root: ir.Node) -> None:
         """Forget a region that has been dealt with, and large weights, which can be read again."""
@@ -174,7 +181,7 @@ class Lifter:
             return False
         try:
             self.linear(producer_of(value))
-            reason = why_shared(value)
+            reason = None if value in self._shared else why_shared(value)
         except Decline as not_linear:
             reason = not_linear.bare()
         if reason is not None:

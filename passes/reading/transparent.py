@@ -115,7 +115,7 @@ def read_view(node: ir.Node) -> Transparent:
     """[N, C, ..] to [N, C * ..], [N, C] to [N, C, 1, ..]; or only the other axes divided anew."""
     data, before, after = source(node), dims_of(source(node)), dims_of(node.outputs[0])
     if None in before[1:] or None in after[1:]:
-        raise Decline("NONLINEAR", "the sizes are not known")
+        return _read_open_view(node)
     inner, outer = ([n or 0 for n in sizes[1:]] for sizes in (before, after))
     if node.op_type == "Flatten" and int(number(node, "axis", 1)) != 1:
         raise Decline("NONLINEAR", "the batch is flattened too")
@@ -131,6 +131,30 @@ def read_view(node: ir.Node) -> Transparent:
         if first or last:
             return Transparent(data, len(outer) - 1 if first else None, 0 if last else None)
     raise Decline("NONLINEAR", f"{node.op_type} mixes channels and pixels")
+
+
+def _read_open_view(node: ir.Node) -> Transparent:
+    """The same where sizes are open: with the batch and axis 1, or the last one, as they were.
+
+    The numbers stay in one order, so whatever the other sizes are, they divide the same pixels.
+    """
+    data, before, after = source(node), dims_of(source(node)), dims_of(node.outputs[0])
+    if len(node.inputs) < 2 or constant(node.inputs[1]) is None:
+        raise Decline("NONLINEAR", "the sizes are not known")
+    if min(len(before), len(after)) < 3 or not _same_size(data, node.outputs[0], 0):
+        raise Decline("NONLINEAR", "the batch may change")
+    first = before[1] is not None and before[1] == after[1] and len(after) - 2 <= MOST_AXES
+    last = before[-1] is not None and before[-1] == after[-1]
+    if not first and not last:
+        raise Decline("NONLINEAR", f"{node.op_type} may mix channels and pixels")
+    return Transparent(data, len(after) - 2 if first else None, 0 if last else None)
+
+
+def _same_size(one: ir.Value, two: ir.Value, axis: int) -> bool:
+    """Whether an axis is as long in both: the same number, or the same name."""
+    sizes = [value.shape[axis] if value.shape is not None else None for value in (one, two)]
+    names = [size if isinstance(size, int) or size is None else size.value for size in sizes]
+    return names[0] is not None and names[0] == names[1]
 
 
 def read_other_axes(node: ir.Node) -> Transparent:

@@ -102,3 +102,39 @@ def test_a_scale_passes_to_more_axes_than_a_convolution_has():
     done = rewrite(net.model(net.op("Relu", net.op("Mul", y, scale))))
     assert "BatchNormalization" not in done.ops
     assert_same(done)
+
+    assert_untouched(rewrite(net.model(net.op("Relu", net.op("Mul", y, scale)))))
+
+
+@pytest.mark.parametrize("shape", [("n", 4, "h", "w"), (2, 4, "h", 7)])
+def test_open_sizes_are_divided_anew_as_well(shape):
+    net = Net(shape)
+    y = net.bn(net.op("Tanh", net.x), 4)
+    y = net.op("Transpose", net.op("Reshape", y, net.const(np.array([0, 4, -1]))), perm=[0, 2, 1])
+    y = net.op("MatMul", y, net.const(net.rng.standard_normal((4, 6))))
+    done = rewrite(net.model(net.op("Relu", net.op("Add", y, net.const(net.rng.normal(size=6))))))
+    assert done.ops == {"Tanh": 1, "Reshape": 1, "Transpose": 1, "MatMul": 1, "Add": 1, "Relu": 1}
+    for sizes in ((2, 4, 9, 7), (2, 4, 1, 7), (2, 4, 4, 7)):
+        assert_same(done, sizes)
+
+
+def test_open_sizes_of_a_channels_last_map_too():
+    net = Net(("n", "h", "w", 4))
+    y = net.op("Mul", net.op("Tanh", net.x), net.const(net.rng.normal(size=4)))
+    y = net.op("Reshape", y, net.const(np.array([0, -1, 4])))
+    y = net.op("MatMul", y, net.const(net.rng.standard_normal((4, 6))))
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert done.ops == {"Tanh": 1, "Reshape": 1, "MatMul": 1, "Relu": 1}
+    for sizes in ((2, 9, 7, 4), (1, 4, 4, 4)):
+        assert_same(done, sizes)
+
+
+@pytest.mark.parametrize("target", [[-1, 4, 8], [0, 8, -1], [0, -1, 8]])
+def test_where_open_sizes_may_move_channels_or_images_nothing_goes_through(target):
+    net = Net(("n", 4, "h", "w"))
+    y = net.op("Reshape", net.bn(net.op("Tanh", net.x), 4), net.const(np.array(target)))
+    if target[-1] == 8 and target[0] == 0:
+        y = net.op("MatMul", y, net.const(net.rng.standard_normal((8, 6))))
+    else:
+        y = net.op("Conv", y, net.const(net.rng.standard_normal((5, target[1], 1))))
+    assert_untouched(rewrite(net.model(net.op("Relu", y))))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
-from flatfold.passes.lowering.plan import Block, Plan, Step, TermPlan, plan
+from flatfold.passes.lowering.plan import Block, Plan, Step, TermPlan, in_place, plan
 from flatfold.passes.lowering.replacement import Names, Replacement
 from flatfold.passes.lowering.rounding import cast
 from flatfold.passes.reading.affine import Affine, Term
@@ -26,7 +26,7 @@ from flatfold.passes.reading.node import FLOATS, TO_THE_END, channel_axis, rank,
 from flatfold.passes.stencil.channels import ChannelIndex, fill_gaps, is_consecutive
 from flatfold.passes.stencil.kernels import Array, Weight, transposed
 from flatfold.passes.stencil.stencil import Stencil, regroup
-from flatfold.passes.stencil.taps import crops_to_taps
+from flatfold.passes.stencil.taps import crops_to_taps, rolled
 
 
 def conv_attributes(f: Stencil) -> dict[str, object]:
@@ -137,6 +137,7 @@ class Emitter:
         """The value of one term, by the steps of its plan."""
         term = replace(term, source=self.source(term.source))
         moves = {Step.SELECT: self.select, Step.CROP: self.crop, Step.PAD: self.pad}
+        moves[Step.ROLL] = self.roll
         for step, _ in plan.steps:
             if step in moves:
                 term = moves[step](term)
@@ -202,6 +203,17 @@ class Emitter:
         value = self.node("Pad", [term.source, pads], None, self._shape_of(form))
         rest = replace(shape, begin=(0,) * shape.axes, end=(0,) * shape.axes)
         return replace(term, source=value, stencil=replace(form, geometry=rest))
+
+    def roll(self, term: Term) -> Term:
+        """The term on its source, rolled along one axis by copies of its rows."""
+        form = term.stencil
+        axis, shift = rolled(form, term.sizes) or (0, 0)
+        rows = np.roll(np.arange(term.sizes[axis] or 0, dtype=np.int64), shift)
+        inputs = [term.source, self.integers(rows, "rows")]
+        value = self.node("Gather", inputs, {"axis": axis + 2}, self._shape_of(form))
+        scale = form.weight[(slice(None),) * (axis + 2) + (slice(0, 1),)]
+        rest = replace(form, geometry=in_place(form.geometry), weight=scale)
+        return replace(term, source=value, stencil=rest)
 
     def _require_opset(self, needed: int) -> None:
         if self.names.opset < needed:

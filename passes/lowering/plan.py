@@ -2,7 +2,7 @@
 
 A form is one sum, or blocks of channels put side by side where its terms cover different channels,
 as behind a Concat. A sum is its terms and one Add per further term. A term is steps: SELECT
-channels, CROP and PAD pixels, and APPLY the layer or the scale that is left.
+channels, CROP, PAD or ROLL pixels, and APPLY the layer or the scale that is left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from flatfold.passes.stencil.channels import (
 )
 from flatfold.passes.stencil.geometry import Geometry, Sizes
 from flatfold.passes.stencil.stencil import Stencil, nonzero_bias, select_outputs
-from flatfold.passes.stencil.taps import with_crop_taps
+from flatfold.passes.stencil.taps import rolled, with_crop_taps
+
+LEAST_ROW = 32  # numbers: a Gather of rows takes 7 ns for each, 32 numbers are copied in 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Part:
     """What decides how a term is written: its geometry, and whether all its weights are 1.
 
     `channel_index` are the channels that it reads of a map of `source_channels` and `sizes`.
+    `roll`: the axis and the shift, where it rolls rows long enough to be copied one by one.
     """
 
     shape: Geometry
@@ -45,13 +48,22 @@ class Part:
     channel_index: ChannelIndex | None = None
     sizes: Sizes = ()
     source_channels: int = 0
+    roll: tuple[int, int] | None = None
 
     @staticmethod
     def of(f: Stencil, sizes: Sizes) -> Part:
         scales = f.geometry.is_depthwise and f.geometry.taps == 1
         ones = scales and bool(np.all(f.weight == 1))
         index = None if f.channel_index is None else fill_gaps(f.channel_index, f.source_channels)
-        return Part(f.geometry, ones, index, sizes, f.source_channels)
+        return Part(f.geometry, ones, index, sizes, f.source_channels, _roll_of_rows(f, sizes))
+
+
+def _roll_of_rows(f: Stencil, sizes: Sizes) -> tuple[int, int] | None:
+    """A roll whose rows, the axes behind the one that it rolls, have at least LEAST_ROW numbers."""
+    roll = rolled(f, sizes) if f.geometry.axes and sizes else None
+    if roll is None or None in (rows := sizes[roll[0] + 1 :]):
+        return None
+    return roll if pixel_count(rows) >= LEAST_ROW else None
 
 
 class Step(Enum):
@@ -60,6 +72,7 @@ class Step(Enum):
     SELECT = auto()
     CROP = auto()
     PAD = auto()
+    ROLL = auto()
     APPLY = auto()
     ONE_TAP = auto()
 
@@ -181,7 +194,7 @@ def plan_sum(
     parts: Sequence[Part], biased: bool, pixels: int, cost: CostModel, batched: bool = False
 ) -> SumPlan:
     """A sum of terms that writes `pixels` pixels an image; a layer among them takes the bias."""
-    host = bias_host([part.shape for part in parts])
+    host = bias_host(parts)
     extra = Cost()
     if batched and biased and any(not part.shape.is_diagonal for part in parts):
         extra = cost.bias(parts[0].shape.outputs, pixels)  # no Gemm adds it for nothing
@@ -195,10 +208,10 @@ def plan_sum(
     return SumPlan(terms, host, total)
 
 
-def bias_host(shapes: Sequence[Geometry]) -> int:
+def bias_host(parts: Sequence[Part]) -> int:
     """The term that takes the bias along: the first layer, which adds it for nothing."""
-    layers = (i for i, s in enumerate(shapes) if not s.is_diagonal and not is_shift(s))
-    return next(layers, 0)
+    still = ((i, part.shape) for i, part in enumerate(parts) if part.roll is None)
+    return next((i for i, shape in still if not shape.is_diagonal and not is_shift(shape)), 0)
 
 
 def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPlan:
@@ -206,6 +219,10 @@ def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPla
     shape, index = part.shape, part.channel_index
     read = pixel_count(part.sizes) if shape.axes else pixels
     select = (Step.SELECT, cost.copy(shape.inputs, read))
+    if part.roll is not None:
+        roll = (Step.ROLL, cost.copy(shape.outputs, pixels))
+        left = (Step.APPLY, cost.stencil(in_place(shape), biased, True, pixels))
+        return TermPlan((roll, left) if index is None else (select, roll, left))
     if not moves_data(part, pixels, cost):
         whole = cost.stencil(with_crop_taps(shape), biased, part.ones, pixels)
         apply = (_last_step(part, biased, cost), whole + _padding_cost(part, cost))
@@ -222,7 +239,7 @@ def plan_term(part: Part, biased: bool, pixels: int, cost: CostModel) -> TermPla
     else:
         steps += [(Step.CROP, cost.copy(part.source_channels, pixels)), (Step.SELECT, copy)]
     steps += [(Step.PAD, copy)] if pads(shape) else []
-    rest = replace(part, shape=_in_place(shape))
+    rest = replace(part, shape=in_place(shape))
     last = cost.stencil(rest.shape, biased, part.ones, pixels)
     steps += [(_last_step(rest, biased, cost), last)]
     return TermPlan(tuple(steps))
@@ -274,7 +291,7 @@ def moves_data(part: Part, pixels: int, cost: CostModel) -> bool:
         return False
     shape = part.shape
     copies = int(crops(shape)) + int(pads(shape))
-    copied = cost.stencil(_in_place(shape), False, part.ones, pixels)
+    copied = cost.stencil(in_place(shape), False, part.ones, pixels)
     for _ in range(copies):
         copied += cost.copy(shape.outputs, pixels)
     convolved = cost.stencil(with_crop_taps(shape), False, False, pixels)
@@ -299,10 +316,10 @@ def selects_first(part: Part, pixels: int) -> bool:
     return part.shape.inputs * read <= part.source_channels * pixels
 
 
-def _in_place(shape: Geometry) -> Geometry:
-    """What is left of a shift once its pixels are moved: a scale."""
+def in_place(shape: Geometry) -> Geometry:
+    """What is left of a shift or a roll once its pixels are moved: a scale."""
     none, one = (0,) * shape.axes, (1,) * shape.axes
-    return replace(shape, begin=none, end=none, strides=one)
+    return replace(shape, kernel=one, dilations=one, begin=none, end=none, strides=one)
 
 
 def too_costly(before: Cost, after: Cost, what: str) -> Decline:

@@ -1,4 +1,4 @@
-"""What a stencil has and does not use: outputs cut off, rims of zeros, channels never read."""
+"""What the taps of a stencil do: outputs cut off, rims of zeros, channels never read, rolls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flatfold.passes.stencil import kernels
 from flatfold.passes.stencil.channels import NO_CHANNEL
-from flatfold.passes.stencil.geometry import Geometry, Ints
+from flatfold.passes.stencil.geometry import Geometry, Ints, Sizes
 from flatfold.passes.stencil.kernels import Weight
 from flatfold.passes.stencil.stencil import Stencil, add, simplify_channels
 
@@ -82,6 +82,21 @@ def _rim(weight: Weight, axis: int, index: int) -> Weight:
 def _without(weight: Weight, axis: int, kept: slice) -> Weight:
     rest: Weight = weight[(slice(None),) * (axis + 2) + (kept,)]
     return rest
+
+
+def rolled(f: Stencil, sizes: Sizes) -> tuple[int, int] | None:
+    """(axis, shift) of y[p] = x[(p - shift) mod n] along one axis of n pixels; None if it is none.
+
+    It has two taps n pixels apart and n zeros around: one of the two always reads a zero.
+    """
+    shape = f.geometry
+    if not shape.is_depthwise or shape.taps != 2 or shape.is_transposed or max(shape.strides) > 1:
+        return None
+    axis = shape.kernel.index(2)
+    others = [n for side in (shape.begin, shape.end) for i, n in enumerate(side) if i != axis]
+    size, begin, end = sizes[axis], shape.begin[axis], shape.end[axis]
+    around = begin + end == shape.dilations[axis] == size and min(begin, end) >= 0
+    return (axis, begin) if around and not any(others) and np.all(f.weight == 1) else None
 
 
 def with_crop_taps(shape: Geometry) -> Geometry:

@@ -396,7 +396,8 @@ def _is_same(proposal: Proposal) -> bool:
 
 
 def _require_gain(region: Region, before: Cost, after: Cost, margin: float = 0.0) -> None:
-    """Decline unless `after` takes less time than `before`; surely less, where it has more nodes.
+    """Decline unless `after` takes less time than `before`; surely less, by MARGIN for each node
+    that it has more.
 
     As much time will do, up to the last bits, where an operator hands its parameters on.
     """
@@ -408,8 +409,8 @@ def _require_gain(region: Region, before: Cost, after: Cost, margin: float = 0.0
         raise Decline("TRIVIAL", "it already has its cheapest form")
     if ratio > 1 + margin:
         raise Decline("COST", f"exact, but {ratio:.2f}x the time")
-    if after.nodes > before.nodes and ratio > 1 - MARGIN:
-        more = after.nodes - before.nodes
+    more = max(after.nodes - before.nodes, 0)
+    if more and ratio > 1 - MARGIN * more:
         raise Decline(
             "COST", f"exact, but {ratio:.3f}x the time is too little for {more} more nodes"
         )

@@ -89,8 +89,8 @@ bench: $(STAMP)  ## time and memory of optimize and of onnxsim, and how they gro
 costs: $(STAMP)  ## how often the cost model takes the slower of two forms, on each CPU target: [TARGET=ort-cpu] [MATCH=part of a kind] [SECONDS=600]
 	@$(BIN)/python -m bench.costs $${TARGET:+--target "$$TARGET"} $${MATCH:+--match "$$MATCH"} $(if $(SECONDS),--seconds '$(SECONDS)')
 
-peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md: [ALL=1] [MATCH=part of a name]
-	@$(BIN)/python -m bench.peers $${ALL:+--all} $${MATCH:+--match "$$MATCH"}
+peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md: [ALL=1] [MATCH=part of a name] [FORM=script or dynamo]
+	@$(BIN)/python -m bench.peers $${ALL:+--all} $${MATCH:+--match "$$MATCH"} $${FORM:+--form "$$FORM"}
 
 pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
 	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}

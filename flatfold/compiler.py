@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from flatfold.proof import Equivalence, RegionChecks
 
 AUTO = "auto"
+MOST_ROUNDS = 8  # of rewrites and clean-up; two are usual
 VERIFY = ("off", "sample", "bound", "certify")  # each proves more than the one before
 IMAGE = (224, 224)  # the size to time at where a model leaves that of its images open
 
@@ -498,13 +499,16 @@ def _rewritten(graph: ir.Model, pipeline: Pipeline) -> list[Remark]:
     from flatfold.frontend import canonicalize
 
     applied: list[Remark] = []
-    while True:
+    missed: list[Remark] = []
+    for _ in range(MOST_ROUNDS):
         remarks = pipeline.run(graph)
         applied += [remark for remark in remarks if remark.applied]
+        missed = [remark for remark in remarks if not remark.applied]
         before = _node_count(graph)
         canonicalize(graph)
-        if not any(remark.applied for remark in remarks) or _node_count(graph) == before:
-            return applied + [remark for remark in remarks if not remark.applied]
+        if len(missed) == len(remarks) or _node_count(graph) == before:
+            break
+    return applied + missed
 
 
 def _node_count(model: ir.Model) -> int:

@@ -31,11 +31,11 @@ def potential(graph: ir.Graph, target: str) -> Potential:
 
 
 def potentials(model: onnx.ModelProto, target: str) -> list[Potential]:
-    """That of the graph in front of each change, and that of the result."""
+    """That of the graph in front of changes that are made together, and that of the result."""
     met: list[Potential] = []
 
-    def look(change: Change) -> None:
-        met.append(potential(change.region.root.graph, target))
+    def look(*changes: Change) -> None:
+        met.append(potential(changes[0].region.root.graph, target))
 
     graph = ir.from_proto(model)
     Pipeline(PASSES, PROFILES[target], look).run(graph)

@@ -14,6 +14,7 @@ from flatfold.errors import NotEquivalent
 from flatfold.passes import PIPELINE, Change, Pipeline
 from flatfold.passes.decline import Decline
 from flatfold.proof import RegionChecks
+from flatfold.proof.certificate import Entry
 from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair, Unsupported
 from flatfold.proof.trial_data import extents
@@ -165,3 +166,21 @@ def test_an_operator_of_another_domain_is_not_known():
     x = Pair(np.ones((1, 1)), np.ones((1, 1)))
     with pytest.raises(Unsupported, match=r"somebody\.else\.Relu"):
         evaluate([relu], {relu.inputs[0]: x})
+
+
+@pytest.mark.parametrize("declined", [0, 1, None])
+def test_of_changes_made_together_all_are_certified_or_none_is_made(declined: int | None):
+    net = Net((1, 4, 9, 7))
+    y = net.bn(net.op("Sigmoid", net.x), 4)
+    ends = [net.op("Relu", net.conv(y, 5, 4, (1, 1))) for _ in range(2)]
+
+    class Checks(RegionChecks):
+        def _checked(self, change: Change, number: int) -> Entry:
+            if number == declined:
+                raise Decline("UNPROVED", "a test declines it")
+            return super()._checked(change, number)
+
+    checks, model = Checks(), ir.from_proto(net.model(*ends))
+    Pipeline([kind() for kind in PIPELINE], check=checks).run(model)
+    norms = sum(node.op_type == "BatchNormalization" for node in model.graph)
+    assert (norms, checks.regions) == ((1, 0) if declined is not None else (0, 2))

@@ -72,6 +72,11 @@ class RewriteShifts(Rewrite):
         """Pixels are cut off or sampled somewhere; padding alone belongs to the layer behind it."""
         return any(_moves_pixels(node, linear) for node, linear in region.meanings.items())
 
+    def accept(self, region: Region) -> None:
+        """A Slice alone copies what it has to; a convolution would read, and multiply, more."""
+        if len(region.nodes) == 1 and region.root.op_type == "Slice":
+            raise Decline("TRIVIAL", "it already has its cheapest form")
+
 
 def _moves_pixels(node: ir.Node, linear: Linear) -> bool:
     if node.op_type in ("DeformConv", "GridSample"):

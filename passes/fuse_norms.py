@@ -35,8 +35,9 @@ class FuseNorms(LocalRewrite):
     *Result* that operator, between two Transposes for the channels of a map; in an opset that lacks
     it, the nodes by which the target finds it.
 
-    *Declines when* a value between is read elsewhere, scale and bias vary along other axes, or the
-    target is slow at the operator.
+    *Declines when* a value between is read elsewhere, scale and bias vary along other axes, the
+    target is slow at the operator, or a layer in front of a norm of its channels can take the mean
+    off itself.
     """
 
     name = "fuse-norms"
@@ -55,6 +56,8 @@ class FuseNorms(LocalRewrite):
         turned = _is_turned(norm)
         if turned and not cost.profile.turned_norm:
             raise Decline("NONLINEAR", "the target is slow at turning the map twice")
+        if turned and _follows_layer(norm):
+            raise Decline("NONLINEAR", "the layer in front takes the mean off")
         if names.opset >= OPSETS[kind] and kind not in cost.profile.slow:
             new = _turned(norm, names) if turned else _plain(norm, names)
         elif turned:
@@ -68,6 +71,14 @@ def _is_turned(norm: Composite) -> bool:
     """Whether it is along the channels of a map."""
     last = len(dims_of(norm.data)) - 1
     return norm.op_type == "LayerNormalization" and norm.axes != (last,)
+
+
+def _follows_layer(norm: Composite) -> bool:
+    """Whether a layer that only the norm reads is in front, which can take the mean off itself."""
+    layer = norm.data.producer()
+    readers = {use.node for use in norm.data.uses()}
+    is_layer = layer is not None and layer.op_type in ("Conv", "ConvTranspose")
+    return is_layer and not norm.data.is_graph_output() and readers <= set(norm.nodes)
 
 
 def _channels(norm: Composite) -> tuple[int, int]:

@@ -398,3 +398,17 @@ def test_in_front_of_a_convolution_scale_and_bias_go_into_it():
     done = rewrite(net.model(net.op("Cos", net.conv(y, 8, 6, (1, 1)))))
     assert done.ops == {"Tanh": 1, "Transpose": 2, "LayerNormalization": 1, "Conv": 1, "Cos": 1}
     assert_same_in_single_precision(done, MAP)
+
+
+def test_of_a_norm_behind_a_layer_the_layer_takes_the_mean_off():
+    net = Net((2, 4, 9, 8), opset=18, dtype=np.float32)
+    x = net.conv(net.x, 6, 4, (3, 3))
+    centred = net.op("Sub", x, net.op("ReduceMean", x, net.const(np.array([1]))))
+    square = net.op("ReduceMean", net.op("Mul", centred, centred), net.const(np.array([1])))
+    root = net.op("Sqrt", net.op("Add", square, net.const(np.array(1e-5))))
+    scale = net.const(net.rng.uniform(0.5, 2, (6, 1, 1)))
+    y = net.op("Mul", net.op("Div", centred, root), scale)
+    result = flatfold.optimize(net.model(net.op("Relu", y)))
+    operators = result.after.operators
+    assert operators["ReduceMean"] == 1 and not {"Sub", "LayerNormalization"} & set(operators)
+    assert result.equivalence.verdict == "certified"

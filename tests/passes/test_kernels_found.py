@@ -77,11 +77,12 @@ class ChannelNorm(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """A strided stem, and a block with its norm over the last axis."""
+    """A strided stem, a norm of its channels, and a block with its norm over the last axis."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, channels, 4, 4), ChannelNorm(channels))
+        stem = nn.Conv2d(3, channels, 4, 4)  # which would take the mean off without the Relu
+        self.stem = nn.Sequential(stem, nn.ReLU(), ChannelNorm(channels))
         self.mix = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels)
         wide = 4 * channels

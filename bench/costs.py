@@ -42,8 +42,10 @@ from flatfold.passes.cost.profiles import PROFILES
 from flatfold.passes.decline import Decline
 from flatfold.passes.lifting.lifter import Lifter
 from flatfold.passes.lowering.plan import node_cost
+from flatfold.passes.reading.activations import activation_at
 from flatfold.passes.reading.composites import mark_composites
 from flatfold.passes.reading.meaning import Applied, Transparent
+from flatfold.passes.reading.norms import norm_at
 from flatfold.timing import median_interval
 
 TIMED = ("ort-cpu", "openvino")  # by processor time, which no GPU counts in
@@ -149,7 +151,7 @@ class Result:
 def price(model: ir.Model, cost: CostModel) -> Cost:
     """What the model says that the nodes cost; an operator that is not linear is one pass."""
     lifter = Lifter([r() for r in PIPELINE if issubclass(r, Rewrite)], cost)
-    mark_composites(model.graph)
+    mark_composites(model.graph, (activation_at, norm_at))
     total, inside = Cost(), set()
     for node in reversed(model.graph):
         if node in inside:

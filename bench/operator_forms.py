@@ -393,13 +393,13 @@ def norm(chain: Chain, x: str, axes: list[int]) -> str:
 
 
 def turned_norm(chain: Chain, x: str) -> str:
-    parts = [chain.weight(chain.channels(x)) for _ in range(2)]
+    parts = [chain.const(_numbers(chain, chain.channels(x))) for _ in range(2)]
     last = chain.op("Transpose", x, perm=[0, 2, 3, 1])
     return chain.op("Transpose", chain.op("LayerNormalization", last, *parts), perm=[0, 3, 1, 2])
 
 
 def instance_norm(chain: Chain, x: str) -> str:
-    parts = [chain.weight(chain.channels(x)) for _ in range(2)]
+    parts = [chain.const(_numbers(chain, chain.channels(x))) for _ in range(2)]
     return chain.op("InstanceNormalization", x, *parts)
 
 

@@ -100,7 +100,7 @@ def main() -> int:
         _optimized_by(*options.tool)
         return 0
     rows: list[Row] = []
-    graphs, versions = list(_graphs(options)), _versions()
+    graphs, versions = list(graphs_to_count(options)), _versions()
     for number, graph in enumerate(graphs, 1):
         row = Row(graph.name, graph.form, _counts(graph, versions))
         if "file" in row.counts:
@@ -112,7 +112,7 @@ def main() -> int:
     return 0
 
 
-def _graphs(options: argparse.Namespace) -> Iterator[Graph]:
+def graphs_to_count(options: argparse.Namespace) -> Iterator[Graph]:
     """What to count."""
     from flatfold.models import FAMILIES, ZOO
     from tests.pretrained.packages import pretrained

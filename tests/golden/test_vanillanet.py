@@ -57,7 +57,7 @@ def test_a_small_one_at_an_odd_size():
 
 def test_on_a_map_of_one_pixel_a_series_is_a_scale_and_folds_too():
     done = flatfold.optimize(small(1.0, widths=(4, 4, 4, 16)), input_shape=(3, 10, 9))
-    assert done.after.operators.keys() == deploy_form(5).keys()
+    assert done.after.operators.keys() == deploy_form(5).keys() - {"ReduceMean"}  # of one pixel
     assert done.after.operators["Conv"] < deploy_form(5)["Conv"]
     assert done.equivalence.verdict == "certified"
 

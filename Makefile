@@ -12,7 +12,7 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers peer-times pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -89,8 +89,11 @@ bench: $(STAMP)  ## time and memory of optimize and of onnxsim, and how they gro
 costs: $(STAMP)  ## how often the cost model takes the slower of two forms, on each CPU target: [TARGET=ort-cpu] [MATCH=part of a kind] [SECONDS=600]
 	@$(BIN)/python -m bench.costs $${TARGET:+--target "$$TARGET"} $${MATCH:+--match "$$MATCH"} $(if $(SECONDS),--seconds '$(SECONDS)')
 
-peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md: [ALL=1] [MATCH=part of a name] [FORM=script or dynamo]
-	@$(BIN)/python -m bench.peers $${ALL:+--all} $${MATCH:+--match "$$MATCH"} $${FORM:+--form "$$FORM"}
+peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md: [ALL=1] [MATCH=part of a name] [FORM=script or dynamo] [KEPT=1]
+	@$(BIN)/python -m bench.peers $${ALL:+--all} $${MATCH:+--match "$$MATCH"} $${FORM:+--form "$$FORM"} $${KEPT:+--kept}
+
+peer-times: $(STAMP)  ## CPU time beside that of other optimizers; writes docs/peer_times.md: [TIMM=1] [MATCH=part of a name] [SECONDS=6] [BUDGET=3600]
+	@$(BIN)/python -m bench.peer_times $${TIMM:+--timm} $${MATCH:+--match "$$MATCH"} $(if $(SECONDS),--seconds '$(SECONDS)') $${BUDGET:+--budget "$$BUDGET"}
 
 pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
 	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}

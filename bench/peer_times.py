@@ -1,7 +1,8 @@
 """CPU time of the engines that flatfold and other optimizers lead to, on one thread.
 
-    make peer-times                  networks of the zoo, of timm and pretrained files, each on
-                                     ort-cpu and openvino; docs/peer_times.md
+    make peer-times                  pretrained files and a network of each family of the zoo, each
+                                     on ort-cpu and openvino; docs/peer_times.md
+    make peer-times TIMM=1           and those of timm
     make peer-times MATCH=repvgg     those with "repvgg" in their name or path; writes nothing
     make peer-times SECONDS=10       that much timing for each file and target
 
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--match", default="", help="part of a name or path")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each file and target")
     parser.add_argument("--budget", type=float, default=3600, help="seconds for all files together")
+    parser.add_argument("--timm", action="store_true", help="the networks of timm, too")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/pretrained")
     parser.add_argument("--file", nargs=2, metavar=("NAME", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -83,14 +85,16 @@ def main() -> int:
     until = time.monotonic() + options.budget
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        graphs = [g for g in graphs_to_count(options) if g.path is not None or g.form == FORM]
+        found = graphs_to_count(options.match, options.folder, timm=options.timm)
+        graphs = [graph for graph in found if graph.path is not None or graph.form == FORM]
+        graphs.sort(key=lambda graph: graph.path is None)  # files first
         for number, graph in enumerate(graphs, 1):
             if time.monotonic() > until:
                 print(f"the time is over: {len(graphs) - number + 1} files are left", flush=True)
                 break
-            found = _in_a_child(graph, Path(folder), options.seconds)
-            rows += found
-            said = [f"{r.target} {r.verdict} {r.ratio or 1:.2f}" for r in found] or ["not timed"]
+            new = _in_a_child(graph, Path(folder), options.seconds)
+            rows += new
+            said = [f"{r.target} {r.verdict} {r.ratio or 1:.2f}" for r in new] or ["not timed"]
             print(f"{number}/{len(graphs)}", graph.name, graph.form, *said, sep="  ", flush=True)
     if not options.match:
         PAGE.write_text(page(rows))

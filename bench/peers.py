@@ -5,6 +5,7 @@
     make peers ALL=1            every network of the zoo
     make peers MATCH=repvgg     those with "repvgg" in their name or path; writes nothing
     make peers FORM=script      only what the older exporter writes; writes nothing
+    make peers KEPT=1           nothing new: the page of what was counted before
 
 Each network is exported in its training form by both exporters of PyTorch, at fixed sizes and at
 open ones. Each tool has a process of its own, with its defaults; "all" is onnxscript's optimizer,
@@ -92,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="peers", description=__doc__.partition("\n")[0])
     parser.add_argument("--match", default="", help="part of a name or path")
     parser.add_argument("--form", default="", help="part of the name of a form, such as script")
+    parser.add_argument("--kept", action="store_true", help="count nothing, write what was counted")
     parser.add_argument("--all", action="store_true", help="every network of the zoo")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/pretrained")
     parser.add_argument("--tool", nargs=3, metavar=("NAME", "IN", "OUT"), help=argparse.SUPPRESS)
@@ -100,9 +102,11 @@ def main() -> int:
         _optimized_by(*options.tool)
         return 0
     rows: list[Row] = []
-    graphs, versions = list(graphs_to_count(options)), _versions()
+    graphs = list(graphs_to_count(options.match, options.folder, options.form, options.all))
+    versions = _versions()
     for number, graph in enumerate(graphs, 1):
-        row = Row(graph.name, graph.form, _counts(graph, versions))
+        kept = _kept(graph, versions) if options.kept else _counts(graph, versions)
+        row = Row(graph.name, graph.form, kept)
         if "file" in row.counts:
             rows.append(row)
         said = (row.behind or ["not behind"]) if "file" in row.counts else ["not exported"]
@@ -112,8 +116,13 @@ def main() -> int:
     return 0
 
 
-def graphs_to_count(options: argparse.Namespace) -> Iterator[Graph]:
-    """What to count."""
+def graphs_to_count(
+    match: str, folder: Path, form: str = "", every: bool = False, timm: bool = True
+) -> Iterator[Graph]:
+    """The networks and files with `match` in their names, and `form` in how they were exported.
+
+    One network of each family of the zoo, or `every` one; those of `timm`; the files in `folder`.
+    """
     from flatfold.models import FAMILIES, ZOO
     from tests.pretrained.packages import pretrained
 
@@ -124,17 +133,17 @@ def graphs_to_count(options: argparse.Namespace) -> Iterator[Graph]:
         )
         for family in FAMILIES
     }
-    names = [name for name in ZOO if options.all or name in smallest]
-    of_timm = [PREFIX + name for name in TIMM if options.match in PREFIX + name]
+    names = [name for name in ZOO if every or name in smallest]
+    of_timm = [PREFIX + name for name in TIMM if timm and match in PREFIX + name]
     why = why_no_timm() if of_timm else ""
     if why:
         print(f"skipped {len(of_timm)} networks of timm: {why}", flush=True)
     for name in names + ([] if why else of_timm):
-        for form in FORMS:
-            if options.match in name and options.form in form:
-                yield Graph(name, form)
-    for one in pretrained(options.folder, print):
-        if options.match in str(one.path) and options.form in one.path.name:
+        for each in FORMS:
+            if match in name and form in each:
+                yield Graph(name, each)
+    for one in pretrained(folder, print):
+        if match in str(one.path) and form in one.path.name:
             yield Graph(one.package, one.path.name, one.path)
 
 
@@ -156,9 +165,24 @@ def _digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
+def _kept(graph: Graph, versions: dict[str, str]) -> dict[str, Count]:
+    """What was counted before with tools of these versions."""
+    saved = _saved(graph)
+    known = json.loads(saved.read_text()) if saved.exists() else {}
+    return {
+        tool: count
+        for tool, (version_, count) in known.items()
+        if count is not None and version_ == versions[tool]
+    }
+
+
+def _saved(graph: Graph) -> Path:
+    return SAVED / f"{graph.name}, {graph.form}.json".replace("/", "-")
+
+
 def _counts(graph: Graph, versions: dict[str, str]) -> dict[str, Count]:
     """What is in the file, and what each tool leaves of it; nothing of a tool that failed."""
-    saved = SAVED / f"{graph.name}, {graph.form}.json".replace("/", "-")
+    saved = _saved(graph)
     known = json.loads(saved.read_text()) if saved.exists() else {}
     if graph.path is None and known.get("file", [""])[0] != versions["file"]:
         known = {}

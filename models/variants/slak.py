@@ -23,8 +23,8 @@ def _spec(first: int, deep: int, parameters: tuple[int, int], factor: float = 1.
 
 
 VARIANTS = {
-    "slak_tiny": _spec(96, 9, (50_703_838, 50_425_768)),
-    "slak_tiny_x1_0": _spec(96, 9, (30_816_232, 30_602_440), factor=1.0),
-    "slak_small": _spec(96, 27, (91_131_820, 90_566_326)),
-    "slak_base": _spec(128, 27, (157_950_792, 157_196_991)),
+    "slak_tiny": _spec(96, 9, (50_703_838, 50_426_640)),
+    "slak_tiny_x1_0": _spec(96, 9, (30_816_232, 30_602_824), factor=1.0),
+    "slak_small": _spec(96, 27, (91_131_820, 90_567_198)),
+    "slak_base": _spec(128, 27, (157_950_792, 157_198_154)),
 }

@@ -30,7 +30,7 @@ def _spec(version: int, width: int, deep: int, parameters: tuple[int, int]) -> M
 
 
 VARIANTS = {
-    "swnet_v1_tiny": _spec(1, 96, 9, (29_419_432, 29_378_830)),
+    "swnet_v1_tiny": _spec(1, 96, 9, (29_419_432, 29_379_214)),
     "swnet_tiny": _spec(2, 80, 18, (31_790_260, 31_694_070)),
     "swnet_small": _spec(2, 96, 27, (57_312_892, 57_158_374)),
     "swnet_base": _spec(2, 128, 27, (100_250_380, 100_043_880)),

@@ -34,20 +34,22 @@ def training_form(depths: tuple[int, ...]) -> dict[str, int]:
 def deploy_form(depths: tuple[int, ...], moved: int) -> dict[str, int]:
     """What it has after.
 
-    The norms that are written out become LayerNormalizations between two Transposes, and those
-    between stages lose their biases to the convolution behind them. `moved` second linear layers
-    stand behind the Transpose, as 1x1 convolutions with their bias; the first ones read what
-    LayerNormalization makes along the last axis, and stay.
+    The norms between stages become LayerNormalizations between two Transposes, and lose their
+    biases to the convolution behind them. The stem takes the mean over the channels off itself,
+    which leaves the mean of the squares, and scale and bias as one depthwise 1x1. `moved` second
+    linear layers stand behind the Transpose, as 1x1 convolutions with their bias; the first ones
+    read what LayerNormalization makes along the last axis, and stay.
     """
     blocks, stages = sum(depths), len(depths)
     return {
-        "Conv": stages + blocks + moved,
-        "LayerNormalization": blocks + 1 + stages,
+        "Conv": stages + blocks + 1 + moved,
+        "LayerNormalization": blocks + stages,
         "MatMul": 2 * blocks - moved,
-        "Transpose": 2 * blocks + 2 * stages,
+        "Transpose": 2 * blocks + 2 * (stages - 1),
         "Gelu": blocks,
-        "Add": blocks + (2 * blocks - moved),  # shortcuts, biases
-        "ReduceMean": 1,
+        "Add": blocks + (2 * blocks - moved) + 1,  # shortcuts, biases, an epsilon
+        **dict.fromkeys(("Pow", "Sqrt", "Div"), 1),  # the stem's norm
+        "ReduceMean": 2,  # and the head's mean
         "Gemm": 1,
     }
 

@@ -13,16 +13,21 @@ from tests.golden.rows import TABLE
 Kernels = tuple[tuple[int, ...], ...]
 
 
-def unchanged(blocks: int) -> dict[str, int]:
-    """What stays of blocks and of the head."""
+def unchanged(blocks: int, norms: int) -> dict[str, int]:
+    """What stays of blocks, of norms that are written out, and of the head.
+
+    The means that the norms take off are in the layers in front of them.
+    """
     return {
         "Transpose": 2 * blocks,
         "Gelu": blocks + 1,
         "Relu": blocks,
         "Sigmoid": blocks,
         "ReduceL2": blocks,
-        "ReduceMean": 2 * blocks + 1,  # gate and response; head
-        "Div": blocks,
+        "ReduceMean": 2 * blocks + norms + 1,  # gate and response; variance; head
+        "Div": blocks + norms,
+        "Pow": norms,
+        "Sqrt": norms,
         "LayerNormalization": 1,
         "Gemm": 1,
     }
@@ -33,12 +38,11 @@ def training_form(kernels: Kernels) -> dict[str, int]:
     blocks, norms = sum(map(len, kernels)), len(kernels) + 1
     dilated = 5 * sum(kernel == 13 for stage in kernels for kernel in stage)
     large = dilated // 5
-    form = unchanged(blocks)
+    form = unchanged(blocks, norms)
     return {
         **form,
-        **dict.fromkeys(("Pow", "Sqrt", "Sub"), norms),
-        "ReduceMean": form["ReduceMean"] + 2 * norms,
-        "Div": form["Div"] + norms,
+        "ReduceMean": form["ReduceMean"] + norms,
+        "Sub": norms,
         "Conv": norms + 3 * blocks + dilated,  # ways down; large, and two in the gate; dilated
         "BatchNormalization": 2 * blocks + large + dilated,
         "MatMul": 2 * blocks,
@@ -52,18 +56,15 @@ def deploy_form(kernels: Kernels, moved: int) -> dict[str, int]:
     """What it has after: no BatchNorm and one convolution for each large kernel.
 
     The beta of the response norm, the BatchNorm and the layer scale are in the second linear
-    layer, of which `moved` have become 1x1 convolutions behind the Transpose. Each norm that is
-    written out is a LayerNormalization between two Transposes.
+    layer, of which `moved` have become 1x1 convolutions behind the Transpose. Scale and bias of
+    each norm that is written out, in front of a padded kernel, are one depthwise 1x1.
     """
     blocks, norms = sum(map(len, kernels)), len(kernels) + 1
-    form = unchanged(blocks)
     return {
-        **form,
-        "Transpose": form["Transpose"] + 2 * norms,
-        "LayerNormalization": form["LayerNormalization"] + norms,
-        "Conv": norms + 3 * blocks + moved,
+        **unchanged(blocks, norms),
+        "Conv": norms + 3 * blocks + moved + norms,
         "MatMul": 2 * blocks - moved,
-        "Add": blocks + (2 * blocks - moved) + 2 * blocks,
+        "Add": blocks + (2 * blocks - moved) + 2 * blocks + norms,
         "Mul": 3 * blocks,
     }
 

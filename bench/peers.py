@@ -102,13 +102,16 @@ def main() -> int:
         _optimized_by(*options.tool)
         return 0
     rows: list[Row] = []
-    graphs = list(graphs_to_count(options.match, options.folder, options.form, options.all))
+    every, folder = options.all or options.kept, options.folder
+    graphs = list(graphs_to_count(options.match, folder, options.form, every, new=not options.kept))
     versions = _versions()
     for number, graph in enumerate(graphs, 1):
         kept = _kept(graph, versions) if options.kept else _counts(graph, versions)
         row = Row(graph.name, graph.form, kept)
         if "file" in row.counts:
             rows.append(row)
+        elif options.kept:
+            continue
         said = (row.behind or ["not behind"]) if "file" in row.counts else ["not exported"]
         print(f"{number}/{len(graphs)}", row.name, row.form, *said, sep="  ", flush=True)
     if not options.match and not options.form:
@@ -117,11 +120,17 @@ def main() -> int:
 
 
 def graphs_to_count(
-    match: str, folder: Path, form: str = "", every: bool = False, timm: bool = True
+    match: str,
+    folder: Path,
+    form: str = "",
+    every: bool = False,
+    timm: bool = True,
+    new: bool = True,
 ) -> Iterator[Graph]:
     """The networks and files with `match` in their names, and `form` in how they were exported.
 
-    One network of each family of the zoo, or `every` one; those of `timm`; the files in `folder`.
+    One network of each family of the zoo, or `every` one; those of `timm`, whose packages are
+    fetched if something `new` is to be exported; the files in `folder`.
     """
     from flatfold.models import FAMILIES, ZOO
     from tests.pretrained.packages import pretrained
@@ -135,7 +144,7 @@ def graphs_to_count(
     }
     names = [name for name in ZOO if every or name in smallest]
     of_timm = [PREFIX + name for name in TIMM if timm and match in PREFIX + name]
-    why = why_no_timm() if of_timm else ""
+    why = why_no_timm() if of_timm and new else ""
     if why:
         print(f"skipped {len(of_timm)} networks of timm: {why}", flush=True)
     for name in names + ([] if why else of_timm):

@@ -59,7 +59,7 @@ class MergeBranches(Rewrite):
         return any(isinstance(linear, Summed | Joined) for linear in region.meanings.values())
 
     def accept(self, region: Region) -> None:
-        if len(region.nodes) > 1:
+        if len(region.nodes) > 1 or len(region.form.terms) == 1:  # as x + x, which is 2 x
             return
         sources = ", ".join(term.source.name or "?" for term in region.form.terms)
         count = len(region.form.terms)

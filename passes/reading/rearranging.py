@@ -52,6 +52,8 @@ def rearranged(nodes: Sequence[ir.Node], front: int, behind: int) -> Rearranged:
     axis = 1 if behind else labels.ndim - 1
     if behind not in (0, labels.ndim - 2) or labels.ndim < 2:
         raise Decline("LAYOUT", "the channels are not along one axis behind it")
+    if not labels.size:
+        raise Decline("SHAPE", f"{nodes[-1].name} moves no numbers")
     rows = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
     one = rows.min(axis=1)
     if np.array_equal(one, rows.max(axis=1)):

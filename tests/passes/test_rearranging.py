@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import flatfold
+from flatfold.passes.decline import Decline
+from flatfold.passes.reading.rearranging import rearranged
 from tests.nets import Net, assert_same, rewrite
 
 SHAPE = (2, 8, 4, 6)
@@ -172,3 +175,11 @@ def test_a_falling_norm_stays_in_front_of_a_maximum():
     done = rewrite(net.model(net.op("Tanh", net.conv(y, 6, 8, (1, 1)))))
     assert done.ops["Mul"] == 1
     assert_same(done)
+
+
+def test_a_map_without_pixels_moves_nothing():
+    net = Net((2, 8, 0, 6), dtype=np.float32)
+    y = net.op("DepthToSpace", net.bn(net.op("Exp", net.x), 8), blocksize=2)
+    graph = ir.from_proto(net.model(net.op("Tanh", y)))
+    with pytest.raises(Decline, match="moves no numbers"):
+        rearranged([graph.graph.node("depthtospace2")], 2, 2)

@@ -232,7 +232,7 @@ def _in_front(moved: Stencil, node: ir.Node) -> Stencil:
         return moved
     if node.op_type in VIEWS:
         linear = VIEWS[node.op_type](node)
-        if isinstance(linear, Transparent):
+        if isinstance(linear, Transparent) and linear.moved is None:
             return _through(moved, linear)
     raise Decline("NONLINEAR", f"{node.op_type} does not commute with a map of the channels")
 

@@ -18,7 +18,16 @@ import onnx_ir as ir
 
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.channels import axes_and_steps
-from flatfold.passes.reading.node import constant, dims_of, ints, number, rank, source, text
+from flatfold.passes.reading.node import (
+    constant,
+    dims_of,
+    ints,
+    number,
+    rank,
+    source,
+    text,
+    why_shared,
+)
 
 VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 BLOCKS = ("DepthToSpace", "SpaceToDepth")
@@ -79,7 +88,7 @@ def rearrangement_to(node: ir.Node) -> Rearranged:
                     found = rearranged(nodes, front, behind)
                     if all(len(channels) == 1 for channels in found.channels):
                         return found
-        last = data.producer() if len(data.uses()) == 1 else None
+        last = data.producer() if why_shared(data) is None else None
     raise Decline("NONLINEAR", f"{node.op_type} mixes channels and pixels")
 
 

@@ -183,3 +183,22 @@ def test_a_map_without_pixels_moves_nothing():
     graph = ir.from_proto(net.model(net.op("Tanh", y)))
     with pytest.raises(Decline, match="moves no numbers"):
         rearranged([graph.graph.node("depthtospace2")], 2, 2)
+
+
+def test_a_value_between_that_is_an_output_stays():
+    net = Net(SHAPE)
+    first = view(2, 8, 2, 2, 3, 2)(net, net.bn(net.x, 8))
+    second = turn(0, 3, 5, 1, 2, 4)(net, first)
+    y = net.conv(view(2, 32, 2, 3)(net, second), 6, 32, (1, 1))
+    done = rewrite(net.model(net.op("Tanh", y), second))
+    assert done.ops["Transpose"] == 1
+    assert_same(done)
+
+
+def test_one_channel_that_becomes_several_rows_takes_no_scale_for_each():
+    net = Net((2, 1, 4, 3))
+    y = view(2, 4, 3)(net, net.conv(net.x, 1, 1, (3, 3)))
+    y = net.op("Mul", y, net.const(net.rng.standard_normal((4, 1))))
+    done = rewrite(net.model(net.op("Tanh", y)))
+    assert done.ops["Mul"] + done.ops["Conv"] == 2
+    assert_same(done)

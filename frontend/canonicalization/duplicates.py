@@ -35,6 +35,13 @@ def merge_constants(graph: ir.Graph) -> bool:
     return changed
 
 
+_Type = ir.AttributeType
+PLAIN = (
+    *(_Type.FLOAT, _Type.INT, _Type.STRING, _Type.TENSOR),
+    *(_Type.FLOATS, _Type.INTS, _Type.STRINGS),
+)
+
+
 def merge_nodes(graph: ir.Graph) -> bool:
     """Let what reads a node that computes the same as an earlier one read that; whether any did.
 
@@ -65,8 +72,8 @@ def _key(node: ir.Node) -> Hashable:
     """What two nodes that compute the same have in common; None where that cannot be said."""
     if node.domain != "" or node.op_type in (*KEPT_OPERATORS, "Dropout"):
         return None
-    if bodies_of(node):
-        return None
+    if any(attribute.type not in PLAIN for attribute in node.attributes.values()):
+        return None  # bodies, and types, such as that of an Optional
     attributes = [(name, a.type, _hashable(a)) for name, a in sorted(node.attributes.items())]
     return node.op_identifier(), len(node.outputs), tuple(node.inputs), tuple(attributes)
 

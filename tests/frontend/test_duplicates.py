@@ -6,9 +6,12 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from onnx import helper
 
 import flatfold
+from flatfold.frontend.canonicalization.duplicates import merge_nodes
 from tests.fuzz.sketch import run
 
 
@@ -93,3 +96,14 @@ def test_what_a_branch_computes_again_is_computed_before_it() -> None:
         "then_branch": {"Exp": 1, "Pow": 1},
         "else_branch": {"Exp": 1, "Sin": 1, "Pow": 1},
     }
+
+
+def test_an_attribute_that_is_a_type_is_no_key():
+    """Optional has the type of what it may hold."""
+    kind = helper.make_tensor_type_proto(1, [2])
+    nodes = [helper.make_node("Optional", [], [name], type=kind) for name in "ab"]
+    nodes += [helper.make_node("OptionalHasElement", [n], [f"{n}_has"]) for n in "ab"]
+    outputs = [helper.make_tensor_value_info(f"{n}_has", 9, []) for n in "ab"]
+    graph = helper.make_graph(nodes, "types", [], outputs)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+    assert not merge_nodes(model.graph)

@@ -28,12 +28,11 @@ from pathlib import Path
 
 import onnx
 
-from bench.peers import OPTIMIZERS, STEPS, Graph, graphs_to_count
+from bench.peers import Graph, graphs_to_count, optimized
 from flatfold.timing import Estimate, Timing
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/peer_times.md"
-SAVED = ROOT / "build/peer-times"
 TARGETS = ("ort-cpu", "openvino")
 OTHERS = ("file", "onnxsim", "onnxslim", "onnxscript", "all")
 SECONDS = 6.0  # of timing for each file and target
@@ -130,10 +129,7 @@ def timed(name: str, path: str, seconds: float) -> list[Row]:
     models = {"file": onnx.load(path)}
     for tool in OTHERS[1:]:
         try:
-            model = onnx.load(path)
-            for step in STEPS.get(tool, (tool,)):
-                model = OPTIMIZERS[step](model)
-            models[tool] = model
+            models[tool] = optimized(tool, onnx.load(path))
         except Exception:  # of another tool, of any kind
             continue
     return [_timed_on(target, name, models, seconds) for target in TARGETS]
@@ -154,18 +150,19 @@ def _timed_on(target: str, name: str, others: Mapping[str, onnx.ModelProto], sec
     try:
         compiler = Compiler.resolve(others["file"])
         options = Options(target, verify="off", engine_options=one)
-        engine = compiler.compile([options], cache_dir="").engine
-        graphs = {"flatfold": engine.model}
+        with compiler.compile([options], cache_dir="").engine as engine:
+            graphs = {"flatfold": engine.model}
         graphs |= {tool: ir.from_proto(model) for tool, model in others.items()}
+        digests = {tool: fingerprint(graph) for tool, graph in graphs.items()}
         by_graph: dict[str, str] = {}
-        for tool, graph in graphs.items():
-            by_graph.setdefault(fingerprint(graph), tool)
+        for tool, digest in digests.items():
+            by_graph.setdefault(digest, tool)
         watch = Stopwatch(backend, one, compiler.feeds(), time.process_time)
         candidates = [Candidate(ESTIMATED, "", graphs[tool]) for tool in by_graph.values()]
         timings = dict(zip(by_graph.values(), watch.times(candidates, seconds), strict=True))
     except FlatfoldError as error:
         return Row(name, target, {}, reason=error.cause)
-    every = {tool: timings[by_graph[fingerprint(graph)]] for tool, graph in graphs.items()}
+    every = {tool: timings[by_graph[digest]] for tool, digest in digests.items()}
     return row_of(name, target, every)
 
 

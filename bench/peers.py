@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -176,12 +177,10 @@ def _digest(paths: Iterable[Path]) -> str:
 
 def _kept(graph: Graph, versions: dict[str, str]) -> dict[str, Count]:
     """What was counted before with tools of these versions."""
-    saved = _saved(graph)
-    known = json.loads(saved.read_text()) if saved.exists() else {}
     return {
         tool: count
-        for tool, (version_, count) in known.items()
-        if count is not None and version_ == versions[tool]
+        for tool, (counted_with, count) in _known(graph).items()
+        if count is not None and counted_with == versions[tool]
     }
 
 
@@ -189,10 +188,15 @@ def _saved(graph: Graph) -> Path:
     return SAVED / f"{graph.name}, {graph.form}.json".replace("/", "-")
 
 
+def _known(graph: Graph) -> dict[str, Any]:
+    """By tool, its version and what it left, as counted before."""
+    saved = _saved(graph)
+    return json.loads(saved.read_text()) if saved.exists() else {}
+
+
 def _counts(graph: Graph, versions: dict[str, str]) -> dict[str, Count]:
     """What is in the file, and what each tool leaves of it; nothing of a tool that failed."""
-    saved = _saved(graph)
-    known = json.loads(saved.read_text()) if saved.exists() else {}
+    saved, known = _saved(graph), _known(graph)
     if graph.path is None and known.get("file", [""])[0] != versions["file"]:
         known = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -241,10 +245,14 @@ def _count(path: Path) -> Count:
 
 def _optimized_by(tool: str, path: str, out: str) -> None:
     """Write what a tool makes of a file."""
-    model = onnx.load(path)
+    onnx.save(optimized(tool, onnx.load(path)), out)
+
+
+def optimized(tool: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """What a tool, or several one behind the other, makes of a model. Raises what they raise."""
     for step in STEPS.get(tool, (tool,)):
         model = OPTIMIZERS[step](model)
-    onnx.save(model, out)
+    return model
 
 
 def with_flatfold(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -37,12 +37,11 @@ class Candidate:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        ratio = self.slower
         return {
             "target": self.target,
             "median_s": self.median_s,
             "interval_s": self.interval_s,
-            "slower": None if ratio is None else {"value": ratio.value, "interval": ratio.interval},
+            "slower": None if self.slower is None else self.slower.to_dict(),
             "reason": self.reason,
         }
 

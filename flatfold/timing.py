@@ -63,6 +63,10 @@ class Estimate:
     processes: int
     blocks: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """The number and its interval, as JSON values."""
+        return {"value": self.value, "interval": self.interval}
+
     @property
     def deviation(self) -> float:
         """The largest factor, minus 1, by which the interval differs from 1."""

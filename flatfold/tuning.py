@@ -41,8 +41,6 @@ MOST_S = 2.0  # for one run, of which some thirty are needed
 MOST_ROUNDS = 1000
 MOST_AT_ONCE = 4  # engines beside the best so far, which all hold their weights in memory
 
-CODE = "SLOWER"
-
 Change = tuple[str, str]  # the name of a rewrite, and of the node that the change started at
 
 
@@ -84,8 +82,7 @@ class Tried:
     kept: bool
 
     def to_dict(self) -> dict[str, Any]:
-        ratio = {"value": self.ratio.value, "interval": self.ratio.interval}
-        return {"change": self.change, "ratio": ratio, "kept": self.kept}
+        return {"change": self.change, "ratio": self.ratio.to_dict(), "kept": self.kept}
 
 
 @dataclass(frozen=True)
@@ -103,11 +100,10 @@ class Tuned:
     def to_dict(self) -> dict[str, Any]:
         """JSON values. Without times where nothing was decided by them, so that two builds of the
         same engine have the same bytes."""
-        speed = self.speed
         return {
             "variant": self.variant.to_dict(),
             "reason": self.reason,
-            "faster": None if speed is None else {"value": speed.value, "interval": speed.interval},
+            "faster": None if self.speed is None else self.speed.to_dict(),
             "tried": [tried.to_dict() for tried in self.tried],
         }
 
@@ -220,7 +216,7 @@ class Tuner:
         tied = [c for c, ratio in found if ratio.interval[0] <= least * (1 + SAME)]
         winner = min(tied, key=lambda candidate: candidate.nodes)
         ratio = self._ratio((winner, best), 4 * CHECK_S)
-        if ratio is None or ratio.interval[1] >= 1:
+        if ratio.interval[1] >= 1:
             return None
         self._tried.append(Tried(winner.change, ratio, kept=True))
         return winner

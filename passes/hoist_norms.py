@@ -34,23 +34,13 @@ from flatfold.passes.reading.node import (
     window,
 )
 from flatfold.passes.reading.rearranging import MOST_NODES, MOVERS, Rearranged, rearranged
-from flatfold.passes.reading.transparent import (
-    TRANSPARENT,
-    read_global_maximum,
-    read_maximum,
-    read_reduced_maximum,
-)
+from flatfold.passes.reading.transparent import TRANSPARENT
 from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
 from flatfold.passes.stencil.stencil import Stencil, compose, diagonal
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 NORMS = ("GroupNormalization", "InstanceNormalization")
 VIEWS = {**TRANSPARENT, "Reshape": read_reshape}
-MAXIMA = {
-    "GlobalMaxPool": read_global_maximum,
-    "MaxPool": read_maximum,
-    "ReduceMax": read_reduced_maximum,
-}
 COPYING = ("Gather", "Slice", "Tile")  # pixels, or rows
 MOST_STEPS = 8  # between the map and the layer
 
@@ -215,10 +205,6 @@ def _gathered(moved: Stencil, linear: Rearranged) -> Stencil:
 
 def _in_front(moved: Stencil, node: ir.Node) -> Stencil:
     """The map in front of `node` that gives what `moved` gives behind it. Raises Decline."""
-    if node.op_type in MAXIMA:
-        if not np.all(moved.weight > 0):
-            raise Decline("NONLINEAR", "a maximum commutes with a positive scale only")
-        return _through(moved, MAXIMA[node.op_type](node))
     if node.op_type == "AveragePool":
         _require_average(node)
         return _along_channels(moved, node)
@@ -270,6 +256,8 @@ def _along_channels(moved: Stencil, node: ir.Node) -> Stencil:
 
 def _through(moved: Stencil, linear: Transparent) -> Stencil:
     """The map of what a view reads. Each channel may be several features behind it."""
+    if linear.positive and not np.all(moved.weight > 0):
+        raise Decline("NONLINEAR", "a maximum commutes with a positive scale only")
     rank_ = rank(linear.source)
     scale, bias = moved.weight.reshape(-1), moved.bias
     if moved.geometry.axes == linear.spatial:

@@ -35,10 +35,10 @@ from flatfold.passes.remark import (
     REPLACED_KEY,
     REWRITE_KEY,
     SCOPE_KEY,
+    TAKEN_BACK,
     Remark,
     census,
     origins,
-    taken_back,
 )
 from flatfold.passes.rewrite import Change, LocalRewrite, Proposal, Region, Rewrite
 
@@ -311,7 +311,7 @@ class _Sweep:
         changes = [Change(name, one.region, one.replacement, again) for one, again in proposals]
         try:
             if any((name, one.region.root.name) in self.pipeline.taken_back for one in changes):
-                raise Decline("SLOWER", taken_back("").reason)
+                raise Decline("SLOWER", TAKEN_BACK)
             unread = [meets_unread(change) for change in changes]
             if self.pipeline.check is not None:
                 self.pipeline.check(*changes)

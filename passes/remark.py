@@ -77,10 +77,12 @@ class Remark:
         return cls(**{**content, **costs, "replaced": tuple(content["replaced"])})
 
 
+TAKEN_BACK = "exact, but slower when it was timed: taken back"
+
+
 def taken_back(place: str, rewrite: str = "") -> Remark:
     """The remark on a rewrite, or on all of them, that was not used because it was timed."""
-    reason = "exact, but slower when it was timed: taken back"
-    return Remark(rewrite, place, False, "SLOWER", reason, hint=HINTS["SLOWER"])
+    return Remark(rewrite, place, False, "SLOWER", TAKEN_BACK, hint=HINTS["SLOWER"])
 
 
 def census(nodes: Sequence[ir.Node]) -> str:

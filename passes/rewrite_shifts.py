@@ -23,7 +23,7 @@ from flatfold.passes.reading.node import (
     number,
     optional_weights,
     padding,
-    rank,
+    pads_by_axis,
     require_finite,
     source,
     spatial_sizes,
@@ -223,13 +223,12 @@ def read_pad(node: ir.Node) -> Applied:
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() != "constant":
         raise Decline("PAD-MODE", f"padding by {mode.as_string()} is not padding by zero")
-    pads, fill, axes = padding(node)
+    _, fill, _ = padding(node)
     around = float(fill.item()) if np.any(fill != 0) else 0.0
     if not np.isfinite(around):
         raise Decline("PAD-MODE", f"padding by {around:g} is not padding by a number")
     data = source(node)
-    both = np.zeros((2, rank(data)), dtype=np.int64)
-    both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
+    both = pads_by_axis(node)
     if np.any(both[:, 0]):
         raise Decline("PAD-MODE", f"the batch is padded by {both[:, 0].tolist()}")
     begin, end = (tuple(int(n) for n in side[2:]) for side in both)

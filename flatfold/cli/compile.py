@@ -150,7 +150,7 @@ class Latency:
         return {
             "before": _timing(self.before),
             "after": _timing(self.after),
-            "ratio": {"value": self.ratio.value, "interval": self.ratio.interval},
+            "ratio": self.ratio.to_dict(),
             "rounds": len(self.before.samples),
             "inputs": {name: list(shape) for name, shape in self.shapes.items()},
             "environment": self.before.environment,

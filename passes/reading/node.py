@@ -160,6 +160,14 @@ def padding(node: ir.Node) -> tuple[Numbers, Numbers, Numbers]:
     return pads, np.zeros(1) if fill is None else fill, every_axis if axes is None else axes
 
 
+def pads_by_axis(node: ir.Node) -> Numbers:
+    """[2, rank]: how much a Pad adds in front of each axis and behind it."""
+    pads, _, axes = padding(node)
+    both = np.zeros((2, rank(source(node))), dtype=np.int64)
+    both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
+    return both
+
+
 def window(node: ir.Node, kernel: Ints, *, padded: bool = True) -> tuple[Ints, Ints, Ints, Ints]:
     """(strides, dilations, begin, end) of a Conv or pool, auto_pad resolved.
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.copying import COPYING_MODES, read_copying_pad
-from flatfold.passes.reading.node import dims_of, number, padding, spatial_sizes, text
+from flatfold.passes.reading.node import dims_of, number, pads_by_axis, spatial_sizes, text
 from flatfold.passes.stencil.geometry import Ints
 
 MOST_STEPS = 4  # one Concat for each spatial axis, and one more
@@ -72,9 +72,7 @@ def _step(outer: ir.Value) -> Surrounded | None:
 
 def _of_pad(node: ir.Node) -> Surrounded | None:
     inner = read_copying_pad(node).source
-    pads, _, axes = padding(node)
-    both = np.zeros((2, len(dims_of(inner))), dtype=np.int64)
-    both[:, axes.astype(np.int64)] = pads.reshape(2, -1)
+    both = pads_by_axis(node)
     if np.any(both < 0):
         return None
     begin, end = (tuple(int(n) for n in side[2:]) for side in both)

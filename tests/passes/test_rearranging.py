@@ -11,7 +11,7 @@ import pytest
 import flatfold
 from flatfold.passes.decline import Decline
 from flatfold.passes.reading.rearranging import rearranged
-from tests.nets import Net, assert_same, rewrite
+from tests.nets import Net, Rewritten, assert_same, rewrite
 
 SHAPE = (2, 8, 4, 6)
 
@@ -71,12 +71,16 @@ BEHIND: dict[str, tuple[Move, int]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BEHIND)
-def test_a_norm_behind_goes_into_the_layer_in_front(kind):
-    move, channels = BEHIND[kind]
+def norm_behind(move: Move, channels: int) -> Rewritten:
+    """A layer, what moves its numbers, and a norm of so many channels, rewritten."""
     net = Net(SHAPE)
     y = net.bn(move(net, net.conv(net.x, 8, 8, (3, 3))), channels)
-    done = rewrite(net.model(net.op("Tanh", y)))
+    return rewrite(net.model(net.op("Tanh", y)))
+
+
+@pytest.mark.parametrize("kind", BEHIND)
+def test_a_norm_behind_goes_into_the_layer_in_front(kind):
+    done = norm_behind(*BEHIND[kind])
     assert "BatchNormalization" not in done.ops and done.ops["Conv"] == 1
     assert done.checks.certified == done.checks.regions > 0, done.checks.doubts
     assert_same(done)
@@ -150,10 +154,7 @@ MIXES: dict[str, tuple[Move, int]] = {
 
 @pytest.mark.parametrize("kind", MIXES)
 def test_a_norm_that_differs_between_parts_of_a_channel_stays_behind(kind):
-    move, channels = MIXES[kind]
-    net = Net(SHAPE)
-    y = net.bn(move(net, net.conv(net.x, 8, 8, (3, 3))), channels)
-    done = rewrite(net.model(net.op("Tanh", y)))
+    done = norm_behind(*MIXES[kind])
     assert done.ops["BatchNormalization"] + done.ops["Conv"] == 2
     assert_same(done)
 

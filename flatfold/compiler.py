@@ -410,10 +410,11 @@ class Compiler:
         from flatfold.sources import is_same
         from flatfold.tuning import Candidate, Stopwatch, Tuner
 
+        if options.tune == 0:
+            return Tuned()
         backend = _backend(options.target)
         result = self.optimize(options)
-        same = is_same(self.source.model, result.graph)
-        if options.tune == 0 or (options.tune is None and same):
+        if options.tune is None and is_same(self.source.model, result.graph):
             return Tuned()
         if not (state := backend.availability()).runs:
             return Tuned(reason=f"not timed: {state.reason}")

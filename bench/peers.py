@@ -10,9 +10,10 @@
 Each network is exported in its training form by both exporters of PyTorch, at fixed sizes and at
 open ones. Each tool has a process of its own, with its defaults; "all" is onnxscript's optimizer,
 then onnxsim, then onnxslim, and "deployed" is timm's reparameterize_model, then onnxsim. flatfold
-is behind where another tool leaves fewer nodes, convolutions or BatchNormalizations. A convolution
-in place of a matrix product or an average pool is not one more: for it to be behind in those, it
-has to leave more of all three.
+is behind where another tool leaves fewer nodes, convolutions or BatchNormalizations. A Conv that is
+a scale and a shift (one tap for each channel, as a Mul and an Add) is a node, and no convolution. A
+convolution in place of a matrix product or an average pool is not one more: for it to be behind in
+those, it has to leave more of all three.
 
 What was counted is kept below build/peers, and counted again where the tool is another one since.
 """
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,7 @@ STEPS = {"all": ("onnxscript", "onnxsim", "onnxslim"), "deployed": ("onnxsim",)}
 SECONDS = 600  # for one tool on one file
 COUNTED = ("Conv", "BatchNormalization")  # and all nodes
 LAYERS = ("AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul")
+SCALE = "a scale and a shift"  # what a Conv with one tap for each channel is counted as
 
 Count = dict[str, int]  # of nodes, "nodes" for all of them
 
@@ -164,7 +166,7 @@ def _versions() -> dict[str, str]:
     each = {tool: f"{tool} {version(tool)}" for tool in STEPS["all"]}
     together = {tool: ", ".join(each[step] for step in steps) for tool, steps in STEPS.items()}
     made = {"file": exported, "flatfold": _digest(code), **each, **together}
-    return {tool: f"{by}; {' '.join((*COUNTED, *LAYERS))}" for tool, by in made.items()}
+    return {tool: f"{by}; {' '.join((*COUNTED, *LAYERS, SCALE))}" for tool, by in made.items()}
 
 
 def _code(folder: Path) -> list[Path]:
@@ -231,16 +233,28 @@ def _run(module: str, *arguments: str) -> None:
 def _count(path: Path) -> Count:
     found: Counter[str] = Counter()
     graphs = [onnx.load(path, load_external_data=False).graph]
+    shapes: dict[str, Sequence[int]] = {}
     while graphs:
         graph = graphs.pop()
-        found.update(node.op_type for node in graph.node if node.op_type != "Constant")
+        shapes.update({tensor.name: tensor.dims for tensor in graph.initializer})
+        found.update(_counted_as(node, shapes) for node in graph.node)
         graphs += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    del found["Constant"]
     layers = sum(found[kind] for kind in LAYERS)
     return {
         "nodes": found.total(),
         **{kind: found[kind] for kind in COUNTED},
         "layers": layers,
     }
+
+
+def _counted_as(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> str:
+    """The operator; `SCALE` for a Conv with one tap for each channel."""
+    if node.op_type != "Conv":
+        return node.op_type
+    filters, *kernel = shapes.get(node.input[1], (0, 0))
+    group = next((a.i for a in node.attribute if a.name == "group"), 1)
+    return SCALE if group == filters and set(kernel) == {1} else node.op_type
 
 
 def _optimized_by(tool: str, path: str, out: str) -> None:
@@ -299,7 +313,8 @@ def page(rows: list[Row]) -> str:
         f'"all" is onnxscript, then onnxsim, then onnxslim ({versions}), and "deployed" is timm\'s '
         "reparameterize_model, then onnxsim. Networks of timm are exported for pictures of "
         f"{SIZE} x {SIZE} pixels. "
-        "A convolution in place of a matrix product or an average pool counts as no more. "
+        "A Conv with one tap for each channel, a scale and a shift, counts as a node only, "
+        "and a convolution in place of a matrix product or an average pool as no more. "
         "`make peers` counts again and writes this page.",
         "",
         f"Of {len(rows)} files flatfold is behind some other tool on {len(behind)}:",

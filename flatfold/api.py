@@ -73,6 +73,7 @@ def optimize(
     simplify: bool = False,
     max_weights: float | None = None,
     links_inside: str | os.PathLike[str] | None = None,
+    constant_defaults: bool | None = None,
     progress: Progress = silent,
 ) -> Optimized:
     """Rewrite a model's graph into the cheapest form that computes the same function.
@@ -87,8 +88,10 @@ def optimize(
     each change against its rounding bound before it is made; "certify" also proves that its
     algebra is exact, in a prime field. `simplify` runs onnxsim afterwards, under the same proof.
     A file may have `max_weights` GiB of weights (default 16), and keep them behind symbolic links
-    to files below `links_inside`, such as a hub's cache. Raises InputError for a model that cannot
-    be used, and NotEquivalent rather than return a graph that differs.
+    to files below `links_inside`, such as a hub's cache. `constant_defaults`: weights that are
+    inputs with a default value, as older exporters write them, become constants, which lets them be
+    folded and no caller set them. Raises InputError for a model that cannot be used, and
+    NotEquivalent rather than return a graph that differs.
     """
     options = Options(target, passes, verify, simplify)
     compiler = Compiler.resolve(
@@ -101,6 +104,7 @@ def optimize(
         weights=weights,
         max_weights=max_weights,
         links_inside=links_inside,
+        constant_defaults=constant_defaults,
     )
     return compiler.optimize(options)
 

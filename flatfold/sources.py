@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from flatfold.proof import Reference
 
 
-FILE_OPTIONS = ("max_weights", "links_inside")  # how to read a file, not how to export a module
+# How to read a file, not how to export a module.
+FILE_OPTIONS = ("max_weights", "links_inside", "constant_defaults")
 
 SHAPE_OPTIONS = ("input_shape", "example_inputs")
 

@@ -62,6 +62,7 @@ def resolve(
     renames: Sequence[tuple[str, str | None]] = (),
     max_weights: float = MAX_WEIGHTS,
     links_inside: str | os.PathLike[str] | None = None,
+    constant_defaults: bool = False,
 ) -> Source:
     """Read, build or export `model`; the caller's object is never modified.
 
@@ -69,9 +70,10 @@ def resolve(
     onnx.ModelProto, an onnx_ir.Model, ``timm:NAME`` or ``package.module:factory`` (a callable that
     returns a module; the current folder is importable). `name` replaces the name derived from it. A
     file may have `max_weights` GiB of weights, and keep them behind symbolic links to files below
-    `links_inside`. For a module the other options are those of `export_module` and `load_weights`;
-    it is copied before weights are loaded. For a graph, `input_shape` and `example_inputs` say with
-    which sizes it is run, see `shapes_asked_for`.
+    `links_inside`; with `constant_defaults` its inputs that have default values become constants,
+    which no caller can set any more. For a module the other options are those of `export_module`
+    and `load_weights`; it is copied before weights are loaded. For a graph, `input_shape` and
+    `example_inputs` say with which sizes it is run, see `shapes_asked_for`.
     Raises `InputError` or `ExportError`.
     """
     module, default_name = _module_of(model)
@@ -79,6 +81,8 @@ def resolve(
         _refuse_options({"dynamic_batch": dynamic_batch or None, "weights": weights})
         links = None if links_inside is None else Path(links_inside)
         graph, default_name = _graph_of(model, Allowed(max_weights, links))
+        if constant_defaults:
+            _keep_only_required_inputs(graph)
         shapes = shapes_asked_for(graph, input_shape, example_inputs)
         return Source(name or default_name, graph, shapes=shapes)
     if weights is not None:
@@ -126,6 +130,12 @@ def _graph_of(model: Any, allowed: Allowed) -> tuple[ir.Model, str]:
     if isinstance(model, onnx.ModelProto):
         return from_proto(model), model.graph.name or "model"
     raise InputError(f"{_FORMS}, found {type(model).__name__}", hint="pass one of these")
+
+
+def _keep_only_required_inputs(model: ir.Model) -> None:
+    required = [value for value in model.graph.inputs if not value.is_initializer()]
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(required)
 
 
 def shapes_asked_for(

@@ -31,7 +31,7 @@ HINTS: dict[str, str] = {
     "LAYOUT": "use one layout, channels first or channels last, for both operators",
     "MATMUL": "use a weight of two axes, which torch.nn.Linear has",
     "NONFINITE": "repair the channel that is named in the checkpoint, or prune it",
-    "NOT-CONSTANT": "make it a constant or an initializer that is no input of the graph",
+    "NOT-CONSTANT": "make it a constant; --constant-defaults does so for inputs with defaults",
     "NOT-PER-CHANNEL": "use one number per channel, or one for all",
     "OLD-OPSET": "export with opset 13 or later, or use onnx.version_converter",
     "OUTPUT": "remove the output from the graph if nobody needs it",

@@ -72,6 +72,7 @@ def compile(
     simplify: options.Simplify = False,
     max_weights: options.MaxWeights = None,
     links_inside: options.LinksInside = None,
+    constant_defaults: options.ConstantDefaults = False,
     threads: Threads = None,
     option: Option = None,
     tune: Tune = None,
@@ -93,6 +94,7 @@ def compile(
         "weights": weights,
         "max_weights": max_weights,
         "links_inside": links_inside,
+        "constant_defaults": constant_defaults or None,
     }
     names, image = options.chosen_passes(passes, skip), options.image_shape(size)
     check_writable(out_folder or default_folder(model_name(model), target, "fp32"))

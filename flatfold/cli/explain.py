@@ -43,6 +43,7 @@ def explain(
     simplify: options.Simplify = False,
     max_weights: options.MaxWeights = None,
     links_inside: options.LinksInside = None,
+    constant_defaults: options.ConstantDefaults = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -61,6 +62,7 @@ def explain(
             simplify=simplify,
             max_weights=max_weights,
             links_inside=links_inside,
+            constant_defaults=constant_defaults or None,
             progress=progress,
         )
     locator, remarks = Locator(result), list(result.remarks)

@@ -94,6 +94,12 @@ LinksInside = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Weights may be symbolic links to files below DIR."),
 ]
+ConstantDefaults = Annotated[
+    bool,
+    typer.Option(
+        "--constant-defaults", help="Inputs of an .onnx file with default values become constants."
+    ),
+]
 CacheDir = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where engines are kept; default $FLATFOLD_CACHE."),

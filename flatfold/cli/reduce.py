@@ -29,6 +29,7 @@ def reduce(
     dynamic_batch: options.DynamicBatch = False,
     max_weights: options.MaxWeights = None,
     links_inside: options.LinksInside = None,
+    constant_defaults: options.ConstantDefaults = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -47,6 +48,7 @@ def reduce(
             weights=weights,
             max_weights=max_weights,
             links_inside=links_inside,
+            constant_defaults=constant_defaults or None,
         )
     if json:
         emit("reduce", {"differ": bool(reduced), **reduced.to_dict()})

@@ -43,6 +43,7 @@ def verify(
     certificate: WithCertificate = False,
     max_weights: options.MaxWeights = None,
     links_inside: options.LinksInside = None,
+    constant_defaults: options.ConstantDefaults = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -62,6 +63,7 @@ def verify(
             weights=weights,
             max_weights=max_weights,
             links_inside=links_inside,
+            constant_defaults=constant_defaults or None,
         )
     if json:
         emit("verify", {"passed": equivalence.passed, **equivalence.to_dict()})

@@ -205,3 +205,8 @@ def test_a_weight_that_is_an_input_may_be_set_from_version_4_on(version: int) ->
         kept = flatfold.optimize(proto)
         assert {node.op_type for node in kept.model.graph.node} >= {"BatchNormalization"}
         assert len(kept.model.graph.input) == 5
+        folded = flatfold.optimize(proto, constant_defaults=True)
+        assert folded.equivalence.verdict == "certified"
+        assert "BatchNormalization" not in {node.op_type for node in folded.model.graph.node}
+        assert [value.name for value in folded.model.graph.input] == ["x"]
+        assert len(proto.graph.input) == 5  # the caller's own

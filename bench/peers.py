@@ -12,8 +12,7 @@ open ones. Each tool has a process of its own, with its defaults; "all" is onnxs
 then onnxsim, then onnxslim, and "deployed" is timm's reparameterize_model, then onnxsim. flatfold
 is behind where another tool leaves fewer nodes, convolutions or BatchNormalizations. A Conv that is
 a scale and a shift (one tap for each channel, as a Mul and an Add) is a node, and no convolution. A
-convolution in place of a matrix product or an average pool is not one more: for it to be behind in
-those, it has to leave more of all three.
+convolution in place of a matrix product or an average pool of the file is not one more.
 
 What was counted is kept below build/peers, and counted again where the tool is another one since.
 """
@@ -68,9 +67,13 @@ class Row:
             return [] if ours else ["no answer"]
         least = {kind: min(count[kind] for count in others) for kind in ours}
         more = {kind: ours[kind] - number for kind, number in least.items()}
-        if more["layers"] <= 0:
-            more["Conv"] = 0
+        more["Conv"] -= max(0, _other_layers(self.counts["file"]) - _other_layers(ours))
         return [f"{more[kind]} {kind}" for kind in ("nodes", *COUNTED) if more[kind] > 0]
+
+
+def _other_layers(count: Count) -> int:
+    """Matrix products, average pools and transposed convolutions."""
+    return count["layers"] - count["Conv"]
 
 
 @dataclass(frozen=True)

@@ -195,10 +195,13 @@ class OpenvinoEngine(Engine):
                 hint="compile with dynamic_batch=True if only the batch size differs",
             ) from error
         # Copies, because the next run of the request overwrites its memory.
-        return {
+        types = {spec.name: spec.dtype for spec in self.outputs}
+        arrays = {
             name: np.array(request.get_output_tensor(index).data)
             for name, index in self._output_index.items()
         }
+        # OpenVINO gives the bits of bfloat16 as float16.
+        return {n: a.view("bfloat16") if types[n] == "bfloat16" else a for n, a in arrays.items()}
 
     def _read_feeds(self, feeds: dict[str, Array]) -> dict[str, Array]:
         """The inputs that the compiled model reads. Raises InputError for values it would clip."""

@@ -71,6 +71,7 @@ class Checks:
             candidate.graph,
             reference=reference,
             before=self._original_outputs(),
+            proved=False,  # another tool may have written it
             progress=lambda label: self.progress(f"round 1 on {name}: {label}"),
         )
         if failures and not runner.alive:

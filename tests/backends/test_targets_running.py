@@ -18,7 +18,7 @@ import pytest
 import flatfold
 from flatfold.backends.base import Engine
 from flatfold.errors import TargetError
-from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.session import PlainSession
 from tests.backends.small_nets import assert_right, image, make_model
 from tests.backends.suite import HEAD, OPTIONS, build, needed, targets
 

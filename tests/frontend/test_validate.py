@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import flatfold
 from flatfold.errors import InputError
 from flatfold.frontend import from_proto
-from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.session import PlainSession
 from tests.cli.bad_inputs import good
 
 

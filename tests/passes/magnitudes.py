@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from flatfold.proof.interpreter.interpreter import evaluate
 from flatfold.proof.interpreter.pair import Pair
-from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.session import PlainSession
 from tests.nets import Net, run
 
 NONE = [0, 0, 0, 0]

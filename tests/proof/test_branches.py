@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 import flatfold
 from flatfold.proof import compare
 from flatfold.proof.network.branches import Watch
-from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.session import PlainSession
 
 # Of the sum q over the input, or the integer t; and the branch that runs on no input.
 CONDITIONS = {

@@ -12,7 +12,7 @@ import pytest
 import flatfold
 from flatfold.proof import Equivalence, verify_parts
 from flatfold.proof.cut_points.data import Weights, channel_blocks
-from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.session import PlainSession
 from tests.nets import Net
 from tests.proof.planted import Block, deploy_form, drawn_net, training_form
 

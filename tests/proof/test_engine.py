@@ -11,7 +11,7 @@ from flatfold.backends.onnxruntime.cpu import OrtEngine
 from flatfold.compiler import Compiler, Options
 from flatfold.errors import Inaccurate, InputError, TargetError, TargetUnavailable
 from flatfold.proof.network.engine import INPUTS, LESS_ACCURATE, check_engine, roundoff_of
-from flatfold.proof.network.run import PlainSession
+from flatfold.proof.network.session import PlainSession
 from tests.backends.small_nets import make_model
 from tests.nets import Net
 
@@ -67,9 +67,9 @@ def test_a_precision_explains_its_own_roundings_only(precision, verdict):
     assert checked(to_bfloat16, precision).verdict == verdict
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.02, "sampled"), (0.3, "refuted")])
+@pytest.mark.parametrize(("share", "verdict"), [(0.002, "sampled"), (0.02, "refuted")])
 def test_a_coarse_precision_is_no_excuse_for_anything(share, verdict):
-    """Where no reference can judge, the graph's own unknown error is not scaled up as well."""
+    """One rounding to bfloat16 is all there is here: 2^-9 of a number, at most."""
     net = Net((1, 4), dtype=np.float32)
     twice = net.op("Resize", net.x, "", net.const(np.array([1, 2], np.float32)))
     model = ir.from_proto(net.model(twice))
@@ -89,7 +89,7 @@ def test_integers_must_be_the_same():
 def test_a_graph_that_is_coarse_itself_is_no_reason_to_allow_more():
     model = ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["" : 20]>'
-        "g (float[2] x) => (float[2] y) <float16[2] w = {1, 3}>"
+        "g (float[2] x) => (float[2] y) <float16[2] w = {15360, 16896}>"  # the bits of 1 and 3
         "{ h = Cast <to = 10> (x)  m = Mul (h, w)  y = Cast <to = 1> (m) }"
     )
     assert checked(lambda y: y, "fp16", model).verdict == "sampled"

@@ -12,7 +12,7 @@ import flatfold
 from flatfold.errors import InputError
 from flatfold.proof import NoReference, compare, onnx_reference
 from flatfold.proof.network.inputs import KINDS, draw_feeds, input_specs
-from flatfold.proof.network.run import LARGE_WEIGHT, plain_session
+from flatfold.proof.network.session import LARGE_WEIGHT, plain_session
 from flatfold.proof.network.sizes import sizes_that_run
 from tests.nets import Net, rewrite, run
 

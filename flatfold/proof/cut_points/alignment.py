@@ -19,8 +19,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.errors import InputError
+from flatfold.proof.network.arithmetic import open_session
 from flatfold.proof.network.inputs import draw_feeds, input_specs
-from flatfold.proof.network.run import PlainSession
 from flatfold.proof.network.sizes import Shapes, elements_at, sizes_that_run
 
 Array = npt.NDArray[Any]
@@ -101,7 +101,7 @@ def evaluate_values(
     by_name = {v.name: v for v in _values(copy.graph)}
     missing = {v.name for v in values} - set(feeds) - {v.name for v in copy.graph.outputs}
     copy.graph.outputs.extend(by_name[name] for name in by_name if name in missing)
-    outputs = PlainSession(copy)(feeds)
+    outputs = open_session(copy)(feeds)
     arrays = dict(zip((v.name for v in copy.graph.outputs), outputs, strict=True)) | dict(feeds)
     return {value: np.asarray(arrays[value.name]) for value in values}
 

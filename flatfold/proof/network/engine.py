@@ -3,6 +3,9 @@
 The graph is proved before an engine is built from it, so an error here is the target's. The limits
 are those of `judge`, times the ratio of the roundoff of the engine's precision to that of the
 graph's: how much a network amplifies roundings shows in the original's own error.
+
+Where the graph, or the engine, computes in float16 or bfloat16, the engine is compared with the
+graph that it was built from, and held to what the roundings of those types explain (`allowance`).
 """
 
 from __future__ import annotations
@@ -12,12 +15,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from flatfold.backends import precision_of
 from flatfold.errors import BuildError, InputError, TargetError, TargetUnavailable
 from flatfold.proof.equivalence import Equivalence
+from flatfold.proof.network.allowance import Allowance, EngineAllowance, unbounded_session
+from flatfold.proof.network.arithmetic import (
+    HALVES,
+    Rounding,
+    TypedSession,
+    half_types,
+    open_session,
+)
 from flatfold.proof.network.inputs import Feeds, draw_feeds, input_specs
 from flatfold.proof.network.judge import (
     LARGEST,
@@ -30,16 +42,18 @@ from flatfold.proof.network.judge import (
     Comparison,
     rounding_growth,
 )
+from flatfold.proof.network.output_range import output_scale
 from flatfold.proof.network.reference import Outputs, Reference
 from flatfold.proof.network.rounding import rounded_otherwise
 from flatfold.proof.network.run import (
-    PlainSession,
+    ONNX_REFERENCE,
     comparison_of,
+    may_be_random,
     outputs_of,
-    plain_session,
     reference_for,
-    require_runnable,
+    referenced_when_needed,
 )
+from flatfold.proof.network.session import PlainSession, require_runnable
 from flatfold.proof.network.sizes import Shapes, sizes_that_run
 from flatfold.system.progress import Progress, silent
 
@@ -61,6 +75,9 @@ ENGINE_ROUNDOFF = {
     "integer": 0.0,
 }
 
+# Of the two, the coarser first.
+HALF_PRECISIONS = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16}
+
 Run = Callable[[Feeds], Mapping[str, npt.NDArray[Any]]]
 
 
@@ -73,6 +90,7 @@ def check_engine(
     reference: Reference | None = None,
     before: Reference | None = None,
     sizes: Sequence[Shapes] | None = None,
+    proved: bool = True,
     progress: Progress = silent,
 ) -> Equivalence:
     """The verdict `sampled`, `refuted`, or `unknown` where the engine cannot be run or compared.
@@ -80,16 +98,26 @@ def check_engine(
     `run` returns the outputs of the engine built from `rewritten`, by name; `precision` is
     `Engine.precision`. An error beyond the limits that rounding can still explain is `sampled`, and
     the reason says that the target is less accurate. `before` runs the original; without it
-    `original_session` does. `sizes` as for `compare`.
+    `original_session` does. `sizes` as for `compare`. `proved`: whether `rewritten` is known to
+    compute what the original does; if not, half precision is compared with the original too.
     """
     try:
-        before = before or original_session(original)
-        comparison = _comparison(run, precision, original, rewritten, before, reference)
-        _try_inputs(comparison, original, sizes, progress)
+        comparisons: list[Comparison] = [*_typed(run, precision, original, rewritten, proved)]
+        if not comparisons:
+            before = before or original_session(original)
+            comparisons = [_comparison(run, precision, original, rewritten, before, reference)]
+        for comparison in comparisons:
+            _try_inputs(comparison, original, sizes, progress)
     except (InputError, TargetUnavailable) as why:
         return Equivalence("unknown", reason=why.cause)
     except MemoryError:
         return Equivalence("unknown", reason="not enough memory to run the original graph")
+    verdicts = [_verdict(comparison) for comparison in comparisons]
+    return next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
+
+
+def _verdict(comparison: Comparison) -> Equivalence:
+    """The worst of all inputs, as it counts for an engine."""
     worst = comparison.result
     if worst is None:
         return Equivalence("unknown", reason="the engine takes none of the sizes tried")
@@ -97,6 +125,8 @@ def check_engine(
         return worst
     if worst.error > MOST:  # that is wrong in any precision
         return replace(worst, verdict="refuted", bound=min(worst.bound, MOST))
+    if isinstance(comparison, Allowance):
+        return worst
     if LESS_EXACT in worst.reason:
         return replace(worst, reason=LESS_ACCURATE)
     slack = SLACK * (1 if worst.measure == LARGEST else MAX_FACTOR / RMS_FACTOR)
@@ -108,7 +138,7 @@ def check_engine(
 def original_session(original: ir.Model) -> Reference:
     """Runs the original with optimisation off. Raises InputError where it cannot be run."""
     require_runnable(original)
-    return plain_session(original, "the graph")
+    return open_session(original, "the graph")
 
 
 def roundoff_of(precision: str) -> float:
@@ -116,14 +146,93 @@ def roundoff_of(precision: str) -> float:
     return max(ENGINE_ROUNDOFF.get(part, ROUNDOFF["FLOAT"]) for part in precision.split("+"))
 
 
+def _typed(
+    run: Run, precision: str, original: ir.Model, graph: ir.Model, proved: bool
+) -> list[Allowance]:
+    """The comparisons with typed graphs: `graph`, and the original where that is not `proved`.
+
+    None where nothing is computed in half precision, or types are not supported.
+    """
+    narrow = narrowed(precision, graph)
+    types = half_types(graph)
+    if narrow is None and not types:
+        return []
+    try:
+        beside = [_allowance(EngineAllowance, Rounding.MOVED, run, graph, narrow)]
+        if not proved:
+            kinds = [*types, *([narrow] if narrow is not None else [])]
+            coarsest = max(kinds, key=lambda t: ROUNDOFF[t.name])
+            beside.append(_allowance(Allowance, Rounding.REWEIGHTED, run, original, coarsest))
+    except BuildError:
+        return []
+    return beside
+
+
+def _allowance(
+    kind: type[Allowance], draws: Rounding, run: Run, graph: ir.Model, narrow: ir.DataType | None
+) -> Allowance:
+    """An engine beside a typed graph, whose roundings are drawn anew by `draws`."""
+    outputs = graph.graph.outputs
+    types = [value.dtype.name if value.dtype is not None else "" for value in outputs]
+    return kind(
+        TypedSession(graph, narrow=narrow),
+        _by_name(run, graph),
+        referenced_when_needed(graph),
+        ONNX_REFERENCE,
+        max(ROUNDOFF.get(name, ROUNDOFF["FLOAT"]) for name in types),
+        outputs=[value.name or "" for value in outputs],
+        scales=[output_scale(value) for value in outputs],
+        random=may_be_random(graph),
+        rounded=lambda: TypedSession(graph, draws, narrow),
+        exactly=lambda: TypedSession(graph, Rounding.NONE),
+        unbounded=unbounded_session(graph, narrow),
+    )
+
+
+def narrowed(precision: str, graph: ir.Model) -> ir.DataType | None:
+    """The half precision that an engine computes in and the graph does not, if any."""
+    parts = set(precision.split("+")) - set(precision_of(graph).split("+"))
+    found = [dtype for name, dtype in HALF_PRECISIONS.items() if name in parts]
+    return found[0] if found else None
+
+
+def _by_name(run: Run, graph: ir.Model) -> Callable[[Feeds], Outputs]:
+    """Outputs of an engine in the order of those of `graph`, half precision in float32.
+
+    Raises BuildError where it fails, or an output has another type.
+    """
+    declared = {value.name or "": value.dtype for value in graph.graph.outputs}
+
+    def after(feeds: Feeds) -> Outputs:
+        outputs = _run(run, feeds)
+        for name, dtype in declared.items():
+            if dtype is not None and outputs[name].dtype != dtype.numpy():
+                raise BuildError(f"output {name!r} is {outputs[name].dtype}, not {dtype.name}")
+        halves = {name for name, dtype in declared.items() if dtype in HALVES}
+        arrays = {name: outputs[name] for name in declared}
+        return [a.astype(np.float32) if n in halves else a for n, a in arrays.items()]
+
+    return after
+
+
+def _run(run: Run, feeds: Feeds) -> Mapping[str, npt.NDArray[Any]]:
+    try:
+        return run(feeds)
+    except TargetUnavailable:
+        raise
+    except TargetError as error:
+        raise BuildError(error.cause) from error
+
+
 def _comparison(
     run: Run,
     precision: str,
     original: ir.Model,
     rewritten: ir.Model,
-    before: Reference,
+    before: Reference | None,
     reference: Reference | None,
 ) -> Comparison:
+    before = before or original_session(original)
     dtype = original.graph.outputs[0].dtype
     graph = ROUNDOFF.get(dtype.name if dtype is not None else "FLOAT", 2.0**-24)
     coarser = max(roundoff_of(precision) / (roundoff_of(precision_of(original)) or graph), 1.0)
@@ -138,12 +247,7 @@ def _comparison(
     names = [value.name or "" for value in original.graph.outputs]
 
     def after(feeds: Feeds) -> Outputs:
-        try:
-            outputs = run(feeds)
-        except TargetUnavailable:
-            raise
-        except TargetError as error:
-            raise BuildError(error.cause) from error
+        outputs = _run(run, feeds)
         return [outputs[name] for name in names]
 
     growth = rounding_growth(original, rewritten) * coarser

@@ -57,7 +57,7 @@ def _shape_at(
     model: ir.Model, value: ir.Value, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
     """The shape of `value` for inputs of these shapes; None where its part of the graph fails."""
-    from flatfold.proof.network.run import plain_session
+    from flatfold.proof.network.arithmetic import open_session
 
     part = model.clone()
     copies = (v for node in part.graph for v in node.outputs if v.name == value.name)
@@ -66,7 +66,7 @@ def _shape_at(
     try:
         feeds = next(draw_feeds(input_specs(model), dict(shapes), seed=0))[1]
         kept = {v.name for v in part.graph.inputs}
-        run = plain_session(part, "a part of the graph")
+        run = open_session(part, "a part of the graph")
         (output,) = run({name: array for name, array in feeds.items() if name in kept})
     except (BuildError, InputError, MemoryError):
         return None

@@ -10,7 +10,7 @@ For values inside a graph, `within_range` maps numbers to those that can occur t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +93,27 @@ def draw_feeds(
         feeds: Feeds = {}
         for index, spec in enumerate(specs):
             rng = np.random.default_rng([seed, index, KINDS.index(name)])
-            if np.dtype(spec.dtype).kind == "f":
-                feeds[spec.name] = _fill(name, shapes[spec.name], rng).astype(spec.dtype)
+            if "float" in spec.dtype:  # bfloat16 is no float to NumPy
+                feeds[spec.name] = _cast(_fill(name, shapes[spec.name], rng), spec.dtype)
             else:
                 feeds[spec.name] = _integers(spec, shapes[spec.name], KINDS.index(name), rng)
         yield name, feeds
+
+
+def _cast(array: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.generic]:
+    """`array` in another type; numbers that are too large for float16 are its largest."""
+    if dtype == "float16":
+        largest = float(np.finfo(np.float16).max)
+        array = np.clip(array, -largest, largest)
+    return array.astype(dtype)
+
+
+def without_bfloat16(feeds: Mapping[str, npt.NDArray[Any]]) -> Feeds:
+    """The feeds with bfloat16 numbers in float32, which NumPy can compute with."""
+    return {
+        name: array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        for name, array in feeds.items()
+    }
 
 
 def perturbed(feeds: Feeds, seed: int) -> Feeds:

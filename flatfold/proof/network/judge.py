@@ -102,7 +102,9 @@ class Comparison:
     the original's type. growth: how much more the rewritten graph may round, at least 1. outputs:
     their names. scales: of outputs that are bounded, the size of their range, else None. most: the
     largest limit that still shows something, over the range. random: whether the original may give
-    other outputs each time. rounded: builds a function that runs the original with other roundings
+    other outputs each time. remark: the reason given where only other roundings of the original
+    explain the error. otherwise: the name of what outputs are compared with where the reference is
+    not used. rounded: builds a function that runs the original with other roundings
     each time. closer: builds the comparison of both graphs cut in front of their jumps. fallback:
     another reference and its name, for inputs where the first fails. overflows: whether numbers
     inside the original come near the largest of their type for an input. tried: labels of the
@@ -120,6 +122,8 @@ class Comparison:
     scales: Sequence[float | None] = ()
     most: float = MOST
     random: bool = True
+    remark: str = LESS_EXACT
+    otherwise: str = OWN_PRECISION
     rounded: Callable[[], Reference] | None = None
     closer: Callable[[Feeds], Closer | None] | None = None
     fallback: Callable[[], tuple[Reference, str]] | None = None
@@ -153,7 +157,7 @@ class Comparison:
         results = [self._worst("refuted"), self._unjudged(), self._worst("sampled")]
         worst = next(result for result in results if result is not None)
         used = self._referenced or self.reference is self.before
-        name = self.name if used else OWN_PRECISION
+        name = self.name if used else self.otherwise
         return replace(worst, inputs=tuple(self.tried), reference=name)
 
     def _worst(self, verdict: str) -> Equivalence | None:
@@ -197,7 +201,7 @@ class Comparison:
         again = self._judge_cut(one, feeds, len(judgements))
         if again is None:
             runs = [run for run in (self._rounded(feeds, seed) for seed in range(NUDGES)) if run]
-            again = self._judge_outputs(replace(one, originals=[original, *runs]), LESS_EXACT)
+            again = self._judge_outputs(replace(one, originals=[original, *runs]), self.remark)
         pairs = zip(judgements, again, strict=True)
         return [
             first if first.result.verdict == "sampled" else replace(second, output=first.output)
@@ -331,15 +335,14 @@ class Comparison:
         """By the errors over the largest number of the output, then over its whole range."""
         sizes = np.abs(exact[np.isfinite(exact)])
         seen = float(np.max(sizes, initial=0.0)) or 1.0
-        floor = self.roundoff * (UNREFERENCED if not one.is_exact else 1)
-        floor += DENORMAL * TINY.get(rewritten.dtype.name, 0.0) * self.roundoff / seen
+        floor = self._floor(rewritten.dtype.name, seen, one.is_exact)
         new = distance(rewritten, exact, seen)
-        old = np.max([distance(run, exact, seen) for run in originals], axis=0)
+        old = self._own_errors([distance(run, exact, seen) for run in originals])
         wide = floor * max((width or 0.0) / seen, 1.0)
         least = self._limits(floor, floor)
-        limits = self._limits(max(float(old[0]), wide), max(float(old[1]), wide))
+        limits = self._limits(max(old[0], wide), max(old[1], wide))
         excess, measure = _excess(new, limits)
-        error, own = (new[0], float(old[0])) if measure == LARGEST else (new[1], float(old[1]))
+        error, own = (new[0], old[0]) if measure == LARGEST else (new[1], old[1])
         bound = limits[0] if measure == LARGEST else limits[1]
         result = Equivalence("sampled", error, own, bound, one.label, measure=measure)
         decisive = math.isfinite(limits[0]) and limits[0] <= self.most
@@ -349,6 +352,15 @@ class Comparison:
             return excess, replace(result, verdict="refuted")
         reason = f"{ROUNDING} more than {self.most:g} of its range on {one.label}"
         return excess, replace(result, verdict="unknown", reason=reason)
+
+    def _own_errors(self, errors: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        """(largest, root mean square) of the original: the most of those of its runs."""
+        return max(error[0] for error in errors), max(error[1] for error in errors)
+
+    def _floor(self, dtype: str, seen: float, is_exact: bool) -> float:
+        """The least that an error is taken for, over `seen`: roundings of an output of `dtype`."""
+        floor = self.roundoff * (UNREFERENCED if not is_exact else 1)
+        return floor + DENORMAL * TINY.get(dtype, 0.0) * self.roundoff / seen
 
     def _limits(self, largest: float, mean: float) -> tuple[float, float]:
         return MAX_FACTOR * self.growth * largest, RMS_FACTOR * self.growth * mean

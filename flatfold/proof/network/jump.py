@@ -104,7 +104,7 @@ def _cut(graph: ir.Graph, node: ir.Node, operand: int, name: str, array: Array) 
     value = node.inputs[operand]
     if value is None:
         return
-    dtype = ir.DataType.from_numpy(array.dtype)
+    dtype = value.dtype or ir.DataType.from_numpy(array.dtype)  # of bfloat16 is read as float32
     given = ir.Value(name=_input_name(name), type=ir.TensorType(dtype))
     given.shape = ir.Shape([None] * array.ndim)
     readers = tuple(value.uses())

@@ -9,7 +9,7 @@ what rounding explains, however much the graph amplifies it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -44,12 +44,12 @@ def rounded_otherwise(model: ir.Model, coarser: float = 1.0) -> ir.Model:
     graph = copy.graph
     evaluate_shapes(graph, dict(copy.opset_imports))  # a file need not say the types of its values
     if copy.opset_imports.get("", 0) >= OLDEST:
-        for seed, value in enumerate([*_weights(graph), *_rounded_values(graph)]):
+        for seed, value in enumerate([*weights_of(graph), *_rounded_values(graph)]):
             _multiply(graph, value, seed, coarser)
     return copy
 
 
-def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
+def weights_of(graph: ir.Graph) -> Iterator[ir.Value]:
     """Constants of several numbers, not all of them whole, that only layers and sums read."""
     constants = [node.outputs[0] for node in graph if node.op_type == "Constant"]
     for value in [*graph.initializers.values(), *constants]:
@@ -95,7 +95,7 @@ def _multiply(graph: ir.Graph, value: ir.Value, seed: int, coarser: float) -> No
     cast = ir.node("Cast", [factors.outputs[0]], {"to": int(dtype)})
     product = ir.node("Mul", [value, cast.outputs[0]])
     product.outputs[0].type = ir.TensorType(dtype)
-    _insert_behind(graph, value, [factors, cast, product])
+    insert_behind(graph, value, [factors, cast, product])
     for node, index in uses:
         node.replace_input_with(index, product.outputs[0])
 
@@ -106,9 +106,12 @@ def _dtype(value: ir.Value) -> ir.DataType:
     return dtype if dtype is not None else ir.DataType.FLOAT
 
 
-def _insert_behind(graph: ir.Graph, value: ir.Value, nodes: Iterable[ir.Node]) -> None:
+def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Put `nodes` behind the one that computes `value`, or first in `graph` if none does."""
     producer = value.producer()
     if producer is not None:
         graph.insert_after(producer, nodes)
     elif len(graph):
         graph.insert_before(graph[0], nodes)
+    else:
+        graph.extend(nodes)

@@ -78,9 +78,9 @@ def sizes_that_run(
     if not axes.open:
         return [axes.shapes({})]
     if run is None:
-        from flatfold.proof.network.run import plain_session
+        from flatfold.proof.network.arithmetic import open_session
 
-        run = plain_session(model, "the graph")
+        run = open_session(model, "the graph")
     return _search(model, axes, run)
 
 
@@ -251,7 +251,7 @@ def elements_at(model: ir.Model, shapes: Shapes) -> int:
     Raises InputError where one value is too large for memory.
     """
     from flatfold.frontend.canonicalization.graph_shapes import evaluate_shapes
-    from flatfold.proof.network.run import require_runnable
+    from flatfold.proof.network.session import require_runnable
 
     copy = model.clone()
     for value in copy.graph.inputs:

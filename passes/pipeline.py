@@ -40,7 +40,15 @@ from flatfold.passes.remark import (
     census,
     origins,
 )
-from flatfold.passes.rewrite import Change, LocalRewrite, Proposal, Region, Rewrite
+from flatfold.passes.rewrite import (
+    Change,
+    GraphRewrite,
+    LocalRewrite,
+    Proposal,
+    Region,
+    Reweighted,
+    Rewrite,
+)
 
 TIE = 1e-9
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by other rules
@@ -63,7 +71,7 @@ class Pipeline:
     `taken_back` has changes that are not made, each by its rewrite and the node that it starts at.
     """
 
-    rewrites: Sequence[Rewrite | LocalRewrite]
+    rewrites: Sequence[Rewrite | LocalRewrite | GraphRewrite]
     profile: Profile = field(default_factory=lambda: PROFILES["default"])
     check: Check | None = None
     no_kernel: Collection[tuple[str, ir.DataType]] = ()
@@ -81,10 +89,11 @@ class Pipeline:
             splits = open_splits(graph, names)
             try:
                 done, left = self._run_to_fixed_point(graph, names)
+                more = self._reweigh(graph, names)
             finally:
                 close_splits(graph, splits)
-            applied += done
-            missed += left
+            applied += [*done, *(remark for remark in more if remark.applied)]
+            missed += [*left, *(remark for remark in more if not remark.applied)]
         return _told_once(applied, NOTE) + missed
 
     def _left_alone(self, model: ir.Model, opset: int) -> Remark:
@@ -96,6 +105,8 @@ class Pipeline:
         self, graph: ir.Graph, names: Names
     ) -> tuple[list[Remark], list[Remark]]:
         """Sweep until nothing changes: what was applied, and what the last sweep left."""
+        if all(isinstance(rewrite, GraphRewrite) for rewrite in self.rewrites):
+            return [], []
         before = _Sweep(self, graph, names)
         before.run_first()
         applied: list[Remark] = list(before.applied)
@@ -111,6 +122,36 @@ class Pipeline:
         why, first, place = Decline("SWEEPS", reason), self.rewrites[0].name, graph.name or ""
         missed.append(Remark(first, place, False, why.code, reason, hint=HINTS[why.code]))
         return applied, missed  # each change lowered the potential: this is the best so far
+
+    def _reweigh(self, graph: ir.Graph, names: Names) -> list[Remark]:
+        """Give nodes other constants, once: such a change has no cost to lower."""
+        remarks: list[Remark] = []
+        for rewrite in self.rewrites:
+            if not isinstance(rewrite, GraphRewrite):
+                continue
+            kept: dict[ir.Node, Decline] = {}
+            while True:  # each time with one node more that keeps its constants
+                plan, said = rewrite.plan(graph, kept, names.opset)
+                try:
+                    self._check_together(plan)
+                    break
+                except Decline as why:
+                    if why.change is None or why.change.region.root in kept:
+                        raise
+                    kept[why.change.region.root] = why.bare()
+            for one in plan:
+                _exchange(graph, rewrite.name, one, names)
+            remarks += said
+        _remove_unused_initializers(graph)
+        return remarks
+
+    def _check_together(self, plan: Sequence[Reweighted]) -> None:
+        try:
+            if self.check is not None:
+                self.check(*(one.change for one in plan))
+        finally:
+            for one in plan:
+                one.change.replacement.discard()
 
 
 class _Sweep:
@@ -374,6 +415,21 @@ class _Sweep:
             ir.convenience.replace_all_uses_with(region.output, new.output)
             self.graph.remove(old, safe=True)
         _remove_dead_code(self.graph, read)
+
+
+def _exchange(graph: ir.Graph, rewrite: str, one: Reweighted, names: Names) -> None:
+    """Put new constants in place of the node's own, which others may read too."""
+    for index, array in one.constants.items():
+        old = one.node.inputs[index]
+        name = names.fresh(f"{'' if old is None else old.name}.{rewrite}")
+        tensor = ir.tensor(array, name=name)
+        new = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
+        new.const_value = tensor
+        graph.register_initializer(new)
+        one.node.replace_input_with(index, new)
+    if one.constants:
+        one.node.metadata_props[REPLACED_KEY] = json.dumps(origins([one.node]))
+        one.node.metadata_props[REWRITE_KEY] = rewrite
 
 
 def _told_once(remarks: Sequence[Remark], note: str) -> list[Remark]:

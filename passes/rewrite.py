@@ -1,13 +1,14 @@
 """What a pass is: it reads operators, claims regions, and describes changes; it edits no graph.
 
 A `Rewrite` works on linear regions, which the lifter grows with everything that the passes in use
-contribute. A `LocalRewrite` (peephole) works on a few nodes that are not all linear.
+contribute. A `LocalRewrite` (peephole) works on a few nodes that are not all linear. A
+`GraphRewrite` changes constants all over a graph.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,10 +20,12 @@ from flatfold.passes.lowering.replacement import Names, Replacement
 from flatfold.passes.reading import Reader
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.meaning import Linear
+from flatfold.passes.stencil.kernels import Weight
 from flatfold.passes.stencil.stencil import Stencil
 
 if TYPE_CHECKING:
     from flatfold.passes.lifting.sums import CompositionContext
+    from flatfold.passes.remark import Remark
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,40 @@ class LocalRewrite(ABC):
 
 
 @dataclass(frozen=True)
+class Reweighted:
+    """A node that stays where it is, with other constants by input.
+
+    `change`, for a check: the new node between scales of what it reads and writes is the old one.
+    In the graph each of these scales meets its inverse at a node beside it, so none is written.
+    """
+
+    node: ir.Node
+    change: Change
+    constants: Mapping[int, Weight]
+
+
+class GraphRewrite(ABC):
+    """A pass that gives many nodes of a graph other constants, all together."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def plan(
+        self, graph: ir.Graph, kept: Mapping[ir.Node, Decline], opset: int
+    ) -> tuple[Sequence[Reweighted], Sequence[Remark]]:
+        """Other constants, none for nodes that are `kept` for a reason; and what to say of them."""
+
+
+@dataclass(frozen=True)
 class Change:
     """A replacement that is about to be made, for a check before it is.
 
     `again` computes it once more from the graph, which is still as it was, by the same code.
+    `bit_exact`: every output has the same bits, whatever the type that is computed in.
     """
 
     rewrite: str
     region: Region
     replacement: Replacement
     again: Callable[[], Replacement]
+    bit_exact: bool = False

@@ -27,7 +27,8 @@ class Entry:
     """One change: the nodes `made` in place of `replaced`, which are nodes of the original.
 
     `ratio`: largest |y' - y| / (u M). `certified`: both sides are equal in the prime field for each
-    draw from `seed`; otherwise `doubt` is the reason.
+    draw from `seed`; otherwise `doubt` is the reason. `bit_exact`: the change keeps every bit, by
+    its own account, and did so on the trial data.
     """
 
     rewrite: str
@@ -38,6 +39,7 @@ class Entry:
     ratio: float
     certified: bool
     doubt: str = ""
+    bit_exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Certificate:
 
 def _entry(content: Mapping[str, Any]) -> Entry:
     lists = {key: tuple(map(str, content[key])) for key in ("replaced", "made")}
+    content = {"bit_exact": False, **content}  # which older certificates do not say
     return Entry(**{**{key.name: content[key.name] for key in fields(Entry)}, **lists})
 
 

@@ -72,7 +72,14 @@ class RegionChecks:
         They are made together: where one is declined, none of them is in the certificate.
         """
         numbered = enumerate(changes, self.regions)
-        self.entries += [self._checked(change, number) for number, change in numbered]
+        self.entries += [self._entry(change, number) for number, change in numbered]
+
+    def _entry(self, change: Change, number: int) -> Entry:
+        try:
+            return self._checked(change, number)
+        except Decline as why:
+            why.change = change
+            raise
 
     def _checked(self, change: Change, number: int) -> Entry:
         """The entry of a change, `number` in the certificate."""
@@ -95,7 +102,10 @@ class RegionChecks:
         doubt = self._doubt(change, trials, seed) if self.certifying else "not asked for"
         new_names = tuple(node.name or "" for node in change.replacement.nodes)
         replaced = origins(change.region.nodes)
-        return Entry(change.rewrite, name, replaced, new_names, seed, ratio, not doubt, doubt)
+        certified, bit_exact = not doubt, change.bit_exact and ratio == 0
+        return Entry(
+            change.rewrite, name, replaced, new_names, seed, ratio, certified, doubt, bit_exact
+        )
 
     def _doubt(self, change: Change, trials: Sequence[Trial], seed: int) -> str:
         """Why the change is not certified; empty if it is.

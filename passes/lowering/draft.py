@@ -42,6 +42,16 @@ class Draft:
         self.nodes.append(new)
         return output
 
+    def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
+        """The first output of the same node, by name, on other inputs."""
+        new = ir.node(node.op_type, inputs, dict(node.attributes), num_outputs=len(node.outputs))
+        new.name = node.name
+        for output, old in zip(new.outputs, node.outputs, strict=True):
+            output.name = self.names.fresh(f"{old.name}.{node.op_type.lower()}")
+            output.shape, output.type = old.shape, old.type
+        self.nodes.append(new)
+        return new.outputs[0]
+
     def constant(self, array: Weight | float, what: str) -> ir.Value:
         """A constant in the type of the outputs."""
         dtype = self.old.dtype

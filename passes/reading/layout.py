@@ -103,7 +103,7 @@ def align_layout(outer: Applied, inner: Affine, value: ir.Value) -> tuple[Stenci
     stencil, axes = outer.stencil, inner.geometry.axes
     if stencil.geometry.axes == axes:
         return stencil, inner
-    if _is_uniform(stencil):
+    if is_uniform(stencil):
         return _restated(stencil, channel_count(value, axes), axes), inner
     return stencil, in_layout(inner, value, stencil.geometry.axes)
 
@@ -168,10 +168,11 @@ def in_layout(form: Affine, value: ir.Value, axes: int) -> Affine:
 def _is_free(form: Affine) -> bool:
     """Whether the form is the same in both layouts."""
     plain = form.bias is None or bool(np.all(form.bias == form.bias[0]))
-    return plain and all(_is_uniform(term.stencil) for term in form.terms)
+    return plain and all(is_uniform(term.stencil) for term in form.terms)
 
 
-def _is_uniform(f: Stencil) -> bool:
+def is_uniform(f: Stencil) -> bool:
+    """Whether it is one scale and one shift for all channels, in place."""
     numbers = f.weight.reshape(-1)
     alike = f.channel_index is None and f.geometry.is_diagonal
     same = alike and bool(np.all(numbers == numbers[0]))

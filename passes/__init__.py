@@ -13,12 +13,13 @@ hoist_activations.py     activations in front of a max pool
 hoist_norms.py           per-channel maps in front of a pool, a resize or a view
 fuse_activations.py      activations that are spelled out, as one operator
 fuse_norms.py            normalizations that are spelled out, as one operator
+equalize_channels.py     channels scaled by powers of two; not in `PIPELINE`, for types of few bits
 
 The driver, and what every pass uses:
 
 pipeline.py   applies passes to a fixed point; the only code that edits a graph
 potential.py  what every change lowers, so that the passes come to an end
-rewrite.py    Rewrite, LocalRewrite, Region, Change
+rewrite.py    Rewrite, LocalRewrite, GraphRewrite, Region, Change
 remark.py     what is reported of each decision, with hints; provenance of new nodes
 decline.py    why a rewrite does not apply
 
@@ -28,6 +29,7 @@ reading/      what a node computes
 lifting/      a region of nodes as one affine form
 stencil/      the algebra of affine operators
 lowering/     an affine form as nodes
+scaling/      scales of channels by powers of two
 cost/         what nodes cost on a target
 
 `PIPELINE` is in order: of the passes that claim a region, the first names the change.
@@ -40,6 +42,7 @@ from flatfold.passes.compose_convs import ComposeConvs
 from flatfold.passes.cost import PROFILES, Profile
 from flatfold.passes.decline import Decline
 from flatfold.passes.drop_channels import DropChannels
+from flatfold.passes.equalize_channels import EqualizeChannels
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.fuse_activations import FuseActivations
 from flatfold.passes.fuse_norms import FuseNorms
@@ -50,7 +53,7 @@ from flatfold.passes.merge_branches import MergeBranches
 from flatfold.passes.pipeline import Pipeline
 from flatfold.passes.reading import READERS
 from flatfold.passes.remark import HINTS, Remark
-from flatfold.passes.rewrite import Change, LocalRewrite, Region, Rewrite
+from flatfold.passes.rewrite import Change, GraphRewrite, LocalRewrite, Region, Rewrite
 from flatfold.passes.rewrite_shifts import RewriteShifts
 from flatfold.passes.trim_kernels import TrimKernels
 
@@ -75,6 +78,8 @@ __all__ = [
     "READERS",
     "Change",
     "Decline",
+    "EqualizeChannels",
+    "GraphRewrite",
     "LocalRewrite",
     "Pipeline",
     "Profile",

@@ -28,8 +28,8 @@ PUBLIC = {
     "flatfold.frontend": "Source canonicalize from_proto read_model resolve",
     "flatfold.models": "ZOO ModelSpec create_model list_models",
     "flatfold.passes": (
-        "HINTS PIPELINE PROFILES READERS Change Decline LocalRewrite Pipeline Profile Region "
-        "Remark Replacement Rewrite"
+        "HINTS PIPELINE PROFILES READERS Change Decline EqualizeChannels GraphRewrite LocalRewrite "
+        "Pipeline Profile Region Remark Replacement Rewrite"
     ),
     "flatfold.passes.stencil": "Geometry Stencil add compose convolution diagonal lifting",
     "flatfold.proof": (

@@ -81,6 +81,8 @@ def test_every_code_has_a_hint_and_a_graph():
     """The codes are those of the source: tests/docs/test_pages.py compares them with the hints.
 
     No graph is known that runs out of sweeps; test_potential.py allows for one only. What is SLOWER
-    is taken back by time: tests/test_tuning.py.
+    is taken back by time: tests/test_tuning.py. What keeps its scale (NOT-HOMOGENEOUS, TIED) is of
+    a pass that is not in the pipeline: test_equalize_channels.py.
     """
-    assert {code for code, _, _ in CASES} | {"SLOWER", "SWEEPS"} == set(HINTS)
+    elsewhere = {"NOT-HOMOGENEOUS", "SLOWER", "SWEEPS", "TIED"}
+    assert {code for code, _, _ in CASES} | elsewhere == set(HINTS)

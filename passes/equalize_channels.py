@@ -24,8 +24,8 @@ from flatfold.passes.reading.node import (
     FLOATS,
     channel_count,
     constant,
-    either_axes,
     ints,
+    rank,
     spatial_sizes,
     window,
 )
@@ -224,12 +224,14 @@ def _form(solution: _Solution, scaled: Scaled) -> Affine:
     others = {value for node in scaled.nodes for value in node.inputs if value is not None}
     others -= {scaled.data, *(node.outputs[0] for node in scaled.nodes)}
     read = [value for value in scaled.node.inputs if value is not None and value in others]
+    first = _reach(solution, scaled)
+    axes = first.stencil.geometry.axes
     terms = [
-        _identity(solution, value)
+        _identity(value, axes)
         for value in read
         if constant(value) is None and value.dtype in FLOATS
     ]
-    return Affine((_reach(solution, scaled), *terms), None, 0)
+    return Affine((first, *terms), None, 0)
 
 
 def _reach(solution: _Solution, scaled: Scaled) -> Term:
@@ -242,7 +244,7 @@ def _reach(solution: _Solution, scaled: Scaled) -> Term:
         return _window(data, sizes, *((n,) * len(sizes) for n in (1, 1, 0, 0)))
     if kernel:
         return _window(data, kernel, *window(scaled.node, kernel))
-    return _identity(solution, data)
+    return _identity(data, solution.scales.of[data].axes)
 
 
 def _window(
@@ -261,8 +263,8 @@ def _window(
     return make_term(data, stencil)
 
 
-def _identity(solution: _Solution, value: ir.Value) -> Term:
+def _identity(value: ir.Value, axes: int) -> Term:
     """A value as it is, along the axis of its channels."""
-    known = solution.scales.of.get(value)
-    axes = either_axes(value) if known is None else known.axes
+    if axes not in (0, rank(value) - 2):
+        raise Decline("BROADCAST", f"{value.name} of shape {value.shape} has fewer axes")
     return make_term(value, diagonal(np.ones(channel_count(value, axes)), None, axes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ from flatfold.passes.remark import HINTS
 from flatfold.passes.scaling.balance import MOST
 from flatfold.passes.scaling.channels import components
 from flatfold.passes.scaling.constants import Constant
-from flatfold.proof import RegionChecks
+from flatfold.proof import Certificate, RegionChecks, fingerprint, require_about
 from tests.equalize.bits import run_as_it_is
 from tests.nets import Net, Rewritten, assert_untouched, run
 
@@ -231,6 +232,15 @@ def test_channels_become_alike_through(between: Callable[[Net, str], str]) -> No
     net = network()
     done = equalize(end(net, tame(net, between(net, wild(net)))))
     assert_equalized(done)
+
+
+def test_a_gate_with_fewer_axes_is_not_checked_and_channels_keep_their_scale():
+    net = network()
+    gates = net.op("Sigmoid", net.conv(net.x, 8, 3, (1, 1)))
+    index = net.const(np.array(0))
+    done = equalize(end(net, tame(net, net.op("Mul", wild(net), net.op("Gather", gates, index)))))
+    assert_untouched(done)
+    assert "BROADCAST" in done.codes
 
 
 def test_halves_of_a_split_and_a_concat_keep_their_scales_apart():
@@ -577,6 +587,27 @@ def test_a_wrong_factor_is_found(monkeypatch):
     net = network()
     with pytest.raises(NotEquivalent, match="equalize-channels"):
         equalize(end(net, tame(net, net.op("Relu", wild(net)))))
+
+
+def test_a_certificate_accounts_for_it_and_says_that_bits_are_kept():
+    net = network()
+    y = net.op("Relu", net.bn(wild(net), CHANNELS))
+    model = end(net, net.bn(tame(net, y), 4))
+    graph, checks = ir.from_proto(model), RegionChecks(certifying=True)
+    Pipeline([kind() for kind in PIPELINE], check=checks).run(graph)
+    folded = len(checks.entries)
+    Pipeline([EqualizeChannels()], check=checks).run(graph)
+    original, rewritten = ir.from_proto(model), ir.from_proto(ir.to_proto(graph))
+    certificate = Certificate(fingerprint(original), fingerprint(rewritten), tuple(checks.entries))
+    content = json.loads(json.dumps(certificate.to_dict()))
+    assert Certificate.from_dict(content) == certificate
+    require_about(certificate, original, rewritten)
+    kept = [entry["bit_exact"] for entry in content["changes"]]
+    assert kept == [False] * folded + [True] * (len(kept) - folded)
+    assert True in kept
+    for entry in content["changes"]:
+        del entry["bit_exact"]  # as in a certificate of before
+    assert not any(entry.bit_exact for entry in Certificate.from_dict(content).changes)
 
 
 def test_it_is_no_part_of_what_runs_in_full_precision():

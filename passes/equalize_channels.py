@@ -237,14 +237,16 @@ def _form(solution: _Solution, scaled: Scaled) -> Affine:
 def _reach(solution: _Solution, scaled: Scaled) -> Term:
     """A stencil that reads as far as a node does: all of the map, if it goes by the size of it."""
     data, kernel = scaled.data, ints(scaled.node, "kernel_shape", ())
+    of = solution.scales.of
+    known = of.get(data, of[scaled.node.outputs[0]])  # of a Concat, the first may have none
     if scaled.stencil is not None:
         return make_term(data, replace(scaled.stencil, bias=None))
     sizes = tuple(size or 1 for size in spatial_sizes(data))
-    if scaled.sized and solution.scales.of[data].axes:
+    if scaled.sized and known.axes:
         return _window(data, sizes, *((n,) * len(sizes) for n in (1, 1, 0, 0)))
     if kernel:
         return _window(data, kernel, *window(scaled.node, kernel))
-    return _identity(data, solution.scales.of[data].axes)
+    return _identity(data, known.axes)
 
 
 def _window(

@@ -251,6 +251,14 @@ def test_halves_of_a_split_and_a_concat_keep_their_scales_apart():
     assert_equalized(equalize(end(net, tame(net, both, np.roll(WILD, 3)))))
 
 
+def test_a_concat_may_begin_with_a_value_that_keeps_its_scale():
+    net = network()
+    both = net.op("Concat", net.op("Tanh", net.x), net.op("Relu", wild(net)), axis=1)
+    assert_equalized(
+        equalize(end(net, tame(net, both, np.concatenate([np.ones(3), WILD])))), "conv1"
+    )
+
+
 def test_a_shuffle_moves_the_scales():
     net = network()
     sizes = (1, 2, CHANNELS // 2, 8, 8), (1, CHANNELS, 8, 8)

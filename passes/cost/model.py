@@ -3,7 +3,8 @@
     seconds = nodes * overhead + multiply-accumulates / rate(class) + bytes / bandwidth(class)
 
 for one image. Element-wise nodes, copies and blocks of pixels have bandwidths of their own; an Add
-of one number per channel, a HardSigmoid and some AveragePools take a multiple. The figures of a
+of one number per channel, a HardSigmoid and some AveragePools take a multiple, and so do layers
+whose channels do not fill whole registers. The figures of a
 `Profile` are round numbers; bench/operator_costs.py measures them and prints the measured ones
 next to them; bench/costs.py measures the decisions, which depend on their ratios. An unknown
 spatial size counts as `ASSUMED_SIZE`.
@@ -24,8 +25,9 @@ from flatfold.passes.stencil.geometry import Geometry
 
 BYTES = 4
 MARGIN = 0.02  # estimates that are closer to each other than that say nothing
-LANES = 16  # layers with fewer channels to a group leave a vector register half empty
+LANES = 16  # numbers in a vector register: layers work on so many channels at a time
 EMPTY = 0.98  # time of an empty part: 64 -> 1 to 12 channels, 3 x 3, take that of 64 -> 16
+ALIGNED = 4  # channels, to a multiple of which a map comes in blocks of LANES channels
 BLOCKS = ("DepthToSpace", "SpaceToDepth")
 MEANS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean")  # they write next to nothing
 VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")  # no data moves
@@ -134,10 +136,27 @@ class CostModel:
         macs = shape.weights * pixels // math.prod(shape.upsample)
         read = shape.inputs * pixels * math.prod(shape.strides) // math.prod(shape.upsample)
         moved = (read + shape.outputs * pixels + shape.weights) * BYTES
-        empty = max(LANES - shape.outputs, 0) if shape.taps > 1 and shape.groups == 1 else 0
-        busy = macs * (1 + EMPTY * empty / shape.outputs)
+        busy = macs * self._filled(shape)
         seconds = self.profile.node + busy / self.rate(shape) + moved / self.profile.bandwidth
+        if self._unfolds(shape):
+            seconds += self.copy(shape.inputs * shape.taps, pixels).seconds - self.profile.node
         return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)
+
+    def _filled(self, shape: Geometry) -> float:
+        """How many times the multiplies it takes, with channels filled up to whole registers."""
+        if not shape.axes or shape.groups > 1 or self._unfolds(shape):
+            return 1.0
+        part = -shape.outputs % LANES if shape.outputs > LANES or shape.taps > 1 else 0
+        times = 1 + EMPTY * part / shape.outputs
+        if self.profile.fills_inputs and shape.inputs > LANES:
+            times *= 1 + -shape.inputs % LANES / shape.inputs
+        return times
+
+    def _unfolds(self, shape: Geometry) -> bool:
+        """Whether all that each tap reads is copied, for a product of matrices."""
+        is_layer = shape.axes and shape.groups == 1 and not shape.is_transposed
+        aligned = shape.inputs <= LANES or shape.inputs % ALIGNED == 0
+        return self.profile.fills_inputs and bool(is_layer) and not aligned
 
     def average(self, shape: Geometry, pixels: int) -> Cost:
         """An AveragePool, which is this depthwise layer without weights."""

@@ -229,3 +229,14 @@ def test_a_concat_is_taken_apart_where_each_further_node_is_sure_to_pay(outputs,
     assert {kind: done.ops[kind] for kind in ops} == ops
     assert ("COST" in done.codes) == ("Concat" in ops)
     assert_same(done)
+
+
+@pytest.mark.parametrize(("target", "costs_more"), [("ort-cpu", True), ("openvino", False)])
+def test_channels_that_fill_registers_side_by_side_stay_so(target, costs_more):
+    """24 and 24 are filled up to 32 and 32, and 48 to 48, where a layer fills what it reads."""
+    net = Net((1, 24, 32, 32))
+    y = net.op("Concat", net.op("Sigmoid", net.x), net.op("Tanh", net.x), axis=1)
+    done = rewrite(net.model(net.op("Relu", net.conv(y, 16, 48, (3, 3)))), target=target)
+    reasons = " ".join(remark.reason for remark in done.remarks)
+    assert ("composing would cost 1.2x the time" in reasons) == costs_more
+    assert ("composing would cost" in reasons) == costs_more

@@ -231,6 +231,21 @@ def test_a_concat_is_taken_apart_where_each_further_node_is_sure_to_pay(outputs,
     assert_same(done)
 
 
+@pytest.mark.parametrize("behind", ["Relu", "BatchNormalization"])
+@pytest.mark.parametrize(("outputs", "ops"), [(64, {"Concat": 1, "Conv": 1}), (32, {"Conv": 2})])
+def test_a_concat_stays_where_only_its_copy_would_be_saved(outputs, ops, behind):
+    """By the estimates 11 % for 64 outputs and 20 % for 32; a norm behind folds either way."""
+    net = Net((1, 64, 32, 32))
+    y = net.op("Concat", net.op("Sigmoid", net.x), net.op("Tanh", net.x), axis=1)
+    y = net.conv(y, outputs, 128, (1, 1))
+    y = net.bn(y, outputs) if behind == "BatchNormalization" else y
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert {kind: done.ops[kind] for kind in ops} == ops
+    assert ("Concat" in done.ops) == ("Concat" in ops) and "BatchNormalization" not in done.ops
+    assert ("COST" in done.codes) == ("Concat" in ops)
+    assert_same(done)
+
+
 @pytest.mark.parametrize(("target", "costs_more"), [("ort-cpu", True), ("openvino", False)])
 def test_channels_that_fill_registers_side_by_side_stay_so(target, costs_more):
     """24 and 24 are filled up to 32 and 32, and 48 to 48, where a layer fills what it reads."""

@@ -148,7 +148,7 @@ class CostModel:
             return 1.0
         part = -shape.outputs % LANES if shape.outputs > LANES or shape.taps > 1 else 0
         times = 1 + EMPTY * part / shape.outputs
-        if self.profile.fills_inputs and shape.inputs > LANES:
+        if self.profile.fills_inputs and (shape.inputs > LANES or shape.taps == 1):
             times *= 1 + -shape.inputs % LANES / shape.inputs
         return times
 

@@ -136,19 +136,22 @@ class CostModel:
         macs = shape.weights * pixels // math.prod(shape.upsample)
         read = shape.inputs * pixels * math.prod(shape.strides) // math.prod(shape.upsample)
         moved = (read + shape.outputs * pixels + shape.weights) * BYTES
-        busy = macs * self._filled(shape)
+        busy = macs * self._filled(shape, pixels)
         seconds = self.profile.node + busy / self.rate(shape) + moved / self.profile.bandwidth
         if self._unfolds(shape):
             seconds += self.copy(shape.inputs * shape.taps, pixels).seconds - self.profile.node
         return Cost(1, macs, shape.weights + shape.outputs * int(biased), seconds)
 
-    def _filled(self, shape: Geometry) -> float:
+    def _filled(self, shape: Geometry, pixels: int) -> float:
         """How many times the multiplies it takes, with channels filled up to whole registers."""
         if not shape.axes or shape.groups > 1 or self._unfolds(shape):
             return 1.0
-        part = -shape.outputs % LANES if shape.outputs > LANES or shape.taps > 1 else 0
+        if shape.taps == 1:  # beyond one register priced as a product of matrices, which it is
+            part, filled = 0, shape.inputs < LANES and pixels > 1
+        else:
+            part, filled = -shape.outputs % LANES, shape.inputs > LANES
         times = 1 + EMPTY * part / shape.outputs
-        if self.profile.fills_inputs and (shape.inputs > LANES or shape.taps == 1):
+        if self.profile.fills_inputs and filled:
             times *= 1 + -shape.inputs % LANES / shape.inputs
         return times
 

@@ -18,8 +18,8 @@ def _spec(width: float, parameters: tuple[int, int], identity_divisor: int = 1) 
 
 
 VARIANTS = {
-    "mobilenext_035": _spec(0.35, (1_913_976, 1_902_792)),
-    "mobilenext_050": _spec(0.5, (2_152_304, 2_137_656)),
+    "mobilenext_035": _spec(0.35, (1_913_976, 1_902_912)),
+    "mobilenext_050": _spec(0.5, (2_152_304, 2_137_904)),
     "mobilenext_075": _spec(0.75, (2_766_168, 2_745_540)),
     "mobilenext_100": _spec(1.0, (3_535_416, 3_508_904)),
     "mobilenext_140": _spec(1.4, (6_126_168, 6_089_040)),

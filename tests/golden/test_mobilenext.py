@@ -11,6 +11,7 @@ from flatfold.models.initialise import initialise
 from flatfold.models.mobilenext import mobilenext
 from tests.golden.rows import TABLE
 
+COMPOSED = {"mobilenext_035": 1, "mobilenext_050": 1}  # pairs around less than a register
 TAIL = {"Gemm": 1, "ReduceMean": 1, "Reshape": 1}
 # Blocks with depthwise layers at both ends, with a strided one at the end, with none; shortcuts.
 PUBLISHED, SMALL = (15, 3, 2, 12), (4, 0, 1, 2)
@@ -43,8 +44,9 @@ def test_a_partial_shortcut_becomes_a_scale_and_every_norm_is_folded(name):
     row = TABLE["mobilenext"][name]
     divisor = int(name.partition("_d")[2] or 1)
     assert row["before"] == training_form(PUBLISHED, divisor)
-    assert row["after"] == deploy_form(PUBLISHED, divisor)
-    assert row["gmac"][0] == row["gmac"][1]
+    composed = Counter({"Conv": COMPOSED.get(name, 0)})
+    assert row["after"] == deploy_form(PUBLISHED, divisor) - composed
+    assert (row["gmac"][0] == row["gmac"][1]) == (name not in COMPOSED)
 
 
 def test_the_scale_of_a_partial_shortcut_has_a_number_for_each_of_its_channels():

@@ -14,6 +14,7 @@ hoist_norms.py           per-channel maps in front of a pool, a resize or a view
 fuse_activations.py      activations that are spelled out, as one operator
 fuse_norms.py            normalizations that are spelled out, as one operator
 equalize_channels.py     channels scaled by powers of two; not in `PIPELINE`, for types of few bits
+narrow_types.py          float16 and bfloat16 graphs; no rewrite, and not in `PIPELINE`
 
 The driver, and what every pass uses:
 

@@ -14,6 +14,7 @@ from flatfold.passes.cost.model import Cost
 
 HINTS: dict[str, str] = {
     "ALONE": "put the normalization right behind a layer that nothing else reads",
+    "ASKED": "leave it out of keep_float to give it the precision of the others",
     "ATTRIBUTE": "export the model again, and check this node with onnx.checker",
     "AUTO-PAD": "export with explicit pads, or give the model a fixed input size",
     "BORDER": "pad in the first of the two layers only",
@@ -21,7 +22,9 @@ HINTS: dict[str, str] = {
     "BROADCAST": "export with fixed sizes, or with one name for dimensions that are equal",
     "CEIL-MODE": "use ceil_mode=False, which is the same where the windows fit the map",
     "CHANNELS": "give the branches the same channels",
+    "CODES": "quantise another model if the scales are to change",
     "COMPOSITE": "nothing to do: a factor in the next layer would save less than the kernel",
+    "CONTROL-FLOW": "export the model without the condition, if it is known",
     "CONSTANT": "add or append constants by an operator of their own, behind the data",
     "COST": "name the target that will run the model, if it is another",
     "COUNT-PAD": "use count_include_pad=True, or pad in front of the pool",
@@ -38,6 +41,8 @@ HINTS: dict[str, str] = {
     "OUTPUT": "remove the output from the graph if nobody needs it",
     "OVERFLOW": "clip the scale that is too large, or use a wider type",
     "PAD-MODE": "pad with zeros on the spatial axes, inside the layer",
+    "RANGE": "use bf16, or give data (calibration) whose values are smaller",
+    "ROUNDING": "use bf16, or fp32 as it is",
     "SHAPE": "export with fixed sizes, or run ONNX shape inference",
     "SHARED": "give each reader a copy of its own, if that is worth it",
     "SIZE": "export with a fixed input size",

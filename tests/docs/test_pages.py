@@ -126,15 +126,15 @@ def error_classes() -> list[type[errors.FlatfoldError]]:
 
 
 def decline_codes() -> set[str]:
-    """The first argument of every Decline(...) in the source, which must be a literal."""
+    """The first argument of every Decline(...) and Kept(...) in the source, always a literal."""
     codes = set()
-    for folder in ("passes", "flatfold/proof"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) == "Decline":
-                    code = node.args[0]
-                    assert isinstance(code, ast.Constant), f"{path}:{node.lineno}"
-                    codes.add(code.value)
+    paths = [*(ROOT / "passes").rglob("*.py"), *(ROOT / "flatfold/proof").rglob("*.py")]
+    for path in (*paths, ROOT / "flatfold/narrowing.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Decline", "Kept"):
+                code = node.args[0]
+                assert isinstance(code, ast.Constant), f"{path}:{node.lineno}"
+                codes.add(code.value)
     return codes
 
 

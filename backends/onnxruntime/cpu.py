@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 
 ENGINE_FILE = "engine.onnx"
+LAYERS = ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul")
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # only one is installed: they have the same module
 IN_MEMORY_LIMIT = 2**31 - 2**27
 """Bytes of weights up to which a model is passed in memory: protobuf allows 2 GiB at most."""
@@ -85,9 +86,10 @@ class OrtCpu(Backend):
         settings = parse_options(self.options, options, self.name)
         self.require()
         copy = detached(model)
-        session = open_model(copy, settings)
-        precision = settings.runs_in(precision_of(copy))
-        return self.new_engine(session, settings, precision, lambda: copy)
+        session, precision = open_model(copy, settings), precision_of(copy)
+        if "fp16" in precision:
+            precision = computed_in(copy, settings) or precision
+        return self.new_engine(session, settings, settings.runs_in(precision), lambda: copy)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
         """See `Backend.load`. Where the optimised graph was saved by another version of ONNX
@@ -185,6 +187,22 @@ class OrtEngine(Engine):
             self._check_open()
         assert session is not None  # close() sets `_closed` before it drops the session
         return session
+
+
+def computed_in(model: ir.Model, options: OrtOptions) -> str:
+    """The precisions in which ONNX Runtime computes the layers of `model`, such as "fp32" for one
+    in float16 on a processor: it puts Casts around layers that it has no kernel for. "" if it has
+    no layers with weights."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / bundle.MODEL
+        open_model(model, options, save_to=str(path))
+        graph = onnx.load(path).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    weights = {types.get(node.input[1]) for node in graph.node if node.op_type in LAYERS}
+    names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+    return "+".join(sorted(names[kind] for kind in weights if kind in names))
 
 
 def open_model(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:

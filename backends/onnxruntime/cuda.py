@@ -73,6 +73,7 @@ class OrtCuda(OrtCpu):
     options: type[OrtOptions] = CudaOptions
     needs = ("onnxruntime-gpu",)
     exact_options = MappingProxyType({"tf32": False})
+    precisions = ("fp32", "fp16")
 
     def device(self) -> str:
         return nvidia_gpu()

@@ -25,6 +25,8 @@ from flatfold.system.progress import Progress
 
 LARGEST_BATCH = 32
 _LAYER = re.compile(r"^Name: (.*?), LayerType: ([^,\n]*)(.*)", re.MULTILINE)
+_ENDS = re.compile(r"(?:In|Out)puts: \[ ?\{.*?\}\]")
+_DATATYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 _METADATA = "flatfold."
 
@@ -214,9 +216,13 @@ def _inspected(trt: Any, log: Any, plan: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _layer(name: str, kind: str, metadata: str) -> dict[str, Any]:
-    """A layer with the nodes of the graph that its metadata names."""
-    return {"name": name, "type": kind, "nodes": list(dict.fromkeys(_NODE.findall(metadata)))}
+def _layer(name: str, kind: str, rest: str) -> dict[str, Any]:
+    """A layer with the nodes of the graph that its metadata names, and the types of the first value
+    that it reads and of the first that it writes, such as "Half -> Half"."""
+    ends = [_DATATYPE.search(part) for part in _ENDS.findall(rest)]
+    types = " -> ".join(end[1] for end in ends if end)
+    nodes = list(dict.fromkeys(_NODE.findall(rest)))
+    return {"name": name, "type": kind, "nodes": nodes, "datatypes": types}
 
 
 def _refused(edition: Edition, model: Path, parser: Any, log: Any) -> BuildError:

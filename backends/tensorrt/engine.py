@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -40,11 +41,15 @@ if TYPE_CHECKING:
 
 BUILDER = "flatfold.backends.tensorrt.build:build"
 
+_DATATYPES = {"BFloat16": "bf16", "Float": "fp32", "Half": "fp16", "Int8": "int8"}
+_PRODUCT = re.compile("conv|correlation|gemm|matmul", re.IGNORECASE)  # in the type of a layer
+
 
 class TensorRT(Backend):
     """The backend of one edition of TensorRT."""
 
     exact_options = MappingProxyType({"tf32": False})
+    precisions = ("fp32", "fp16", "bf16")
     save_built_engine = True
 
     def __init__(self, edition: Edition) -> None:
@@ -123,6 +128,16 @@ class TensorRT(Backend):
         return ""
 
 
+def computed_in(facts: Mapping[str, Any], declared: str) -> str:
+    """The precisions of the convolutions and matrix products of an engine, by what they read, where
+    the engine says so and its graph is in half precision; `declared` otherwise."""
+    if not {"fp16", "bf16"} & set(declared.split("+")):
+        return declared
+    layers = [layer for layer in facts["layers"] if _PRODUCT.search(layer["type"])]
+    read = {layer.get("datatypes", "").partition(" -> ")[0] for layer in layers}
+    return "+".join(sorted(_DATATYPES[name] for name in read if name in _DATATYPES)) or declared
+
+
 def trt() -> TensorRT:
     """The backend of target "trt"."""
     return TensorRT(EDITIONS["trt"])
@@ -147,7 +162,7 @@ class TensorRTEngine(Engine):
         graph = model().graph
         super().__init__(
             target=edition.target,
-            precision=options.runs_in(precision_of(model())),
+            precision=options.runs_in(computed_in(facts, precision_of(model()))),
             inputs=specs_of(value for value in graph.inputs if not value.is_initializer()),
             outputs=specs_of(graph.outputs),
             model=model,

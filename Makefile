@@ -12,13 +12,13 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers peer-times pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers peer-times precision pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [TUNE=seconds] [OUT=dir]
+engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [PRECISION=bf16] [CALIBRATION=file.npz] [TUNE=seconds] [OUT=dir]
 	@set --; \
 	[ -z "$$TARGET" ] || set -- "$$@" --target "$$TARGET"; \
 	[ -z "$$WEIGHTS" ] || set -- "$$@" --weights "$$WEIGHTS"; \
@@ -26,6 +26,8 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	[ -z "$$SIZE" ] || set -- "$$@" --size "$$SIZE"; \
 	[ -z "$$SHAPE" ] || set -- "$$@" --shape "$$SHAPE"; \
 	[ -z "$$OPTION" ] || set -- "$$@" --option "$$OPTION"; \
+	[ -z "$$PRECISION" ] || set -- "$$@" --precision "$$PRECISION"; \
+	[ -z "$$CALIBRATION" ] || set -- "$$@" --calibration "$$CALIBRATION"; \
 	[ -z "$$TUNE" ] || set -- "$$@" --tune "$$TUNE"; \
 	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"
@@ -94,6 +96,9 @@ peers: $(STAMP)  ## nodes beside those of other optimizers; writes docs/peers.md
 
 peer-times: $(STAMP)  ## CPU time beside that of other optimizers; writes docs/peer_times.md: [TIMM=1] [MATCH=part of a name] [SECONDS=6] [BUDGET=3600]
 	@$(BIN)/python -m bench.peer_times $${TIMM:+--timm} $${MATCH:+--match "$$MATCH"} $(if $(SECONDS),--seconds '$(SECONDS)') $${BUDGET:+--budget "$$BUDGET"}
+
+precision: $(STAMP)  ## OpenVINO in bfloat16 beside float32, on trained networks and pictures; writes docs/measured/precision.md: [MATCH= SECONDS=10]
+	@$(BIN)/python -m bench.precision $${MATCH:+--match "$$MATCH"} $${SECONDS:+--seconds "$$SECONDS"}
 
 pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
 	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}

@@ -8,6 +8,9 @@
     sources.py        any form of model, as the graph to compile
     engine_cache.py   engines that were built before
     auto_target.py    target "auto": the fastest of the targets that run here
+    calibration.py    data that a model is run on to see how large its values are
+    narrowing.py      what can compute in half the bits
+    precision.py      the precision that is asked for
     tuning.py         forms and options that are chosen by time
     result.py         what `optimize` returns
     explanation.py    remarks in groups, with the modules that they are about

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.compiler import AUTO, Compiler, Options, targets_of
 from flatfold.errors import InputError, UnknownName
+from flatfold.precision import Precision
 from flatfold.result import Optimized
 from flatfold.system.progress import Progress, silent
 
@@ -30,6 +31,10 @@ def compile(
     verify: str = "certify",
     simplify: bool = False,
     tune: float | None = None,
+    precision: str = "fp32",
+    keep_float: Iterable[str] = (),
+    narrow_io: bool = False,
+    calibration: Any = None,
     progress: Progress = silent,
     **reading: Any,
 ) -> Engine:
@@ -40,12 +45,13 @@ def compile(
     the counts, and how the engine's own outputs compare. No engine is slower than the model as it
     came: both are timed, and changes are taken back where they have to be, which the manifest says
     under "tuning". `tune`: seconds to search for a faster engine by time; 0 times nothing. An
-    engine that was built before from the
-    same model and options comes from the cache of engines: `cache_dir`, by default $FLATFOLD_CACHE
-    or the user's own cache folder; "" for none. Raises what `optimize` raises, TargetUnavailable,
-    BuildError, and Inaccurate where an engine computes something else than its graph.
+    engine that was built before from the same model and options comes from the cache of engines:
+    `cache_dir`, by default $FLATFOLD_CACHE or the user's own cache folder; "" for none. Raises what
+    `optimize` raises, TargetUnavailable, PrecisionUnavailable where the target does not compute in
+    `precision`, BuildError, and Inaccurate where an engine computes something else than its graph.
     """
-    targets = targets_of(target)
+    typed = Precision(precision, tuple(keep_float), narrow_io)
+    targets = targets_of(target, precision)
     if engine_options and len(targets) > 1:
         raise InputError(
             f"options of an engine are those of one target, and {' and '.join(targets)} run here",
@@ -53,9 +59,10 @@ def compile(
         )
     names = None if passes is None else tuple(passes)
     choices = [
-        Options(name, names, verify, simplify, engine_options or {}, tune) for name in targets
+        Options(name, names, verify, simplify, engine_options or {}, tune, typed)
+        for name in targets
     ]
-    compiler = Compiler.resolve(model, progress, **reading)
+    compiler = Compiler.resolve(model, progress, calibration, **reading)
     return compiler.compile(choices, auto=target == AUTO, cache_dir=cache_dir).engine
 
 
@@ -71,6 +78,10 @@ def optimize(
     passes: Iterable[str] | None = None,
     verify: str = "certify",
     simplify: bool = False,
+    precision: str = "fp32",
+    keep_float: Iterable[str] = (),
+    narrow_io: bool = False,
+    calibration: Any = None,
     max_weights: float | None = None,
     links_inside: str | os.PathLike[str] | None = None,
     constant_defaults: bool | None = None,
@@ -87,16 +98,24 @@ def optimize(
     `verify`: "off"; "sample" runs both graphs against a float64 reference; "bound" also checks
     each change against its rounding bound before it is made; "certify" also proves that its
     algebra is exact, in a prime field. `simplify` runs onnxsim afterwards, under the same proof.
+    `precision`: "fp32", "fp16" or "bf16". The graph is rewritten and proved in float32 first; then
+    its values and weights get this type, with Casts where types meet, but for the nodes that
+    `keep_float` names (names, patterns or operators), those that have no such type, and those whose
+    values leave its range or lose too much, as seen on `calibration`: an array, arrays by name of
+    the input, an iterable of those or an .npz file; random data without it. Inputs and outputs keep
+    float32 unless `narrow_io` is set. What the roundings change is measured on the same data.
     A file may have `max_weights` GiB of weights (default 16), and keep them behind symbolic links
     to files below `links_inside`, such as a hub's cache. `constant_defaults`: weights that are
     inputs with a default value, as older exporters write them, become constants, which lets them be
     folded and no caller set them. Raises InputError for a model that cannot be used, and
     NotEquivalent rather than return a graph that differs.
     """
-    options = Options(target, passes, verify, simplify)
+    typed = Precision(precision, tuple(keep_float), narrow_io)
+    options = Options(target, passes, verify, simplify, precision=typed)
     compiler = Compiler.resolve(
         model,
         progress,
+        calibration,
         name=name,
         input_shape=input_shape,
         example_inputs=example_inputs,

@@ -22,8 +22,10 @@ from flatfold.errors import (
     InputError,
     NotEquivalent,
     PassError,
+    PrecisionUnavailable,
     UnknownName,
 )
+from flatfold.precision import FULL, Precision
 from flatfold.result import Optimized
 from flatfold.system.progress import Progress, silent
 from flatfold.tuning import ESTIMATED, Tuned, Variant
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 MOST_ROUNDS = 8  # of rewrites and clean-up; two are usual
 VERIFY = ("off", "sample", "bound", "certify")  # each proves more than the one before
+DRAWN = ("normal", "natural", "natural 2")  # where no data is given that a model is run on
 IMAGE = (224, 224)  # the size to time at where a model leaves that of its images open
 
 
@@ -48,7 +51,8 @@ IMAGE = (224, 224)  # the size to time at where a model leaves that of its image
 class Options:
     """What to compile for, which rewrites to use, how much to prove, and options of the engine.
 
-    `passes` are names of rewrites in any order, None for all. `tune`: seconds for finding a faster
+    `passes` are names of rewrites in any order, None for all. `precision` says which types the
+    graph has. `tune`: seconds for finding a faster
     engine than the estimated one; None only takes back what is slower than the model as it came, 0
     measures nothing. Raises UnknownName for a target, a rewrite or a level of verification that
     does not exist, and InputError for less than no time.
@@ -60,6 +64,7 @@ class Options:
     simplify: bool = False
     engine_options: Mapping[str, object] = field(default_factory=dict)
     tune: float | None = None
+    precision: Precision = FULL
     variant: Variant = ESTIMATED
 
     def __post_init__(self) -> None:
@@ -104,18 +109,35 @@ class Options:
             "verify": self.verify,
             "simplify": self.simplify,
             "tune": self.tune,
+            "precision": self.precision.to_dict(),
             "options": sorted((str(name), repr(v)) for name, v in self.engine_options.items()),
         }
 
 
-def targets_of(target: str) -> list[str]:
+def targets_of(target: str, precision: str = FULL.kind) -> list[str]:
     """The targets that may be built for: `target`, or every one that runs here for "auto".
 
-    Raises TargetUnavailable, with what is missing.
+    Raises TargetUnavailable, with what is missing, and PrecisionUnavailable where none of them
+    computes in `precision`.
     """
-    from flatfold.backends import running_targets
+    from flatfold.backends import load_backend, running_targets
 
-    return running_targets() if target == AUTO else [_backend(target).name]
+    names = running_targets() if target == AUTO else [_backend(target).name]
+    computing = [name for name in names if precision in load_backend(name).precisions]
+    if not computing:
+        raise _unavailable(names, precision)
+    return computing
+
+
+def _unavailable(targets: Sequence[str], precision: str) -> PrecisionUnavailable:
+    from flatfold.backends import TARGETS, load_backend
+
+    others = [name for name in TARGETS if precision in load_backend(name).precisions]
+    return PrecisionUnavailable(
+        f"{' and '.join(targets)} cannot compute in {precision}",
+        where=f"target {targets[0]}" if len(targets) == 1 else "",
+        hint=f"{precision} runs on {', '.join(others)}",
+    )
 
 
 @dataclass(frozen=True)
@@ -138,22 +160,28 @@ class Compiler:
     Several targets may be compiled for; a graph that is best for more than one is proved once.
     """
 
-    def __init__(self, source: Source, progress: Progress = silent) -> None:
+    def __init__(
+        self, source: Source, progress: Progress = silent, calibration: Any = None
+    ) -> None:
         self.source, self.progress = source, progress
+        self._calibration = calibration
         # By everything but the target, then by the name of its costs.
         self._results: dict[tuple[object, ...], dict[str, Optimized]] = {}
         self._tuned: dict[str, Tuned] = {}  # by target
 
     @classmethod
-    def resolve(cls, model: Any, progress: Progress = silent, **reading: Any) -> Compiler:
+    def resolve(
+        cls, model: Any, progress: Progress = silent, calibration: Any = None, **reading: Any
+    ) -> Compiler:
         """The compiler of any form of model; `reading` says how to read or export it.
 
-        Raises InputError and ExportError.
+        `calibration` is data to run the model on where the precision depends on how large its
+        values are, see `read_calibration`. Raises InputError and ExportError.
         """
         from flatfold.sources import resolve
 
         progress("exporting")
-        return cls(resolve(model, **reading), progress)
+        return cls(resolve(model, **reading), progress, calibration)
 
     @cached_property
     def sizes(self) -> list[dict[str, tuple[int, ...]]]:
@@ -183,12 +211,35 @@ class Compiler:
         """
         costs = options.profile().name
         variant = replace(options.variant, costs="", engine_options=())
-        key = options.passes, options.verify, options.simplify, variant
+        key = options.passes, options.verify, options.simplify, options.precision, variant
         by_costs = self._results.setdefault(key, {})
         if costs not in by_costs:
             same = self._same_graph(options, by_costs.values())
-            by_costs[costs] = same or self._rewrite_and_prove(options)
+            by_costs[costs] = same or self._in_precision(options)
         return by_costs[costs]
+
+    def _in_precision(self, options: Options) -> Optimized:
+        """The graph with the types that `options.precision` asks for; only what is in float32 is
+        proved to be equal, what the other types round is measured."""
+        result = self._rewrite_and_prove(options)
+        if options.precision == FULL:
+            return result
+        from flatfold.narrowing import in_precision
+
+        self.progress(f"finding what can compute in {options.precision.kind}")
+        runs, given = self.calibration
+        return in_precision(result, options.precision, runs, given=given)
+
+    @cached_property
+    def calibration(self) -> tuple[list[dict[str, Any]], bool]:
+        """Inputs to run the model on, and whether they were given, rather than drawn."""
+        from flatfold.calibration import read_calibration
+        from flatfold.proof.network.inputs import draw_feeds, input_specs
+
+        specs = input_specs(self.source.model)
+        if self._calibration is not None:
+            return read_calibration(self._calibration, specs), True
+        return [feeds for _, feeds in draw_feeds(specs, self.sizes[-1], 0, DRAWN)], False
 
     def _same_graph(self, options: Options, proved: Iterable[Optimized]) -> Optimized | None:
         """The one of `proved` with the graph that `options` lead to, or None.
@@ -198,7 +249,7 @@ class Compiler:
         from flatfold.proof import fingerprint
 
         proved = list(proved)
-        if not proved or options.simplify:
+        if not proved or options.simplify or options.precision != FULL:
             return None
         self.progress("rewriting")
         graph, _, _ = self.rewrite(options)
@@ -251,7 +302,7 @@ class Compiler:
         `check` sees every change before it is made. Raises InputError where the graph cannot be
         run at all, and otherwise what a rewrite raises.
         """
-        from flatfold.passes import Pipeline
+        from flatfold.passes import EqualizeChannels, Pipeline
         from flatfold.passes.remark import taken_back
         from flatfold.proof import compare
 
@@ -265,6 +316,8 @@ class Compiler:
                 options.rewrites(), options.profile(), check, _no_kernel(), variant.taken_back
             )
             remarks = _rewritten(graph, pipeline)
+            if options.precision != FULL:
+                remarks += Pipeline([EqualizeChannels()], options.profile(), check).run(graph)
             remarks += [taken_back(graph.graph.name or "", n) for n in sorted(variant.without)]
             return graph, training, remarks
         except Exception as error:
@@ -309,11 +362,15 @@ class Compiler:
         """
         backend, record = _backend(options.target), result.record()
         chosen = options.engine_options
+        if options.precision.kind not in backend.precisions:
+            raise _unavailable([backend.name], options.precision.kind)
         exact = {**chosen, **backend.exact_options}
         if result.equivalence.passed and any(chosen.get(n, v) != v for n, v in exact.items()):
             with self._build(backend, result, exact) as engine:
                 record["strict_engine_equivalence"] = self.check(result, engine).to_dict()
         engine = self._build(backend, result, chosen)
+        if options.precision != FULL:
+            _require_precision(engine, result, options.precision.kind)
         engine.manifest.update(record)
         certificate = result.certificate()
         engine.certificate = certificate.to_dict() if certificate is not None else None
@@ -378,7 +435,7 @@ class Compiler:
 
         def key() -> str:
             keys = [
-                engine_cache.key_of(self.source, _backend(options.target), options.cache_key())
+                engine_cache.key_of(self.source, _backend(options.target), self._key(options))
                 for options in choices
             ]
             return engine_cache.joined(keys)
@@ -390,6 +447,14 @@ class Compiler:
             slot.store(engine)
         (options,) = (options for options in choices if options.target == engine.target)
         return Compiled(engine, False, lambda: self.optimize(self._with_variant(options)))
+
+    def _key(self, options: Options) -> dict[str, object]:
+        """Everything but the model and the target that decides which engine is built."""
+        from flatfold.calibration import digest
+
+        if options.precision == FULL or self._calibration is None:
+            return options.cache_key()
+        return {**options.cache_key(), "calibration": digest(self.calibration[0])}
 
     def _engine(self, options: Options) -> Engine:
         """The engine of the variant that `options.tune` leads to; its manifest says which."""
@@ -412,6 +477,8 @@ class Compiler:
 
         if options.tune == 0:
             return Tuned()
+        if options.precision != FULL:
+            return Tuned(reason=f"not timed: what is slower in {options.precision.kind} stays")
         backend = _backend(options.target)
         result = self.optimize(options)
         if options.tune is None and is_same(self.source.model, result.graph):
@@ -541,6 +608,19 @@ def _empty_value(model: ir.Model) -> ir.Value | None:
     computed = (value for node in model.graph for value in node.outputs)
     values = (*model.graph.inputs, *computed)
     return next((value for value in values if value.shape and 0 in value.shape.dims), None)
+
+
+def _require_precision(engine: Engine, result: Optimized, precision: str) -> None:
+    """Raise PrecisionUnavailable where an engine computes in another precision than its graph."""
+    if precision in engine.precision.split("+"):
+        return
+    found = engine.precision
+    engine.close()
+    raise PrecisionUnavailable(
+        f"the engine of {engine.target} computes in {found}, not in {precision}",
+        where=f"target {engine.target}",
+        hint="another target or another processor, or precision='fp32'",
+    )
 
 
 def _backend(target: str) -> Backend:

@@ -11,6 +11,7 @@ FlatfoldError
 ├─ OutputError          a file or folder cannot be written
 └─ TargetError
    ├─ TargetUnavailable package or device missing; says what to install
+   ├─ PrecisionUnavailable  the target does not compute in this precision
    ├─ BuildError        the engine refused the model; carries the engine's log
    └─ Inaccurate        the engine computes something else, although its graph is right
 
@@ -124,6 +125,12 @@ class TargetUnavailable(TargetError):
     """A package or a device that the target needs is missing."""
 
     code = "TARGET-UNAVAILABLE"
+
+
+class PrecisionUnavailable(TargetError):
+    """The target does not compute in the precision that is asked for."""
+
+    code = "PRECISION"
 
 
 class BuildError(TargetError):

@@ -20,13 +20,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """What half the bits change: a graph with types of its own beside the same graph in float32.
+
+    `nodes` of all `total` compute in `precision`, between `casts` Casts. On `runs` runs, on data
+    that was `given` or drawn, the outputs have `decibels` of signal over the difference, in the
+    worst output, and the same largest entry in `agreement` of all rows, None where the outputs are
+    no rows of scores or the data was drawn.
+    """
+
+    precision: str
+    nodes: int
+    total: int
+    casts: int
+    runs: int
+    given: bool
+    decibels: float
+    agreement: float | None
+
+    def __str__(self) -> str:
+        data = "runs on the data given" if self.given else "runs on random data"
+        text = f"{self.nodes} of {self.total} nodes in {self.precision}, {self.decibels:.0f} dB"
+        if self.agreement is not None:
+            text += f" and {self.agreement:.1%} the same largest score"
+        return f"{text} in {self.runs} {data}"
+
+
+@dataclass(frozen=True)
 class Optimized:
     """A rewritten graph, every decision on the way to it, and the proof.
 
     `original` is the graph as exported or read; `training` the same without what the exporter left
     in it, which is what "before" means wherever counts and latencies are compared; `graph` the
-    rewritten one. `reference` returns a function that computes the original in float64, or None
-    where there is no module to do it.
+    rewritten one. `equivalence` and `changes` are about the rewritten graph in float32; where
+    `graph` has other types, that is `float_graph`, and `rounded` says what they change.
+    `reference` returns a function that computes the original in float64, or None where there is no
+    module to do it.
     """
 
     name: str
@@ -36,6 +65,8 @@ class Optimized:
     remarks: tuple[Remark, ...]
     equivalence: Equivalence
     changes: tuple[Entry, ...] | None = None
+    rounded: Rounded | None = None
+    float_graph: ir.Model | None = None
     reference: Callable[[], Reference | None] = field(
         default=lambda: None, repr=False, compare=False
     )
@@ -72,7 +103,8 @@ class Optimized:
 
         if self.changes is None:
             return None
-        return Certificate(fingerprint(self.training), fingerprint(self.graph), self.changes)
+        proved = self.graph if self.float_graph is None else self.float_graph
+        return Certificate(fingerprint(self.training), fingerprint(proved), self.changes)
 
     def record(self) -> dict[str, Any]:
         """What the manifest of an engine says about the graph: plain JSON values."""
@@ -82,6 +114,7 @@ class Optimized:
             "after": self.after.to_dict(),
             "equivalence": self.equivalence.to_dict(),
             "remarks": [asdict(remark) for remark in self.remarks],
+            "rounded": None if self.rounded is None else asdict(self.rounded),
         }
 
     @classmethod
@@ -97,6 +130,7 @@ class Optimized:
         from flatfold.passes import Remark
         from flatfold.proof import Certificate, Equivalence
 
+        rounded = record.get("rounded")
         return cls(
             record["name"],
             graph,
@@ -105,6 +139,7 @@ class Optimized:
             tuple(map(Remark.from_dict, record["remarks"])),
             Equivalence.from_dict(record["equivalence"]),
             None if certificate is None else Certificate.from_dict(certificate).changes,
+            None if rounded is None else Rounded(**rounded),
         )
 
 

@@ -37,6 +37,8 @@ def compare(
     verify: str = "certify",
     seed: int = 0,
     explain: bool = True,
+    precisions: Iterable[str] = ("fp32",),
+    calibration: Any = None,
     progress: Progress = silent,
     **reading: Any,
 ) -> Report:
@@ -49,8 +51,11 @@ def compare(
     those of the training graph. At least `rounds` rounds of fresh processes (6) are measured, then
     more until every pair is decided, but none is begun after `budget_s` seconds (300) for a model.
     `threads` are those of every engine; by default one per physical core that this process may use.
-    With `explain`, the graph after each rewrite is timed, too, and every layer of the training
-    graph's engine and of flatfold's. A candidate that fails is a row with its reason.
+    `precisions`: flatfold's graph is timed in each of "fp32", "fp16" and "bf16" that a target
+    computes in, too, with what the roundings change on `calibration` (see `optimize`); such a row
+    is ranked with no other. With `explain`, the graph after each rewrite is timed, too, and every
+    layer of the training graph's engine and of flatfold's. A candidate that fails is a row with its
+    reason.
     """
     from flatfold.benchmark.measure.protocol import Plan
     from flatfold.benchmark.session import report_on
@@ -65,6 +70,8 @@ def compare(
         plan=Plan.of(rounds, budget_s, seed),
         verify=verify,
         explain=explain,
+        precisions=precisions,
+        calibration=calibration,
         progress=progress,
     )
 

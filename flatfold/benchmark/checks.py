@@ -161,7 +161,8 @@ def noise_floor(records: Mapping[str, Record], reference: str) -> Estimate | Non
 def pairs_of(rows: Mapping[str, Row], noise: Estimate | None, plan: Plan) -> list[Pair]:
     """Each row relative to the training graph, and flatfold to each other row of its target.
 
-    A row that is wrong, or was not measured to the end, is in no pair.
+    A row of another precision is compared with flatfold's in float32 only. A row that is wrong, or
+    was not measured to the end, is in no pair.
     """
     floor = 0.0 if noise is None else noise.deviation
     comparable = [row for row in rows.values() if not row.wrong and not row.reason]
@@ -176,6 +177,8 @@ def pairs_of(rows: Mapping[str, Row], noise: Estimate | None, plan: Plan) -> lis
 
 def _rows_to_compare(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """A row of PyTorch is compared with the first training graph, and with flatfold everywhere."""
+    narrow = [row for row in rows if row.rounded is not None]
+    rows = [row for row in rows if row.rounded is None]
     trained = {row.target: row for row in rows if row.variant == TRAINING}
     first = next(iter(trained.values()), None)
     pairs = []
@@ -188,6 +191,7 @@ def _rows_to_compare(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
             comparable = row.target in (ours.target, TORCH)
             if comparable and row.variant not in (FLATFOLD, TRAINING):
                 pairs.append((ours, row))
+        pairs += [(row, ours) for row in narrow if row.target == ours.target]
     return pairs
 
 
@@ -217,7 +221,7 @@ def notes(report: ModelReport, plan: Plan) -> list[str]:
     unsteady = [row.name for row in report.rows if not row.steady]
     if unsteady:
         warnings.append(f"not steady after the warm-up: {', '.join(unsteady)}")
-    precisions = {row.precision for row in report.rows if row.precision}
+    precisions = {row.precision for row in report.rows if row.precision and not row.rounded}
     if len(precisions) > 1:
         warnings.append(f"not all rows ran in one precision: {', '.join(sorted(precisions))}")
     return warnings

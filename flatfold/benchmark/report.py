@@ -20,6 +20,7 @@ import msgspec
 from flatfold import timing
 from flatfold.errors import InputError
 from flatfold.proof import Equivalence
+from flatfold.result import Rounded
 from flatfold.timing import Estimate
 
 SCHEMA = 1
@@ -39,8 +40,9 @@ class Row:
     statistic uses them. `prepare_s` is the time to make the graph, `proof` the verdict on the
     graph, and `equivalence` that on the outputs of the engine. `bytes` are those of the weights and
     of every value that a node reads or writes; `floor_s` is the least time that this machine needs
-    for `macs`, the weights, and the inputs and outputs. `reason` says why there is no time, or no
-    time of the later processes.
+    for `macs`, the weights, and the inputs and outputs. `rounded` says what another precision
+    changes: such a row computes something else, and is ranked with no other. `reason` says why
+    there is no time, or no time of the later processes.
     """
 
     variant: str
@@ -59,6 +61,7 @@ class Row:
     macs: int | None = None
     bytes: int | None = None
     floor_s: float | None = None
+    rounded: Rounded | None = None
     reason: str = ""
 
     @property
@@ -84,7 +87,7 @@ class Row:
     @property
     def ranked(self) -> bool:
         """Whether its time may be compared: only that of a row whose outputs passed the check."""
-        passed = self.equivalence is not None and self.equivalence.passed
+        passed = self.equivalence is not None and self.equivalence.passed and not self.rounded
         return passed and not self.reason and self.latency is not None
 
     def to_dict(self) -> dict[str, Any]:

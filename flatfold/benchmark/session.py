@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flatfold import timing
 from flatfold.benchmark.candidates.candidates import (
@@ -30,6 +30,7 @@ from flatfold.benchmark.measure.process import Process
 from flatfold.benchmark.measure.protocol import Measured, Plan, Record, measure
 from flatfold.benchmark.report import Limit, ModelReport, Report, Row
 from flatfold.errors import FlatfoldError, InputError, TargetUnavailable
+from flatfold.precision import Precision
 from flatfold.system.isolated import TIME_LIMIT
 from flatfold.system.progress import Progress, silent
 
@@ -54,6 +55,8 @@ class Settings:
     image: tuple[int, ...] | None = None
     explain: bool = True
     limits: tuple[Limit, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+    calibration: Any = None
     time_limit: float = TIME_LIMIT
 
 
@@ -68,6 +71,8 @@ def report_on(
     batch: int | None = None,
     image: tuple[int, ...] | None = None,
     explain: bool = True,
+    precisions: Iterable[str] = ("fp32",),
+    calibration: Any = None,
     progress: Progress = silent,
 ) -> Report:
     """The report on the models that `sources` read, one after the other; see `flatfold.compare`.
@@ -84,7 +89,12 @@ def report_on(
     names_to_compare(names)  # raises for a wrong name before anything is measured
     count = machine.default_threads() if threads is None else threads
     options, cores = _options(targets, count), machine.cores_for(count)
-    settings = Settings(options, count, cores, plan, verify, batch, image, explain)
+    kinds = tuple(Precision(kind).kind for kind in precisions)
+    settings = Settings(
+        *(options, count, cores, plan, verify, batch, image, explain),
+        precisions=kinds,
+        calibration=calibration,
+    )
     has_limits = not explain
     states = [machine.state()]
     models: list[ModelReport] = []
@@ -107,6 +117,7 @@ def report_on(
     facts = {"threads": count, "affinity": cores, "targets": list(options), "seed": plan.seed}
     environment = machine.environment(states[0], states[-1], facts)
     asked = {**asdict(plan), "verify": verify, "against": names, "explain": explain}
+    asked["precisions"] = kinds
     return Report(tuple(models), environment, asked, settings.limits)
 
 
@@ -170,7 +181,11 @@ class Session:
         self.shapes = _store_feeds(source, settings, feeds)
         common = Job("", "", settings.threads, tuple(settings.affinity), str(feeds))
         self.batch = next((shape[0] for shape in self.shapes.values() if shape), 1)
-        maker = Candidates(source, common, settings.options, folder, progress, self.batch)
+        maker = Candidates(
+            *(source, common, settings.options, folder, progress, self.batch),
+            precisions=settings.precisions,
+            calibration=settings.calibration,
+        )
         self.candidates = maker.all(against, settings.verify)
         self.ablations = maker.ablations() if settings.explain else []
         self.reference = self.candidates[0].row.name

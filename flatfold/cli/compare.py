@@ -47,6 +47,9 @@ Against = Annotated[
         help="Of onnxsim, onnxslim, onnxscript, eager, torch.compile; default those installed.",
     ),
 ]
+Precisions = Annotated[
+    str, typer.Option(metavar="A,B", help="Of fp32, fp16 and bf16; each is a row of its own.")
+]
 Rounds = Annotated[
     int | None, typer.Option(min=6, metavar="N", help="An even number of rounds; default 6.")
 ]
@@ -89,6 +92,8 @@ def compare(
     size: options.Size = None,
     shape: options.Shape = None,
     verify: options.Verify = "certify",
+    precision: Precisions = "fp32",
+    calibration: options.Calibration = None,
     rounds: Rounds = None,
     budget: Budget = None,
     threads: Threads = None,
@@ -121,6 +126,8 @@ def compare(
             batch=batch,
             image=options.image_shape(size),
             explain=explain,
+            precisions=[name.strip() for name in precision.split(",")],
+            calibration=calibration,
             progress=progress,
         )
     files.save_reports([report], save)

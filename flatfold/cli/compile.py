@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +16,9 @@ from flatfold.errors import FlatfoldError
 from flatfold.text import change, clean, count, duration
 
 if TYPE_CHECKING:
-    from flatfold.compiler import Compiler
+    from flatfold.compiler import Compiled, Compiler
     from flatfold.result import Optimized
+    from flatfold.system.progress import Progress
     from flatfold.timing import Estimate, Timing
 
 BUILD = Path("build")
@@ -73,6 +74,10 @@ def compile(
     max_weights: options.MaxWeights = None,
     links_inside: options.LinksInside = None,
     constant_defaults: options.ConstantDefaults = False,
+    precision: options.Precision = "fp32",
+    keep_float: options.KeepFloat = None,
+    narrow_io: options.NarrowIo = False,
+    calibration: options.Calibration = None,
     threads: Threads = None,
     option: Option = None,
     tune: Tune = None,
@@ -83,11 +88,13 @@ def compile(
     debug: options.Debug = False,
 ) -> None:
     """Build the fastest engine that computes the same function, and prove that it does."""
-    from flatfold.backends import check_sizes
     from flatfold.backends.store import check_writable
     from flatfold.compiler import AUTO, Compiler, Options, targets_of
+    from flatfold.precision import Precision
 
-    by_target = {t: options.engine_options(t, threads, option or ()) for t in targets_of(target)}
+    typed = Precision(precision, tuple(keep_float or ()), narrow_io)
+    targets = targets_of(target, precision)
+    by_target = {name: options.engine_options(name, threads, option or ()) for name in targets}
     reading = {
         "input_shape": options.input_shape(model, batch, size, dynamic_batch, shape),
         "dynamic_batch": dynamic_batch,
@@ -96,34 +103,47 @@ def compile(
         "links_inside": links_inside,
         "constant_defaults": constant_defaults or None,
     }
-    names, image = options.chosen_passes(passes, skip), options.image_shape(size)
-    check_writable(out_folder or default_folder(model_name(model), target, "fp32"))
+    names, asked = options.chosen_passes(passes, skip), (batch, options.image_shape(size))
+    check_writable(out_folder or default_folder(model_name(model), target, precision))
     seconds = 0.0 if no_time else tune
     choices = [
-        Options(name, names, verify, simplify, chosen, seconds)
+        Options(name, names, verify, simplify, chosen, seconds, typed)
         for name, chosen in by_target.items()
     ]
     with working() as progress:
-        compiler = Compiler.resolve(model, progress, **reading)
+        compiler = Compiler.resolve(model, progress, calibration, **reading)
         cache = "" if no_cache else cache_dir
         compiled = compiler.compile(choices, auto=target == AUTO, cache_dir=cache)
-        with compiled.engine as engine:
-            check_sizes(engine.inputs, batch, image)
-            result, built, precision = compiled.result, engine.target, engine.precision
-            folder = out_folder or default_folder(result.name, built, precision)
-            progress("writing")
-            engine.save(folder)
-            layers = engine.layers  # some engines tell only while they are open
-        latency: Latency | str = "switched off"
+        outcome = _saved(compiled, out_folder, asked, progress)
         if not no_time:
             progress("measuring")
-            latency = latency_of(compiler, result, built, (batch, image), by_target[built])
-    cached, manifest = compiled.cached, engine.manifest
-    outcome = Outcome(result, built, precision, folder, latency, cached, layers, manifest)
+            result, built = outcome.result, outcome.target
+            latency = latency_of(compiler, result, built, asked, by_target[built])
+            outcome = replace(outcome, latency=latency)
     if json:
         emit("compile", outcome.to_dict())
     else:
         show(outcome)
+
+
+def _saved(
+    compiled: Compiled,
+    out_folder: Path | None,
+    asked: tuple[int | None, tuple[int, ...] | None],
+    progress: Progress,
+) -> Outcome:
+    """The engine saved in its folder. Raises InputError for sizes it does not take."""
+    from flatfold.backends import check_sizes
+
+    with compiled.engine as engine:
+        check_sizes(engine.inputs, *asked)
+        result, target, precision = compiled.result, engine.target, engine.precision
+        folder = out_folder or default_folder(result.name, target, precision)
+        progress("writing")
+        engine.save(folder)
+        layers = engine.layers  # some engines tell only while they are open
+    facts = result, target, precision, folder, "switched off", compiled.cached, layers
+    return Outcome(*facts, engine.manifest)
 
 
 def model_name(model: str) -> str:
@@ -290,6 +310,8 @@ def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
     remarks = outcome.result.remarks
     applied = sum(remark.applied for remark in remarks)
     yield "proof", clean(str(outcome.result.equivalence))
+    if outcome.result.rounded is not None:
+        yield "precision", clean(str(outcome.result.rounded))
     if (as_built := outcome.manifest.get("engine_equivalence")) is not None:
         from flatfold.proof import Equivalence
 

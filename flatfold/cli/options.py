@@ -39,6 +39,12 @@ def complete_target(incomplete: str) -> list[str]:
     return [name for name in ("auto", *TARGETS) if name.startswith(incomplete)]
 
 
+def complete_precision(incomplete: str) -> list[str]:
+    from flatfold.precision import PRECISIONS
+
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
 def _size(text: str) -> str:
     if not SIZE.fullmatch(text) or 0 in _numbers(text):
         raise typer.BadParameter(f"expected 224, 224x160 or 3x224x160, found {text!r}")
@@ -93,6 +99,28 @@ MaxWeights = Annotated[
 LinksInside = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Weights may be symbolic links to files below DIR."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="fp32|fp16|bf16",
+        help="How the engine computes.",
+        autocompletion=complete_precision,
+    ),
+]
+KeepFloat = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Nodes, values or operators that keep float32, such as 'head.*'."
+    ),
+]
+NarrowIo = Annotated[
+    bool, typer.Option("--narrow-io", help="Inputs and outputs have the precision, too.")
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Samples in an .npz or .npy file, to see ranges on."),
 ]
 ConstantDefaults = Annotated[
     bool,

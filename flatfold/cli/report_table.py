@@ -38,6 +38,8 @@ def show(report: Report, console: Console) -> None:
         for pair in sentences.pairs_with_others(model):
             line = f"  {clean(sentences.comparison(pair))}"
             console.print(line, style=STYLES.get(pair.verdict), soft_wrap=True)
+        for line in sentences.other_precisions(model):
+            console.print(f"  {clean(line)}", soft_wrap=True)
         for note in _facts(model):
             console.print(clean(note), soft_wrap=True)
         console.print()

@@ -18,6 +18,7 @@ from flatfold.benchmark.candidates.tools import installed_tools, rewritten_by
 from flatfold.benchmark.measure.job import Job
 from flatfold.benchmark.report import FLATFOLD, TORCH, TRAINING, Row
 from flatfold.errors import FlatfoldError, UnknownName
+from flatfold.precision import FULL, Precision
 from flatfold.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Candidates:
     """Makes the candidates for one model, with their files in `folder`.
 
     `common` is a job with what all jobs share, `options` are those of each target, and `batch` is
-    the number of images in a run.
+    the number of images in a run. flatfold's graph has a candidate for each of `precisions`, for
+    which the ranges of values are seen on `calibration`.
     """
 
     def __init__(
@@ -93,12 +95,15 @@ class Candidates:
         folder: Path,
         progress: Progress,
         batch: int = 1,
+        precisions: Sequence[str] = (FULL.kind,),
+        calibration: Any = None,
     ) -> None:
         from flatfold.compiler import Compiler
 
         self.source, self.common, self.options = source, common, options
         self.folder, self.progress, self.batch = folder, progress, batch
-        self.compiler = Compiler(source, progress)
+        self.precisions = tuple(dict.fromkeys((FULL.kind, *precisions)))
+        self.compiler = Compiler(source, progress, calibration)
         self.training = self.compiler.canonicalize()
         self.results: dict[str, Optimized] = {}  # by target
 
@@ -108,7 +113,31 @@ class Candidates:
         graphs |= {tool: partial(self._by_tool, tool) for tool in against if tool not in MODULES}
         candidates = [c for name, make in graphs.items() for c in self._on_targets(name, make)]
         candidates += [self._module(name) for name in against if name in MODULES]
-        return candidates + self._flatfold(verify)
+        candidates += self._flatfold(verify)
+        return candidates + [
+            self._rounded(target, kind, verify)
+            for kind in self.precisions[1:]
+            for target in self.options
+        ]
+
+    def _rounded(self, target: str, kind: str, verify: str) -> Candidate:
+        """flatfold's graph in another precision."""
+        from flatfold.backends import load_backend
+        from flatfold.compiler import Options
+
+        name = f"{FLATFOLD} {kind}"
+        if kind not in load_backend(target).precisions:
+            return Candidate(Row(name, target, reason=f"{target} does not compute in {kind}"))
+        begin = time.perf_counter()
+        try:
+            options = Options(target, verify=verify, precision=Precision(kind))
+            result = self.compiler.optimize(options)
+        except FlatfoldError as error:
+            return Candidate(Row(name, target, reason=error.cause))
+        path = self._stored(f"{name} {target}", result.graph)
+        seconds = time.perf_counter() - begin
+        made = self._engine(name, target, result.graph, path, seconds, result.equivalence.verdict)
+        return replace(made, row=replace(made.row, rounded=result.rounded))
 
     def _on_targets(self, name: str, make: Callable[[], ir.Model]) -> list[Candidate]:
         """A candidate for each target, all with the graph that `make` returns."""

@@ -173,9 +173,10 @@ def checks(report: Report, model: ModelReport) -> Iterator[Check]:
     """The possible causes of an unfair comparison, and whether each was present."""
     alike = f"every row had the same inputs, {threads(report)} and the same cores"
     yield Check(True, alike)
-    kinds = sorted({row.precision for row in model.rows if row.precision})
+    exact = [row for row in model.rows if row.rounded is None]
+    kinds = sorted({row.precision for row in exact if row.precision})
     yield Check(len(kinds) < 2, f"precision of the rows: {', '.join(kinds) or 'unknown'}")
-    doubtful = [row.name for row in model.rows if row.latency and not row.ranked]
+    doubtful = [row.name for row in exact if row.latency and not row.ranked]
     correct = f"outputs not verified: {', '.join(doubtful)}" if doubtful else "all outputs verified"
     yield Check(not doubtful, correct)
     undecided = sum(pair.verdict == INCONCLUSIVE for pair in model.pairs)

@@ -93,6 +93,7 @@ def _cells(model: ModelReport, row: Row) -> Iterator[str]:
 
 def _others(model: ModelReport) -> Iterator[str]:
     yield from map(sentences.comparison, sentences.pairs_with_others(model))
+    yield from sentences.other_precisions(model)
 
 
 def _steps(model: ModelReport) -> Iterator[str]:

@@ -143,7 +143,22 @@ def standing(row: Row) -> str:
         return "failed"
     if row.variant == TRAINING:
         return "reference"
+    if row.rounded is not None:
+        return "not ranked"
     return "" if row.ranked else "not compared"
+
+
+def other_precisions(model: ModelReport) -> list[str]:
+    """A sentence without a full stop for each row in another precision: its time beside that of
+    flatfold in float32, which computes something else, and what the roundings change."""
+    lines = []
+    for row in model.rows:
+        if row.rounded is None:
+            continue
+        pair = next((p for p in model.pairs if p.row == row.name), None)
+        time = "" if pair is None else f"{_evidence(pair.ratio)} of {pair.against}; "
+        lines.append(f"{row.name}: {time}{row.rounded}")
+    return lines
 
 
 def pairs_with_others(model: ModelReport) -> list[Pair]:

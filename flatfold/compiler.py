@@ -614,8 +614,13 @@ def _require_precision(engine: Engine, result: Optimized, precision: str) -> Non
     """Raise PrecisionUnavailable where an engine computes in another precision than its graph."""
     if precision in engine.precision.split("+"):
         return
-    found = engine.precision
+    found, rounded = engine.precision, result.rounded
     engine.close()
+    if rounded is not None and not rounded.nodes:
+        why = next((r.reason for r in reversed(result.remarks) if not r.applied), "")
+        raise PrecisionUnavailable(
+            f"no node can compute in {precision}: {why}", hint="leave the precision out"
+        )
     raise PrecisionUnavailable(
         f"the engine of {engine.target} computes in {found}, not in {precision}",
         where=f"target {engine.target}",

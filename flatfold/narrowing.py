@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HEADROOM = {True: 2.0, False: 16.0}  # times the largest value seen, with data given and without
 MOST_ELEMENTS = 1 << 26  # of values that are kept at one time: 256 MiB
+SAME = 300.0  # decibels that stand for no difference at all; with a minus, for what is no number
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -66,13 +67,16 @@ def in_precision(
 
 def measured(
     exact: ir.Model, typed: ir.Model, feeds: Sequence[Mapping[str, Any]]
-) -> tuple[float, float | None]:
+) -> tuple[float | None, float | None]:
     """Decibels of signal over difference in the worst output, and the share of rows of scores whose
-    largest entry is the same, None without such rows."""
-    from flatfold.proof.network.arithmetic import TypedSession
+    largest entry is the same, None without such rows. Two None for a graph that cannot be run."""
+    from flatfold.proof.network.arithmetic import TypedSession, UnsupportedTypes
     from flatfold.proof.network.session import PlainSession
 
-    one, two = PlainSession(exact), TypedSession(typed)
+    try:
+        one, two = PlainSession(exact), TypedSession(typed)
+    except UnsupportedTypes:
+        return None, None
     signal: dict[int, float] = {}
     noise: dict[int, float] = {}
     same: list[bool] = []
@@ -86,14 +90,16 @@ def measured(
             if x.ndim == 2 and x.shape[1] > 1:
                 same += list(x.argmax(axis=1) == y.argmax(axis=1))
     ratios = [_decibels(signal[n], noise[n]) for n in signal]
-    return min(ratios, default=math.inf), float(np.mean(same)) if same else None
+    return min(ratios, default=SAME), float(np.mean(same)) if same else None
 
 
 def _decibels(signal: float, noise: float) -> float:
-    """10 log10 of their ratio; minus infinity where the noise is no number."""
+    """10 log10 of their ratio, SAME at most; -SAME where the noise is no number."""
     if not math.isfinite(noise):
-        return -math.inf
-    return 10 * math.log10(signal / noise) if noise and signal else math.inf
+        return -SAME
+    if noise == 0:
+        return SAME
+    return max(-SAME, min(10 * math.log10(signal / noise), SAME)) if signal else -SAME
 
 
 @dataclass
@@ -105,7 +111,6 @@ class Observed:
 
     axis: int
     largest: float = 0.0
-    smallest: float = math.inf  # above zero
     power: Any = 0.0
     noise: Any = 0.0
     count: int = 0
@@ -114,7 +119,9 @@ class Observed:
         if not array.size:
             return
         wide = array.astype(np.float64)
-        self.largest = max(self.largest, float(np.abs(wide).max()))
+        largest = float(np.abs(wide).max())
+        if not largest <= self.largest:  # also where it is no number
+            self.largest = largest
         with np.errstate(over="ignore", invalid="ignore"):
             lost = np.nan_to_num(array.astype(dtype).astype(np.float64) - wide, posinf=0, neginf=0)
         axes = tuple(n for n in range(array.ndim) if n != self.axis % max(array.ndim, 1))

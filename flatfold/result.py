@@ -25,8 +25,8 @@ class Rounded:
 
     `nodes` of all `total` compute in `precision`, between `casts` Casts. On `runs` runs, on data
     that was `given` or drawn, the outputs have `decibels` of signal over the difference, in the
-    worst output, and the same largest entry in `agreement` of all rows, None where the outputs are
-    no rows of scores or the data was drawn.
+    worst output, None where the graph cannot be run here; and the same largest entry in `agreement`
+    of all rows, None where the outputs are no rows of scores or the data was drawn.
     """
 
     precision: str
@@ -35,12 +35,15 @@ class Rounded:
     casts: int
     runs: int
     given: bool
-    decibels: float
+    decibels: float | None
     agreement: float | None
 
     def __str__(self) -> str:
         data = "runs on the data given" if self.given else "runs on random data"
-        text = f"{self.nodes} of {self.total} nodes in {self.precision}, {self.decibels:.0f} dB"
+        text = f"{self.nodes} of {self.total} nodes in {self.precision}"
+        if self.decibels is None:
+            return f"{text}, what they change was not measured"
+        text += f", {self.decibels:.0f} dB"
         if self.agreement is not None:
             text += f" and {self.agreement:.1%} the same largest score"
         return f"{text} in {self.runs} {data}"

@@ -220,8 +220,12 @@ class _Narrowing:
             value.type = ir.TensorType(self.dtype)  # clones share the old one
         self.graph.sort()
         _drop_unread(self.graph)
-        self.result.narrow = len(self.typed)
+        self.result.narrow = sum(map(self._is_narrow, self.graph))
         self.result.kept = {node.name or node.op_type: why for node, why in self.kept.items()}
+
+    def _is_narrow(self, node: ir.Node) -> bool:
+        ends = (*node.inputs, *node.outputs)
+        return node.op_type != "Cast" and any(v is not None and v.dtype == self.dtype for v in ends)
 
     def _restore_inner_reads(self) -> None:
         """Bodies of Ifs and loops read float32, as they did."""

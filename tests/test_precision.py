@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -11,14 +11,14 @@ import pytest
 import flatfold
 from flatfold.compiler import Options, targets_of
 from flatfold.errors import InputError, PrecisionUnavailable, UnknownName
-from flatfold.narrowing import decibels_kept, kept_nodes, observe
+from flatfold.narrowing import SAME, decibels_kept, kept_nodes, observe
 from flatfold.precision import Precision
 from flatfold.proof import fingerprint
 from tests.nets import Net
 
 SHAPE = (1, 4, 12, 10)
 needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="openvino is not installed"
+    find_spec("openvino") is None, reason="openvino is not installed"
 )
 
 
@@ -202,6 +202,27 @@ def test_a_graph_in_fp16_says_that_a_processor_computes_it_in_fp32() -> None:
     typed = flatfold.optimize(net.model(net.x), precision="fp16", verify="off").model
     with flatfold.compile(typed, target="ort-cpu", cache_dir="", tune=0.0) as engine:
         assert engine.precision == "fp32"
+
+
+def test_nothing_is_changed_where_everything_keeps_float32() -> None:
+    net = chain()
+    result = flatfold.optimize(net.model(net.x), precision="fp16", keep_float=["*"], verify="off")
+    assert result.rounded is not None
+    assert (result.rounded.nodes, result.rounded.casts, result.rounded.decibels) == (0, 0, SAME)
+    with pytest.raises(PrecisionUnavailable, match="no node can compute in bf16: keep_float"):
+        flatfold.compile(
+            net.model(net.x),
+            target="trt-rtx" if find_spec("tensorrt_rtx") else "openvino",
+            precision="bf16",
+            keep_float=["*"],
+            cache_dir="",
+        )
+
+
+def test_a_value_that_is_no_number_keeps_float32() -> None:
+    net = Net(SHAPE, dtype=np.float32)
+    net.x = net.op("Neg", net.op("Log", net.op("Neg", net.op("Abs", "x"))))
+    assert kept(net, "bf16") == {"log2": "RANGE", "neg3": "RANGE"}
 
 
 def test_the_key_of_an_engine_has_the_precision_and_the_data() -> None:

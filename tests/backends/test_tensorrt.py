@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import flatfold
 from flatfold.backends.base import Engine
 from flatfold.backends.store import bundle
-from flatfold.backends.tensorrt.engine import trt, trt_rtx
+from flatfold.backends.tensorrt.engine import _PRODUCT, trt, trt_rtx
 from flatfold.backends.tensorrt.options import EDITIONS, profiles
 from flatfold.errors import BuildError, InputError, TargetUnavailable, UnknownName
 from flatfold.system.host import nvidia_gpu
@@ -57,6 +58,29 @@ def test_progress_is_said():
     trt_rtx().build(make_model(), OF_ONE, said.append).close()
     assert said[0] == "TensorRT for RTX: reading the graph"
     assert any(" of " in line for line in said[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("repvgg_a0", "fp16"),
+        ("repvgg_a0", "bf16"),
+        pytest.param("mobileone_s0", "fp16", marks=pytest.mark.slow),
+        pytest.param("vanillanet_5", "fp16", marks=pytest.mark.slow),
+    ],
+)
+def test_half_the_bits_are_half_the_plan_and_no_float_convolution(name, precision):
+    graphs = [
+        flatfold.optimize(name, target="trt-rtx", precision=p, verify="off").graph
+        for p in ("fp32", precision)
+    ]
+    with trt_rtx().build(graphs[0], OF_ONE) as full, trt_rtx().build(graphs[1], OF_ONE) as half:
+        assert half.precision == precision and full.precision == "fp32"
+        products = [x for x in half.facts["layers"] if _PRODUCT.search(x["type"])]
+        assert products and not any("Float" in x["datatypes"].split() for x in products)
+        assert half.size <= 0.55 * full.size  # and what no weights are: code, names
+        if name == "repvgg_a0":
+            assert half.layers == full.layers and half.size <= 0.52 * full.size
 
 
 @without_gpu

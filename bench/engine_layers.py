@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -68,11 +68,16 @@ def by_precision(name: str) -> Iterator[list[str]]:
         yield [name, precision, str(built.layers), types, built.megabytes]
 
 
+def line(cells: Iterable[str]) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
 def table(head: tuple[str, ...], rows: Iterator[list[str]]) -> None:
-    print(f"| {' | '.join(head)} |")
+    print(line(head))
     print("|---" * len(head) + "|")
     for cells in rows:
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print(line(cells), flush=True)
 
 
 def main(names: list[str]) -> None:

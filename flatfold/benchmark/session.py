@@ -117,7 +117,7 @@ def report_on(
     facts = {"threads": count, "affinity": cores, "targets": list(options), "seed": plan.seed}
     environment = machine.environment(states[0], states[-1], facts)
     asked = {**asdict(plan), "verify": verify, "against": names, "explain": explain}
-    asked["precisions"] = kinds
+    asked["precisions"] = list(kinds)
     return Report(tuple(models), environment, asked, settings.limits)
 
 

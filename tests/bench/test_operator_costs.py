@@ -15,7 +15,7 @@ from flatfold.passes.cost.profiles import PROFILES, Profile
 ROOT = Path(__file__).parents[2]
 # bench/costs.py compares these, and the forms that the profile chooses between
 FORMS = {"averages", "blocks", "elementwise", "hard_sigmoid", "offset"}
-CHOICES = {"finds", "slow", "turned_norm"}
+CHOICES = {"fills_inputs", "finds", "slow", "turned_norm"}
 NAMES = {field.name for field in fields(Profile)} - {"name"} - FORMS - CHOICES
 
 

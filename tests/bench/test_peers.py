@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 from bench import networks, peers
@@ -26,7 +27,27 @@ def count(nodes: int, conv: int = 0, norms: int = 0, layers: int | None = None) 
     ],
 )
 def test_behind_is_more_than_another_tool_leaves(ours, other, behind) -> None:
-    assert Row("net", "form", {"flatfold": ours, "onnxsim": other}).behind == behind
+    counts = {"file": other, "flatfold": ours, "onnxsim": other}
+    assert Row("net", "form", counts).behind == behind
+
+
+def test_what_another_tool_joins_is_no_convolution() -> None:
+    """A product became a convolution; the other tool joined two products into one."""
+    counts = {
+        "file": count(12, 4, layers=8),
+        "flatfold": count(10, 5, layers=8),
+        "onnxsim": count(11, 4, layers=7),
+    }
+    assert Row("net", "form", counts).behind == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "kind"),
+    [((8, 1, 1, 1), 8, peers.SCALE), ((8, 1, 3, 3), 8, "Conv"), ((8, 1, 1, 1), 4, "Conv")],
+)
+def test_one_tap_for_each_channel_is_a_scale(shape, group, kind) -> None:
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=group)
+    assert peers._counted_as(node, {"w": shape}) == kind
 
 
 def test_without_an_answer_it_is_behind() -> None:

@@ -478,7 +478,7 @@ class Compiler:
         if options.tune == 0:
             return Tuned()
         if options.precision != FULL:
-            return Tuned(reason=f"not timed: what is slower in {options.precision.kind} stays")
+            return Tuned(reason=f"not timed: in {options.precision.kind} no change is taken back")
         backend = _backend(options.target)
         result = self.optimize(options)
         if options.tune is None and is_same(self.source.model, result.graph):

@@ -8,14 +8,14 @@ Which nodes keep float32 is decided by the caller, except where an operator has 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from flatfold.passes.lowering.replacement import Names
+from flatfold.passes.lowering.replacement import Names, remove_unused_initializers
 from flatfold.passes.lowering.rounding import LARGEST
 from flatfold.passes.remark import HINTS, Remark
 
@@ -52,7 +52,7 @@ class Narrowed:
     kept: dict[str, Kept] = field(default_factory=dict)  # by name of the node
 
     def remarks(self) -> list[Remark]:
-        """One for each node that keeps float32, but for those that have no other type to take."""
+        """One for each node that keeps float32."""
         return [
             Remark(NAME, name, False, why.code, why.reason, hint=HINTS[why.code])
             for name, why in self.kept.items()
@@ -68,7 +68,7 @@ def narrow_types(
 ) -> Narrowed:
     """Give the float32 values of `model` the type `dtype`, in place; what became of its nodes.
 
-    The nodes of `kept` keep float32, as do those whose operator has no kernel type but that, that
+    The nodes of `kept` keep float32, as do those whose operator does not take `dtype`, that
     quantise, or whose constants are beyond the largest number of `dtype`. Constants are rounded
     once, to nearest, and none is clipped. Inputs and outputs of the model keep their type unless
     `interface` is set. The opset must be that of `OPSET` or later, see `raise_opset`.
@@ -146,7 +146,7 @@ class _Narrowing:
     ) -> None:
         self.model, self.graph, self.dtype = model, model.graph, dtype
         self.opset, self.interface = model.opset_imports.get("", 1), interface
-        self.names = Names(set(_names(model)), self.opset)
+        self.names = Names.of(model)
         self.kept = kept
         self.typed: dict[ir.Node, Typed] = {}  # of the nodes that take the new type
         self.narrow: set[ir.Value] = set()  # computed values and inputs that take it
@@ -219,7 +219,7 @@ class _Narrowing:
         for value in self.narrow:
             value.type = ir.TensorType(self.dtype)  # clones share the old one
         self.graph.sort()
-        _drop_unread(self.graph)
+        remove_unused_initializers(self.graph)
         self.result.narrow = sum(map(self._is_narrow, self.graph))
         self.result.kept = {node.name or node.op_type: why for node, why in self.kept.items()}
 
@@ -279,18 +279,3 @@ def _rounded(value: ir.Value, array: np.ndarray, dtype: ir.DataType, names: Name
     name = names.fresh(f"{value.name}.{dtype.name.lower()}")
     tensor.name = name
     return ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=tensor)
-
-
-def _names(model: ir.Model) -> Iterator[str]:
-    for graph in model.graphs():
-        yield from (value.name or "" for value in graph.inputs)
-        yield from graph.initializers
-        for node in graph:
-            yield node.name or ""
-            yield from (value.name or "" for value in node.outputs)
-
-
-def _drop_unread(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]

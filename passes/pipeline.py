@@ -23,7 +23,7 @@ from flatfold.passes.lifting.splits import close_splits, open_splits
 from flatfold.passes.lifting.unread import NOTE, meets_unread
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
-from flatfold.passes.lowering.replacement import Names, Replacement
+from flatfold.passes.lowering.replacement import Names, Replacement, remove_unused_initializers
 from flatfold.passes.potential import Potential, potential_of
 from flatfold.passes.reading.activations import activation_at
 from flatfold.passes.reading.composites import mark_composites
@@ -84,7 +84,7 @@ class Pipeline:
         opset = model.opset_imports.get("", 0)
         if 0 < opset < OLDEST_OPSET:
             return [self._left_alone(model, opset)]
-        names = Names(_names_of(model), opset)
+        names = Names.of(model)
         for graph in model.graphs():
             splits = open_splits(graph, names)
             try:
@@ -142,7 +142,7 @@ class Pipeline:
             for one in plan:
                 _exchange(graph, rewrite.name, one, names)
             remarks += said
-        _remove_unused_initializers(graph)
+        remove_unused_initializers(graph)
         return remarks
 
     def _check_together(self, plan: Sequence[Reweighted]) -> None:
@@ -182,7 +182,7 @@ class _Sweep:
             for rewrite in self.local_rewrites:
                 if node.graph is not None:
                     self._visit_locally(rewrite, node)
-        _remove_unused_initializers(self.graph)
+        remove_unused_initializers(self.graph)
         return bool(self.applied)
 
     def run_first(self) -> None:
@@ -472,16 +472,6 @@ def _require_gain(region: Region, before: Cost, after: Cost, margin: float = 0.0
         )
 
 
-def _names_of(model: ir.Model) -> set[str]:
-    """Every name in use; a body of If or Loop sees the names around it, so all are one set."""
-    names: set[str | None] = set()
-    for graph in model.graphs():
-        names.update(graph.initializers)
-        names.update(value.name for value in graph.inputs)
-        names.update(value.name for node in graph for value in node.outputs)
-    return {name for name in names if name}
-
-
 def _is_all_that_reads(region: Region) -> bool:
     """Whether nothing outside the region reads what its nodes compute for each other."""
     inside, inner = set(region.nodes), [n for n in region.nodes if n is not region.root]
@@ -498,9 +488,3 @@ def _remove_dead_code(graph: ir.Graph, values: list[ir.Value]) -> None:
             continue
         values += [value for value in node.inputs if value is not None]
         graph.remove(node, safe=True)
-
-
-def _remove_unused_initializers(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
-            del graph.initializers[name]

@@ -29,6 +29,16 @@ class Names:
         self._taken = taken
         self.opset = opset
 
+    @classmethod
+    def of(cls, model: ir.Model) -> Names:
+        """Those of a model; a body of If or Loop sees the names around it, so all are one set."""
+        taken: set[str | None] = set()
+        for graph in model.graphs():
+            taken.update(graph.initializers)
+            taken.update(value.name for value in graph.inputs)
+            taken.update(value.name for node in graph for value in node.outputs)
+        return cls({name for name in taken if name}, model.opset_imports.get("", 0))
+
     def fresh(self, base: str) -> str:
         """`base`, or `base` with the first free number behind it."""
         name, number = base, 1
@@ -37,6 +47,12 @@ class Names:
             name = f"{base}_{number}"
         self._taken.add(name)
         return name
+
+
+def remove_unused_initializers(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            del graph.initializers[name]
 
 
 def clone_onto(node: ir.Node, source: ir.Value, shape: ir.Shape | None, names: Names) -> ir.Node:

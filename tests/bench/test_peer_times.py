@@ -30,6 +30,16 @@ def test_the_same_graph_is_neither_faster_nor_slower():
     assert row.verdict == "the same graph" and row.ratio is None
 
 
+def test_what_two_processes_say_is_all_that_either_does():
+    row = row_of("net", "ort-cpu", {"flatfold": timing(1.1, 0), "file": timing(1, 1)})
+    assert row.verdict == "slower" and row.with_second(row) == row
+    other = row_of("net", "ort-cpu", {"flatfold": timing(0.99, 2), "file": timing(1, 3)})
+    both = row.with_second(other)
+    assert both.verdict == "undecided"
+    assert both.interval == (other.interval[0], row.interval[1])
+    assert both.ratio == pytest.approx((1.1 * 0.99) ** 0.5, rel=0.01)
+
+
 def test_a_page_has_the_verdicts_of_each_target():
     rows = [
         row_of("one", "ort-cpu", {"flatfold": timing(1, 0), "file": timing(2, 1)}),

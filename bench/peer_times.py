@@ -94,7 +94,8 @@ def main() -> int:
     parser.add_argument("--file", nargs=2, metavar=("NAME", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.file:
-        for row in timed(*options.file, options.seconds, options.target):
+        name, path = options.file
+        for row in timed(name, path, options.seconds, options.target):
             print(json.dumps(asdict(row)), flush=True)
         return 0
     until = time.monotonic() + options.budget

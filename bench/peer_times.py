@@ -8,25 +8,24 @@
 
 Each file has a process of its own, in which the engines take turns: the file as it came, flatfold's
 (that of `flatfold.compile`) and those that are built from what each other tool leaves with its
-defaults. Inputs that have default values become constants, which the other tools do unasked.
-`ratio` is the time of flatfold's over the time of the fastest of the others. It is slower if the
-whole interval of 95 % is above 1.01, faster if it is below 1, and undecided otherwise; where both
-engines are built from the same graph there is nothing to decide. What is slower or faster is timed
-again in a new process, as two engines of one graph differ too, and then both intervals count.
+defaults. Inputs that have default values become constants, which the other tools do unasked. Then
+flatfold's and the fastest of the others are built again and take turns, five times, as two engines
+of one graph differ, too. `ratio` is the time of flatfold's over that of the other one. It is slower
+if the whole interval of 95 % is above 1.01, faster if it is below 1, and undecided otherwise; where
+both engines are built from the same graph there is nothing to decide.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
@@ -39,6 +38,7 @@ PAGE = ROOT / "docs/peer_times.md"
 TARGETS = ("ort-cpu", "openvino")
 OTHERS = ("file", "onnxsim", "onnxslim", "onnxscript", "all")
 SECONDS = 6.0  # of timing for each file and target
+BUILDS = 5  # of the two engines that are compared
 LIMIT_S = 600  # for all of one file
 SLOWER = 1.01
 MOST_BYTES = 1 << 28  # of a file: five engines of it are in memory at once
@@ -61,18 +61,6 @@ class Row:
     interval: tuple[float, float] | None = None
     reason: str = ""
 
-    def with_second(self, other: Row) -> Row:
-        """The row of two processes: the mean ratio, and all that is in either interval."""
-        if self.interval is None or other.interval is None or self.ratio is None:
-            return self
-        (low, high), (lowest, highest) = self.interval, other.interval
-        ratio = math.sqrt(self.ratio * (other.ratio or self.ratio))
-        return replace(self, ratio=ratio, interval=(min(low, lowest), max(high, highest)))
-
-    @property
-    def is_decided(self) -> bool:
-        return self.verdict in ("slower", "faster")
-
     @property
     def verdict(self) -> str:
         if self.reason:
@@ -90,12 +78,11 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=3600, help="seconds for all files together")
     parser.add_argument("--timm", action="store_true", help="the networks of timm, too")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/pretrained")
-    parser.add_argument("--target", action="append", choices=TARGETS, help=argparse.SUPPRESS)
     parser.add_argument("--file", nargs=2, metavar=("NAME", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.file:
         name, path = options.file
-        for row in timed(name, path, options.seconds, options.target):
+        for row in timed(name, path, options.seconds):
             print(json.dumps(asdict(row)), flush=True)
         return 0
     until = time.monotonic() + options.budget
@@ -108,7 +95,7 @@ def main() -> int:
             if time.monotonic() > until:
                 print(f"the time is over: {len(graphs) - number + 1} files are left", flush=True)
                 break
-            new = _in_children(graph, Path(folder), options.seconds)
+            new = _in_a_child(graph, Path(folder), options.seconds)
             rows += new
             said = [f"{r.target} {r.verdict} {r.ratio or 1:.2f}" for r in new] or ["not timed"]
             print(f"{number}/{len(graphs)}", graph.name, graph.form, *said, sep="  ", flush=True)
@@ -117,25 +104,14 @@ def main() -> int:
     return 0
 
 
-def _in_children(graph: Graph, folder: Path, seconds: float) -> list[Row]:
+def _in_a_child(graph: Graph, folder: Path, seconds: float) -> list[Row]:
     """The rows of one file; none where it is too large, or the process fails."""
     (folder / "network.onnx").unlink(missing_ok=True)
     path = graph.file(folder)
     if path is None or path.stat().st_size > MOST_BYTES:
         return []
     name = graph.name if graph.path is None else f"{graph.name}, {graph.form}"
-    rows = _in_a_child(name, path, seconds, TARGETS)
-    again = [row.target for row in rows if row.is_decided]
-    second = {row.target: row for row in _in_a_child(name, path, seconds, again)}
-    return [row.with_second(second.get(row.target, row)) for row in rows]
-
-
-def _in_a_child(name: str, path: Path, seconds: float, targets: Sequence[str]) -> list[Row]:
-    """The rows of one file on these targets, timed in a process of its own; none if it fails."""
-    if not targets:
-        return []
     command = [sys.executable, "-m", "bench.peer_times", "--seconds", str(seconds)]
-    command += [word for target in targets for word in ("--target", target)]
     try:
         done = subprocess.run(
             [*command, "--file", name, str(path)],
@@ -152,7 +128,7 @@ def _in_a_child(name: str, path: Path, seconds: float, targets: Sequence[str]) -
     ]
 
 
-def timed(name: str, path: str, seconds: float, targets: Sequence[str] | None = None) -> list[Row]:
+def timed(name: str, path: str, seconds: float) -> list[Row]:
     """One row for each target."""
     models = {"file": onnx.load(path)}
     for tool in OTHERS[1:]:
@@ -160,7 +136,7 @@ def timed(name: str, path: str, seconds: float, targets: Sequence[str] | None = 
             models[tool] = optimized(tool, onnx.load(path))
         except Exception:  # of another tool, of any kind
             continue
-    return [_timed_on(target, name, models, seconds) for target in targets or TARGETS]
+    return [_timed_on(target, name, models, seconds) for target in TARGETS]
 
 
 def _timed_on(target: str, name: str, others: Mapping[str, onnx.ModelProto], seconds: float) -> Row:
@@ -187,23 +163,35 @@ def _timed_on(target: str, name: str, others: Mapping[str, onnx.ModelProto], sec
             by_graph.setdefault(digest, tool)
         watch = Stopwatch(backend, one, compiler.feeds(), time.process_time)
         candidates = [Candidate(ESTIMATED, "", graphs[tool]) for tool in by_graph.values()]
-        timings = dict(zip(by_graph.values(), watch.times(candidates, seconds), strict=True))
+        timings = dict(zip(by_graph.values(), watch.times(candidates, seconds / 2), strict=True))
+        every = {tool: timings[by_graph[digest]] for tool, digest in digests.items()}
+        fastest = fastest_other(every)
+        two = [Candidate(ESTIMATED, "", graphs[tool]) for tool in ("flatfold", fastest)]
+        same = digests["flatfold"] == digests[fastest]
+        pairs = [] if same else [watch.times(two, seconds / 2 / BUILDS) for _ in range(BUILDS)]
     except FlatfoldError as error:
         return Row(name, target, {}, reason=error.cause)
-    every = {tool: timings[by_graph[digest]] for tool, digest in digests.items()}
-    return row_of(name, target, every)
+    return row_of(name, target, every, [(ours, other) for ours, other in pairs])
 
 
-def row_of(name: str, target: str, timings: Mapping[str, Timing]) -> Row:
-    """The row for these timings, which share their rounds; one timing may stand for two tools."""
-    from flatfold.timing import interleaved_ratio
+def fastest_other(timings: Mapping[str, Timing]) -> str:
+    """The tool whose engine takes the least time, but for flatfold's."""
+    others = (tool for tool in timings if tool != "flatfold")
+    return min(others, key=lambda tool: timings[tool].median)
+
+
+def row_of(
+    name: str, target: str, timings: Mapping[str, Timing], pairs: Sequence[tuple[Timing, Timing]]
+) -> Row:
+    """The row for these timings; `pairs` are flatfold's and the fastest other one's, timed again
+    for several builds, and none where both are one graph."""
+    from flatfold.timing import ratio_of_pairs
 
     medians = {tool: timing.median for tool, timing in timings.items()}
-    fastest = min((tool for tool in timings if tool != "flatfold"), key=medians.__getitem__)
-    if timings[fastest] is timings["flatfold"]:
-        return Row(name, target, medians, fastest)
-    ratio: Estimate = interleaved_ratio(timings["flatfold"], timings[fastest])
-    return Row(name, target, medians, fastest, ratio.value, ratio.interval)
+    ratio: Estimate | None = ratio_of_pairs(pairs)
+    if ratio is None:
+        return Row(name, target, medians, fastest_other(timings))
+    return Row(name, target, medians, fastest_other(timings), ratio.value, ratio.interval)
 
 
 def page(rows: list[Row]) -> str:
@@ -218,10 +206,9 @@ def page(rows: list[Row]) -> str:
         "process. The engines are built from the file as it came, from what flatfold makes of it "
         "and from what other tools make of it with their defaults; flatfold takes inputs that have "
         "default values as constants (`--constant-defaults`), which the others do unasked. `ratio` "
-        "is flatfold's time over that of the fastest other engine, with its interval of 95 %; "
-        f"slower is what is surely above {SLOWER}. What is slower or faster was timed in a second "
-        "process, too, and both intervals count. `make peer-times` times again and writes this "
-        "page.",
+        "is flatfold's time over that of the other engine that was fastest, both built again "
+        f"{BUILDS} times, with its interval of 95 %; slower is what is surely above {SLOWER}. "
+        "`make peer-times` times again and writes this page.",
         "",
         f"{processor().rpartition(' ')[0]}; "
         + ", ".join(f"{name} {number}" for name, number in packages.items()),

@@ -262,6 +262,19 @@ def interleaved_ratio(a: Timing, b: Timing, *, seed: int = 0) -> Estimate:
     return estimate
 
 
+def ratio_of_pairs(pairs: Sequence[tuple[Timing, Timing]], *, seed: int = 0) -> Estimate | None:
+    """The ratio of several pairs of engines, each pair timed in one call of `measure`.
+
+    Two engines of one graph differ by where their weights lie in memory, which no number of rounds
+    shows: the interval is that of the pairs. None below three of them.
+    """
+    series = [
+        np.concatenate([*_averaged_pairs([_logs(x) - _logs(y) for x, y in rounds])])
+        for rounds in (zip(a.by_round, b.by_round, strict=True) for a, b in pairs)
+    ]
+    return _estimate(series, seed)
+
+
 def steady(samples: Sequence[float]) -> bool:
     """Whether the median of the last rounds is that of the rounds before them."""
     if len(samples) < 2 * WINDOW:

@@ -16,6 +16,7 @@ from flatfold.timing import (
     interleaved_ratio,
     measure,
     median_interval,
+    ratio_of_pairs,
     samples_needed,
     steady,
 )
@@ -109,6 +110,20 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
         low, high = interleaved_ratio(a, b).interval
         covered += low <= 1 <= high
     assert covered >= 180  # of 190 expected; 3 standard deviations are 9
+
+
+def test_the_interval_of_several_pairs_covers_what_engines_differ_by() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        pairs = []
+        for engine in 0.05 * rng.standard_normal(5):
+            a, b = np.exp(0.01 * rng.standard_normal((2, 20)))
+            pairs.append((Timing(tuple(a * np.exp(engine))), Timing(tuple(b))))
+        low, high = ratio_of_pairs(pairs).interval
+        covered += low <= 1 <= high
+    assert covered >= 180  # of 190 expected; 3 standard deviations are 9
+    assert ratio_of_pairs(pairs[:2]) is None
 
 
 def test_ratio_of_few_rounds_is_refused() -> None:

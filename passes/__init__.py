@@ -26,12 +26,13 @@ decline.py    why a rewrite does not apply
 
 Packages, from the graph to the algebra and back:
 
-reading/      what a node computes
-lifting/      a region of nodes as one affine form
-stencil/      the algebra of affine operators
-lowering/     an affine form as nodes
-scaling/      scales of channels by powers of two
-cost/         what nodes cost on a target
+reading/       what a node computes
+lifting/       a region of nodes as one affine form
+stencil/       the algebra of affine operators
+lowering/      an affine form as nodes
+scaling/       scales of channels by powers of two
+cost/          what nodes cost on a target
+quantization/  graphs in 8 bits; no rewrites, and not in `PIPELINE`
 
 `PIPELINE` is in order: of the passes that claim a region, the first names the change.
 """

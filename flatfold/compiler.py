@@ -313,7 +313,12 @@ class Compiler:
             if variant.given:
                 return self.source.model.clone(), training, [taken_back(graph.graph.name or "")]
             pipeline = Pipeline(
-                options.rewrites(), options.profile(), check, _no_kernel(), variant.taken_back
+                options.rewrites(),
+                options.profile(),
+                check,
+                _no_kernel(),
+                variant.taken_back,
+                keeps_exact=options.precision != FULL,
             )
             remarks = _rewritten(graph, pipeline)
             if options.precision != FULL:

@@ -51,7 +51,7 @@ def in_precision(
     graph = result.graph.clone()
     raise_opset(graph, dtype)
     kept = kept_nodes(graph, precision, feeds, given=given)
-    done = narrow_types(graph, dtype, kept, interface=precision.interface)
+    done = narrow_types(graph, dtype, kept, narrow_io=precision.narrow_io)
     decibels, agreement = measured(result.graph, graph, feeds)
     return replace(
         result,

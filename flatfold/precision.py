@@ -19,19 +19,19 @@ class Precision:
     """How a graph computes: "fp32", "fp16" or "bf16", and what keeps float32 besides.
 
     `keep_float` has names of nodes or values and patterns of them such as "head.*", or operators.
-    `interface`: inputs and outputs have the type, too. `budget` is in decibels. Raises UnknownName
+    `narrow_io`: inputs and outputs have the type, too. `budget` is in decibels. Raises UnknownName
     and InputError.
     """
 
     kind: str = "fp32"
     keep_float: tuple[str, ...] = ()
-    interface: bool = False
+    narrow_io: bool = False
     budget: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in PRECISIONS:
             raise UnknownName("precision", self.kind, PRECISIONS)
-        if self.kind == "fp32" and (self.keep_float or self.interface):
+        if self.kind == "fp32" and (self.keep_float or self.narrow_io):
             raise InputError(
                 "expected a precision of fp16 or bf16 with what keeps float32, found fp32",
                 hint="give precision='fp16' or 'bf16', or leave keep_float out",
@@ -46,7 +46,7 @@ class Precision:
         return {
             "kind": self.kind,
             "keep_float": list(self.keep_float),
-            "interface": self.interface,
+            "narrow_io": self.narrow_io,
             "budget": self.budget,
         }
 

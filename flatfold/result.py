@@ -57,6 +57,7 @@ class Optimized:
     in it, which is what "before" means wherever counts and latencies are compared; `graph` the
     rewritten one. `equivalence` and `changes` are about the rewritten graph in float32; where
     `graph` has other types, that is `float_graph`, and `rounded` says what they change.
+    `recorded` is the certificate of a result that was read from a record.
     `reference` returns a function that computes the original in float64, or None where there is no
     module to do it.
     """
@@ -70,6 +71,7 @@ class Optimized:
     changes: tuple[Entry, ...] | None = None
     rounded: Rounded | None = None
     float_graph: ir.Model | None = None
+    recorded: Certificate | None = field(default=None, repr=False, compare=False)
     reference: Callable[[], Reference | None] = field(
         default=lambda: None, repr=False, compare=False
     )
@@ -104,8 +106,8 @@ class Optimized:
         """What was proved of each change between `training` and `graph`; None if nothing was."""
         from flatfold.proof import Certificate, fingerprint
 
-        if self.changes is None:
-            return None
+        if self.changes is None or self.recorded is not None:
+            return self.recorded
         proved = self.graph if self.float_graph is None else self.float_graph
         return Certificate(fingerprint(self.training), fingerprint(proved), self.changes)
 
@@ -134,6 +136,7 @@ class Optimized:
         from flatfold.proof import Certificate, Equivalence
 
         rounded = record.get("rounded")
+        proved = None if certificate is None else Certificate.from_dict(certificate)
         return cls(
             record["name"],
             graph,
@@ -141,8 +144,9 @@ class Optimized:
             training,
             tuple(map(Remark.from_dict, record["remarks"])),
             Equivalence.from_dict(record["equivalence"]),
-            None if certificate is None else Certificate.from_dict(certificate).changes,
+            None if proved is None else proved.changes,
             None if rounded is None else Rounded(**rounded),
+            recorded=proved,
         )
 
 

@@ -16,6 +16,7 @@ from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.lifting.lifter import Lifter
 from flatfold.passes.lowering.draft import Draft
 from flatfold.passes.lowering.replacement import Names, Replacement
+from flatfold.passes.lowering.rounding import exact_of
 from flatfold.passes.merge_branches import MergeBranches
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.layers import LAYERS
@@ -100,7 +101,8 @@ class EqualizeChannels(GraphRewrite):
                 unclear[scaled.node] = why.bare()
                 continue
             change = Change(self.name, region, again(), again, bit_exact=True)
-            plan.append(Reweighted(scaled.node, change, solution.constants(scaled)))
+            constants, exact = solution.constants(scaled), solution.exact(scaled)
+            plan.append(Reweighted(scaled.node, change, constants, exact))
         if unclear:
             for one in plan:
                 one.change.replacement.discard()
@@ -143,6 +145,16 @@ class _Solution:
             for one in self.listed(scaled)
             if np.any(one.shifts(self.exponents))
         }
+
+    def exact(self, scaled: Scaled) -> dict[int, Weight]:
+        """What the new constants of a node are rounded from, by input, where that was kept."""
+        kept = {
+            one.index: one.scaled_as(exact, self.exponents)
+            for one in self.listed(scaled)
+            if np.any(one.shifts(self.exponents))
+            and (exact := exact_of(scaled.node.inputs[one.index])) is not None
+        }
+        return kept
 
     def remarks(self, name: str) -> list[Remark]:
         """One for each layer: by how much its channels were scaled, or why they were not."""

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from flatfold.passes.lowering.replacement import Names, remove_unused_initializers
-from flatfold.passes.lowering.rounding import LARGEST
+from flatfold.passes.lowering.rounding import LARGEST, exact_of, nearest
 from flatfold.passes.remark import HINTS, Remark
 
 WIDE = ir.DataType.FLOAT
@@ -64,16 +64,17 @@ def narrow_types(
     dtype: ir.DataType,
     kept: Mapping[ir.Node, Kept] | None = None,
     *,
-    interface: bool = False,
+    narrow_io: bool = False,
 ) -> Narrowed:
     """Give the float32 values of `model` the type `dtype`, in place; what became of its nodes.
 
     The nodes of `kept` keep float32, as do those whose operator does not take `dtype`, that
     quantise, or whose constants are beyond the largest number of `dtype`. Constants are rounded
-    once, to nearest, and none is clipped. Inputs and outputs of the model keep their type unless
-    `interface` is set. The opset must be that of `OPSET` or later, see `raise_opset`.
+    to nearest, once: from the float64 that they were folded in, where that was kept. None is
+    clipped. Inputs and outputs of the model keep their type unless `narrow_io` is set. The opset
+    must be that of `OPSET` or later, see `raise_opset`.
     """
-    work = _Narrowing(model, dtype, dict(kept or {}), interface)
+    work = _Narrowing(model, dtype, dict(kept or {}), narrow_io)
     work.choose()
     work.write()
     return work.result
@@ -142,10 +143,10 @@ class _Narrowing:
     """One graph on its way to another type."""
 
     def __init__(
-        self, model: ir.Model, dtype: ir.DataType, kept: dict[ir.Node, Kept], interface: bool
+        self, model: ir.Model, dtype: ir.DataType, kept: dict[ir.Node, Kept], narrow_io: bool
     ) -> None:
         self.model, self.graph, self.dtype = model, model.graph, dtype
-        self.opset, self.interface = model.opset_imports.get("", 1), interface
+        self.opset, self.narrow_io = model.opset_imports.get("", 1), narrow_io
         self.names = Names.of(model)
         self.kept = kept
         self.typed: dict[ir.Node, Typed] = {}  # of the nodes that take the new type
@@ -155,7 +156,7 @@ class _Narrowing:
 
     def choose(self) -> None:
         """Find the nodes that take the new type, and the values that they write in it."""
-        if self.interface:
+        if self.narrow_io:
             self.narrow |= {v for v in self.graph.inputs if v.dtype == WIDE}
         for node in self.graph:
             typed = self._typed(node)
@@ -238,7 +239,7 @@ class _Narrowing:
         """Outputs of the model have the name that they had, and the type that is asked for."""
         for value in dict.fromkeys(self.graph.outputs):
             is_float = value.dtype == WIDE and _constant(value) is None
-            if not is_float or (value in self.narrow) == self.interface:
+            if not is_float or (value in self.narrow) == self.narrow_io:
                 continue
             other = self._other(value)
             value.name, other.name = self.names.fresh(f"{value.name}.inner"), value.name
@@ -274,8 +275,8 @@ def _constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def _rounded(value: ir.Value, array: np.ndarray, dtype: ir.DataType, names: Names) -> ir.Value:
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype)
+    exact = exact_of(value)
+    tensor = ir.Tensor(nearest(array if exact is None else exact, dtype), dtype=dtype)
     name = names.fresh(f"{value.name}.{dtype.name.lower()}")
     tensor.name = name
     return ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=tensor)

@@ -24,6 +24,7 @@ from flatfold.passes.lifting.unread import NOTE, meets_unread
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
 from flatfold.passes.lowering.replacement import Names, Replacement, remove_unused_initializers
+from flatfold.passes.lowering.rounding import keep_exact
 from flatfold.passes.potential import Potential, potential_of
 from flatfold.passes.reading.activations import activation_at
 from flatfold.passes.reading.composites import mark_composites
@@ -69,6 +70,7 @@ class Pipeline:
 
     `no_kernel` has operators with types that cannot be run, and that no rewrite brings in.
     `taken_back` has changes that are not made, each by its rewrite and the node that it starts at.
+    `keeps_exact`: new constants remember what they were rounded from, see `keep_exact`.
     """
 
     rewrites: Sequence[Rewrite | LocalRewrite | GraphRewrite]
@@ -76,6 +78,7 @@ class Pipeline:
     check: Check | None = None
     no_kernel: Collection[tuple[str, ir.DataType]] = ()
     taken_back: Collection[tuple[str, str]] = ()
+    keeps_exact: bool = False
 
     def run(self, model: ir.Model) -> list[Remark]:
         """Rewrite `model` in place; the remarks say what was done, and what was left and why."""
@@ -84,7 +87,7 @@ class Pipeline:
         opset = model.opset_imports.get("", 0)
         if 0 < opset < OLDEST_OPSET:
             return [self._left_alone(model, opset)]
-        names = Names.of(model)
+        names = Names.of(model, keeps_exact=self.keeps_exact)
         for graph in model.graphs():
             splits = open_splits(graph, names)
             try:
@@ -423,6 +426,8 @@ def _exchange(graph: ir.Graph, rewrite: str, one: Reweighted, names: Names) -> N
         old = one.node.inputs[index]
         name = names.fresh(f"{'' if old is None else old.name}.{rewrite}")
         tensor = ir.tensor(array, name=name)
+        if index in one.exact:
+            keep_exact(tensor, one.exact[index])
         new = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
         new.const_value = tensor
         graph.register_initializer(new)

@@ -140,11 +140,13 @@ class Reweighted:
 
     `change`, for a check: the new node between scales of what it reads and writes is the old one.
     In the graph each of these scales meets its inverse at a node beside it, so none is written.
+    `exact`: what those of the constants were rounded from of which that was kept.
     """
 
     node: ir.Node
     change: Change
     constants: Mapping[int, Weight]
+    exact: Mapping[int, Weight]
 
 
 class GraphRewrite(ABC):

@@ -13,7 +13,8 @@ from flatfold.compiler import Options, targets_of
 from flatfold.errors import InputError, PrecisionUnavailable, UnknownName
 from flatfold.narrowing import SAME, decibels_kept, kept_nodes, observe
 from flatfold.precision import Precision
-from flatfold.proof import fingerprint
+from flatfold.proof import fingerprint, require_about
+from flatfold.result import Optimized
 from tests.nets import Net
 
 SHAPE = (1, 4, 12, 10)
@@ -298,3 +299,16 @@ def _kept_without_equalisation(model: onnx.ModelProto, x: np.ndarray) -> set[str
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(model))
     found = kept_nodes(graph, Precision("fp16"), [{"x": x}], given=True)
     return {why.code for why in found.values()}
+
+
+def test_the_certificate_in_a_record_is_about_the_graph_in_float32() -> None:
+    net = Net(SHAPE, dtype=np.float32)
+    net.x = net.op("Relu", net.bn(net.conv("x", 6, 4, (3, 3)), 6))
+    first = flatfold.optimize(net.model(net.x), precision="fp16")
+    certificate = first.certificate()
+    assert certificate is not None and first.float_graph is not None
+    require_about(certificate, first.training, first.float_graph)
+    graphs = first.original, first.training, first.graph
+    again = Optimized.from_record(first.record(), certificate.to_dict(), *graphs)
+    assert again.certificate() == certificate
+    assert (again.rounded, again.changes) == (first.rounded, first.changes)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from flatfold.passes.lowering.replacement import Names, Replacement
-from flatfold.passes.lowering.rounding import cast
+from flatfold.passes.lowering.rounding import cast, keep_exact
 from flatfold.passes.stencil.kernels import Weight
 
 AXES_ARE_AN_INPUT = 18  # the opset from which on the axes of ReduceMean are
@@ -57,15 +57,19 @@ class Draft:
         dtype = self.old.dtype
         assert dtype is not None
         if isinstance(array, int | float):
-            return self._initializer(np.asarray(array, dtype.numpy()), what, dtype)
-        return self._initializer(cast(array, dtype), what, dtype)
+            return self._initializer(np.asarray(array, dtype.numpy()), what, dtype, array)
+        return self._initializer(cast(array, dtype), what, dtype, array)
 
     def integers(self, numbers: Sequence[int], what: str) -> ir.Value:
         return self._initializer(np.array(numbers, np.int64), what, ir.DataType.INT64)
 
-    def _initializer(self, array: Weight, what: str, dtype: ir.DataType) -> ir.Value:
+    def _initializer(
+        self, array: Weight, what: str, dtype: ir.DataType, exact: Weight | float | None = None
+    ) -> ir.Value:
         name = self.names.fresh(f"{self.old.name}.{what}")
         tensor = ir.Tensor(array, dtype=dtype, name=name)
+        if self.names.keeps_exact and exact is not None:
+            keep_exact(tensor, np.asarray(exact))
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype))
         value.const_value = tensor
         self.initializers.append(value)

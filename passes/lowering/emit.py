@@ -6,8 +6,9 @@ an old weight, which other nodes may share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from flatfold.passes.cost.model import CostModel
 from flatfold.passes.decline import Decline
 from flatfold.passes.lowering.plan import Block, Plan, Step, TermPlan, in_place, plan
 from flatfold.passes.lowering.replacement import Names, Replacement
-from flatfold.passes.lowering.rounding import cast
+from flatfold.passes.lowering.rounding import cast, keep_exact
 from flatfold.passes.reading.affine import Affine, Term
 from flatfold.passes.reading.deferred import origin_of
 from flatfold.passes.reading.layout import known_shape
@@ -61,6 +62,11 @@ def transpose_attributes(f: Stencil) -> dict[str, object]:
         "output_padding": extra,
         "group": shape.groups,
     }
+
+
+def as_rows(weight: Weight) -> Weight:
+    """A weight that the operator reads as it is, one output channel a row."""
+    return weight
 
 
 class Emitter:
@@ -115,18 +121,27 @@ class Emitter:
 
     def constant(self, array: Weight, what: str) -> ir.Value:
         """A constant, rounded to the type of the output."""
-        return self._initializer(cast(array, self.dtype), what, self.dtype)
+        return self._initializer(cast(array, self.dtype), what, self.dtype, array)
 
-    def factors(self, weight: Weight) -> Weight:
-        """Weights that multiply data, one output channel a row, rounded to the output's type."""
-        return cast(weight, self.dtype, multiplies=True)
+    def factors(
+        self, weight: Weight, what: str, place: Callable[[Weight], Weight] = as_rows
+    ) -> ir.Value:
+        """Weights that multiply data, one output channel a row, rounded to the output's type and
+        then placed as the operator reads them."""
+        rounded = place(cast(weight, self.dtype, multiplies=True))
+        exact = place(weight) if self.names.keeps_exact else None
+        return self._initializer(rounded, what, self.dtype, exact)
 
     def integers(self, numbers: Sequence[int] | ChannelIndex, what: str) -> ir.Value:
         return self._initializer(np.array(numbers, np.int64), what, ir.DataType.INT64)
 
-    def _initializer(self, array: npt.NDArray[Any], what: str, dtype: ir.DataType) -> ir.Value:
+    def _initializer(
+        self, array: npt.NDArray[Any], what: str, dtype: ir.DataType, exact: Weight | None = None
+    ) -> ir.Value:
         name = self.names.fresh(f"{self.base}.{what}")
         tensor = ir.Tensor(array, dtype=dtype, name=name)
+        if self.names.keeps_exact and exact is not None:
+            keep_exact(tensor, exact)
         value = ir.Value(
             name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(dtype), const_value=tensor
         )
@@ -233,9 +248,9 @@ class Emitter:
         whole = crops_to_taps(form)
         is_transposed = whole.geometry.is_transposed
         attributes = transpose_attributes(whole) if is_transposed else conv_attributes(whole)
-        weight = self.factors(whole.weight)
-        weight = transposed(weight, whole.geometry.groups) if is_transposed else weight
-        inputs = [term.source, self.constant(weight, "weight")]
+        groups = whole.geometry.groups
+        place = partial(transposed, groups=groups) if is_transposed else as_rows
+        inputs = [term.source, self.factors(whole.weight, "weight", place)]
         inputs += [] if bias is None else [self.constant(bias, "bias")]
         op_type = "ConvTranspose" if is_transposed else "Conv"
         return self.node(op_type, inputs, attributes, self._shape_of(form))
@@ -245,12 +260,12 @@ class Emitter:
 
     def product(self, term: Term, bias: Array | None) -> ir.Value:
         """A matrix along the last axis: Gemm for two axes and a bias, else MatMul and Add."""
-        matrix = self.factors(regroup(term.stencil, 1).weight)
+        matrix = regroup(term.stencil, 1).weight
         shape = self._shape_of(term.stencil)
         if rank(term.source) == 2 and bias is not None:  # before opset 11 a Gemm must have one
-            inputs = [term.source, self.constant(matrix, "weight"), self.constant(bias, "bias")]
+            inputs = [term.source, self.factors(matrix, "weight"), self.constant(bias, "bias")]
             return self.node("Gemm", inputs, {"transB": 1}, shape)
-        weight = self.constant(matrix.T.copy(), "weight")
+        weight = self.factors(matrix, "weight", lambda rows: rows.T.copy())
         value = self.node("MatMul", [term.source, weight], None, shape)
         if bias is None:
             return value
@@ -259,7 +274,7 @@ class Emitter:
     def one_tap(self, term: Term, bias: Array | None) -> ir.Value:
         """A scale and a bias per channel as a depthwise convolution by one tap."""
         form = term.stencil
-        inputs = [term.source, self.constant(self.factors(form.weight), "weight")]
+        inputs = [term.source, self.factors(form.weight, "weight")]
         inputs += [] if bias is None else [self.constant(bias, "bias")]
         return self.node("Conv", inputs, conv_attributes(form), self._shape_of(form))
 
@@ -268,7 +283,7 @@ class Emitter:
         value, form, shape = term.source, term.stencil, self._shape_of(term.stencil)
         column = (-1, *(1,) * form.geometry.axes)
         if not form.is_identity:
-            factor = self.constant(self.factors(form.weight).reshape(column), "scale")
+            factor = self.factors(form.weight, "scale", lambda rows: rows.reshape(column))
             value = self.node("Mul", [value, factor], None, shape)
         if bias is not None:
             shift = self.constant(bias.reshape(column), "shift")

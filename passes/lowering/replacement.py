@@ -23,21 +23,26 @@ class Replacement:
 
 
 class Names:
-    """Hands out names that no value of the model has; `opset` is that of the model."""
+    """Hands out names that no value of the model has; `opset` is that of the model.
 
-    def __init__(self, taken: set[str], opset: int) -> None:
+    `keeps_exact`: new constants remember what they were rounded from, see `keep_exact`.
+    """
+
+    def __init__(self, taken: set[str], opset: int, *, keeps_exact: bool = False) -> None:
         self._taken = taken
         self.opset = opset
+        self.keeps_exact = keeps_exact
 
     @classmethod
-    def of(cls, model: ir.Model) -> Names:
+    def of(cls, model: ir.Model, *, keeps_exact: bool = False) -> Names:
         """Those of a model; a body of If or Loop sees the names around it, so all are one set."""
         taken: set[str | None] = set()
         for graph in model.graphs():
             taken.update(graph.initializers)
             taken.update(value.name for value in graph.inputs)
             taken.update(value.name for node in graph for value in node.outputs)
-        return cls({name for name in taken if name}, model.opset_imports.get("", 0))
+        names, opset = {name for name in taken if name}, model.opset_imports.get("", 0)
+        return cls(names, opset, keeps_exact=keeps_exact)
 
     def fresh(self, base: str) -> str:
         """`base`, or `base` with the first free number behind it."""

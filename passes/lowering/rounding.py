@@ -34,6 +34,7 @@ TINY = {
 }
 FLUSHED = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)  # smaller ones are 0 on some processors
 BLOCK = 1 << 15  # elements
+_EXACT = "flatfold.exact"
 ROUNDOFF = {
     ir.DataType.DOUBLE: 2.0**-53,
     ir.DataType.FLOAT: 2.0**-24,
@@ -62,6 +63,33 @@ def cast(array: Weight, dtype: ir.DataType, *, multiplies: bool = False) -> Weig
                 _require_reach(array[block], dtype, start)
                 _require_no_loss(array[block], rounded[block], dtype, start)
     return rounded
+
+
+def nearest(array: npt.NDArray[Any], dtype: ir.DataType) -> npt.NDArray[Any]:
+    """The nearest numbers of `dtype`, ties to even: one rounding, and nothing is refused.
+
+    NumPy goes from float64 to bfloat16 by way of float32, which is two.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if array.dtype == np.float64 and dtype == ir.DataType.BFLOAT16:
+            _, exponents = np.frexp(array)
+            steps = np.maximum(exponents - 8, -133)  # of 8 bits, and below 2^-126 of fewer
+            array = np.ldexp(np.rint(np.ldexp(array, -steps)), steps)
+        return array.astype(dtype.numpy())
+
+
+def keep_exact(tensor: ir.TensorProtocol, exact: npt.NDArray[Any]) -> None:
+    """Let a rounded constant remember what it was rounded from; files do not have it."""
+    if exact.dtype != tensor.dtype.numpy():
+        tensor.meta[_EXACT] = np.array(exact)  # the caller may sum into its own
+
+
+def exact_of(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    """What the constant was rounded from, in float64; None where that was not kept."""
+    if value is None or value.const_value is None:
+        return None
+    exact: npt.NDArray[Any] | None = value.const_value.meta.get(_EXACT)
+    return exact
 
 
 def _require_room(array: Weight, rounded: npt.NDArray[Any], dtype: ir.DataType, first: int) -> None:

@@ -55,6 +55,15 @@ class Constant:
         scaled: Weight = (self.array * factors).astype(self.array.dtype)
         return scaled
 
+    def scaled_as(self, exact: Weight, exponents: Exponents) -> Weight:
+        """`exact`, which the constant was rounded from, for these scales."""
+        shape = self.array.shape
+        placed = np.broadcast_to(
+            exact.reshape(shape if exact.size == self.array.size else ()), shape
+        )
+        scaled: Weight = np.ldexp(placed, self.shifts(exponents))
+        return scaled
+
     def lossy(self, exponents: Exponents) -> tuple[Labels, Decline] | None:
         """The numbers of scales at which elements leave the normal numbers, and why; or None."""
         shifts, dtype = self.shifts(exponents), ir.DataType.from_numpy(self.array.dtype)

@@ -27,7 +27,7 @@ def two_convs(**how) -> Net:
 
 
 def narrowed(
-    net: Net, kind: str = "fp16", *kept: str, interface: bool = False
+    net: Net, kind: str = "fp16", *kept: str, narrow_io: bool = False
 ) -> tuple[onnx.ModelProto, Narrowed]:
     """The model in a type, checked, and what became of it; operators of `kept` keep float32."""
     model = ir.from_proto(onnx.shape_inference.infer_shapes(net.model(net.x)))
@@ -35,7 +35,7 @@ def narrowed(
     copy = model.clone()
     raise_opset(copy, NARROW[kind])
     nodes = {node: Kept("ASKED", "a test") for node in copy.graph if node.op_type in kept}
-    done = narrow_types(copy, NARROW[kind], nodes, interface=interface)
+    done = narrow_types(copy, NARROW[kind], nodes, narrow_io=narrow_io)
     proto = ir.to_proto(copy)
     onnx.checker.check_model(proto, full_check=True)
     assert ir.to_proto(model) == before  # a clone shares its types
@@ -72,11 +72,11 @@ def test_all_nodes_take_the_type_between_two_casts(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", NARROW)
 def test_inputs_and_outputs_take_the_type_where_that_is_asked_for(kind: str) -> None:
-    model, done = narrowed(two_convs(), kind, interface=True)
+    model, done = narrowed(two_convs(), kind, narrow_io=True)
     ends = [*model.graph.input, *model.graph.output]
     assert [end.type.tensor_type.elem_type for end in ends] == [CODES[kind]] * 2
     assert done.casts == 0
-    model, done = narrowed(two_convs(), kind, "GlobalAveragePool", interface=True)
+    model, done = narrowed(two_convs(), kind, "GlobalAveragePool", narrow_io=True)
     assert done.casts == 2
     assert model.graph.output[0].type.tensor_type.elem_type == CODES[kind]
 

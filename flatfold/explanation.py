@@ -60,10 +60,10 @@ class Locator:
         names = {name for name in (*self.scopes, *modules) if name}
         if not any(_matches(name, pattern) for name in names):
             raise UnknownName("node or module", pattern, names, hint=_top_modules(modules))
-        return [remark for remark in remarks if self._is_inside(remark, pattern)]
+        return [r for r in remarks if self.is_inside((r.node, *r.replaced), pattern)]
 
-    def _is_inside(self, remark: Remark, pattern: str) -> bool:
-        nodes = (remark.node, *remark.replaced)
+    def is_inside(self, nodes: Sequence[str], pattern: str) -> bool:
+        """Whether one of the nodes, or of the modules around them, is called `pattern`."""
         modules = (module for node in nodes for module in _with_parents(self.scopes.get(node, "")))
         return any(_matches(name, pattern) for name in (*nodes, *modules))
 
@@ -74,8 +74,8 @@ def matching(remarks: Iterable[Remark], rule: str) -> list[Remark]:
     from flatfold.passes.remark import HINTS
 
     remarks = list(remarks)
-    known = {rewrite.name for rewrite in PIPELINE} | {remark.code for remark in remarks}
-    known |= set(HINTS)
+    known = {rewrite.name for rewrite in PIPELINE} | {remark.rewrite for remark in remarks}
+    known |= {remark.code for remark in remarks} | set(HINTS)
     if rule.lower() not in {name.lower() for name in known}:
         raise UnknownName("rule", rule, known)
     return [r for r in remarks if rule.lower() in (r.rewrite.lower(), r.code.lower())]
@@ -113,6 +113,48 @@ def grouped(remarks: Sequence[Remark], locator: Locator) -> list[Group]:
         for members in alike.values()
     ]
     return sorted(groups, key=lambda group: (not group.first.applied, -len(group.remarks)))
+
+
+@dataclass(frozen=True)
+class TypedLayer:
+    """A layer, a sum, or what keeps float32, of a graph in half the bits.
+
+    `decibels`: what it is predicted to keep, None where that is not known. `scaled`: what was done
+    to its channels, `why` it keeps float32; "" if nothing.
+    """
+
+    node: str
+    place: str
+    precision: str
+    decibels: float | None
+    scaled: str
+    why: str
+
+
+def typed_layers(result: Optimized, locator: Locator) -> list[TypedLayer]:
+    """From the inputs of the model to its outputs; none of a graph in float32."""
+    from flatfold.passes import EqualizeChannels
+    from flatfold.passes.narrow_types import NAME
+
+    if result.rounded is None:
+        return []
+    kept = {r.node: f"{r.code}: {r.reason}" for r in result.remarks if r.rewrite == NAME}
+    scaled = {
+        r.node: r.reason for r in result.remarks if r.rewrite == EqualizeChannels.name and r.applied
+    }
+    predicted, narrow = result.rounded.layers, result.rounded.precision
+    names = sorted({*kept, *predicted}, key=lambda name: locator.order.get(name, 0))
+    return [
+        TypedLayer(
+            name,
+            locator.module_around([name]) or name,
+            "fp32" if name in kept else narrow,
+            predicted.get(name),
+            scaled.get(name, ""),
+            kept.get(name, ""),
+        )
+        for name in names
+    ]
 
 
 def patterns(places: Sequence[str]) -> list[str]:

@@ -50,7 +50,13 @@ def in_precision(
     dtype = NARROW[precision.kind]
     graph = result.graph.clone()
     raise_opset(graph, dtype)
-    kept = kept_nodes(graph, precision, feeds, given=given)
+    seen = observe(graph, feeds, dtype)
+    kept = kept_nodes(graph, precision, seen, given=given)
+    layers = {
+        node.name or "": found
+        for node in graph.graph
+        if (found := decibels_kept(node, seen, precision)) is not None
+    }
     done = narrow_types(graph, dtype, kept, narrow_io=precision.narrow_io)
     decibels, agreement = measured(result.graph, graph, feeds)
     return replace(
@@ -61,6 +67,7 @@ def in_precision(
         rounded=Rounded(
             *(precision.kind, done.narrow, done.total, done.casts, len(feeds), given, decibels),
             agreement=agreement if given else None,  # on random data it means nothing
+            layers=layers,
         ),
     )
 
@@ -133,18 +140,17 @@ class Observed:
 def kept_nodes(
     model: ir.Model,
     precision: Precision,
-    feeds: Sequence[Mapping[str, Any]],
+    seen: Mapping[ir.Value, Observed],
     *,
     given: bool,
 ) -> dict[ir.Node, Kept]:
     """The nodes of `model` that have to keep float32, each with the reason.
 
-    `feeds` are inputs to run it on, `given` by the caller or drawn.
+    `seen` has what its values are on inputs `given` by the caller or drawn.
     """
-    from flatfold.passes.narrow_types import NARROW, Kept
+    from flatfold.passes.narrow_types import Kept
 
     kept = dict(_asked_for(model, precision.keep_float))
-    seen = observe(model, feeds, NARROW[precision.kind])
     for node in model.graph:
         if node in kept:
             continue

@@ -26,7 +26,8 @@ class Rounded:
     `nodes` of all `total` compute in `precision`, between `casts` Casts. On `runs` runs, on data
     that was `given` or drawn, the outputs have `decibels` of signal over the difference, in the
     worst output, None where the graph cannot be run here; and the same largest entry in `agreement`
-    of all rows, None where the outputs are no rows of scores or the data was drawn.
+    of all rows, None where the outputs are no rows of scores or the data was drawn. `layers` has
+    the decibels that each layer and each sum is predicted to keep, by the name of its node.
     """
 
     precision: str
@@ -37,6 +38,7 @@ class Rounded:
     given: bool
     decibels: float | None
     agreement: float | None
+    layers: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         data = "runs on the data given" if self.given else "runs on random data"

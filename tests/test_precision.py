@@ -12,6 +12,7 @@ import flatfold
 from flatfold.compiler import Options, targets_of
 from flatfold.errors import InputError, PrecisionUnavailable, UnknownName
 from flatfold.narrowing import SAME, decibels_kept, kept_nodes, observe
+from flatfold.passes.narrow_types import NARROW
 from flatfold.precision import Precision
 from flatfold.proof import fingerprint, require_about
 from flatfold.result import Optimized
@@ -45,7 +46,9 @@ def kept(net: Net, kind: str, *, given: bool = True, scale: float = 1.0, **how) 
     model = onnx.shape_inference.infer_shapes(net.model(net.x))
     import onnx_ir as ir
 
-    found = kept_nodes(ir.from_proto(model), Precision(kind, **how), data(2, scale), given=given)
+    graph = ir.from_proto(model)
+    seen = observe(graph, data(2, scale), NARROW[kind])
+    found = kept_nodes(graph, Precision(kind, **how), seen, given=given)
     return {node.name: why.code for node, why in found.items()}
 
 
@@ -118,8 +121,6 @@ def test_the_predicted_noise_is_that_of_the_layer(layer: str, scale: float, kind
     model = onnx.shape_inference.infer_shapes(net.model(net.x))
     graph = ir.from_proto(model)
     dtype = ml_dtypes.bfloat16 if kind == "bf16" else np.float16
-    from flatfold.passes.narrow_types import NARROW
-
     seen = observe(graph, [{"x": x}], NARROW[kind])
     predicted = decibels_kept(next(iter(graph.graph)), seen, Precision(kind))
     run = lambda x, w: ReferenceEvaluator(_with(model, w)).run(None, {"x": x})[0]  # noqa: E731
@@ -297,7 +298,8 @@ def _kept_without_equalisation(model: onnx.ModelProto, x: np.ndarray) -> set[str
     import onnx_ir as ir
 
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    found = kept_nodes(graph, Precision("fp16"), [{"x": x}], given=True)
+    seen = observe(graph, [{"x": x}], NARROW["fp16"])
+    found = kept_nodes(graph, Precision("fp16"), seen, given=True)
     return {why.code for why in found.values()}
 
 

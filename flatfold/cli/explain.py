@@ -10,7 +10,15 @@ import typer
 
 from flatfold.cli import options
 from flatfold.cli.console import emit, listing, out, working
-from flatfold.explanation import Group, Locator, grouped, matching, patterns
+from flatfold.explanation import (
+    Group,
+    Locator,
+    TypedLayer,
+    grouped,
+    matching,
+    patterns,
+    typed_layers,
+)
 from flatfold.text import clean, count, duration
 
 if TYPE_CHECKING:
@@ -44,6 +52,10 @@ def explain(
     max_weights: options.MaxWeights = None,
     links_inside: options.LinksInside = None,
     constant_defaults: options.ConstantDefaults = False,
+    precision: options.Precision = "fp32",
+    keep_float: options.KeepFloat = None,
+    narrow_io: options.NarrowIo = False,
+    calibration: options.Calibration = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -63,20 +75,39 @@ def explain(
             max_weights=max_weights,
             links_inside=links_inside,
             constant_defaults=constant_defaults or None,
+            precision=precision,
+            keep_float=keep_float or (),
+            narrow_io=narrow_io,
+            calibration=calibration,
             progress=progress,
         )
     locator, remarks = Locator(result), list(result.remarks)
+    layers = typed_layers(result, locator)
     if node is not None:
         remarks = locator.select(remarks, node)
+        layers = [layer for layer in layers if locator.is_inside([layer.node], node)]
     if rule is not None:
         remarks = matching(remarks, rule)
     if json:
         rows = [{**asdict(remark), "place": locator.place(remark)} for remark in remarks]
-        emit("explain", {**result.record(), "remarks": rows})
+        typed = [asdict(layer) for layer in layers]
+        emit("explain", {**result.record(), "remarks": rows, "layers": typed})
         return
     filtered = node is not None or rule is not None
     for line in lines(result, grouped(locator.in_order(remarks), locator), filtered):
         out().print(line, soft_wrap=True)
+    if result.rounded is not None:
+        out().print(f"precision: {clean(str(result.rounded))}", soft_wrap=True)
+    for layer in layers if rule is None else ():
+        out().print(_typed(layer), soft_wrap=True)
+
+
+def _typed(layer: TypedLayer) -> str:
+    """How a layer computes, in a line."""
+    shown = layer.decibels is not None and not layer.why  # else the reason has it if it matters
+    known = f"{layer.decibels:.0f} dB predicted" if shown else ""
+    notes = "; ".join(filter(None, (known, layer.scaled, layer.why)))
+    return f"  {layer.precision} {clean(layer.place)}: {clean(notes)}"
 
 
 def lines(result: Optimized, groups: Sequence[Group], filtered: bool) -> Iterator[str]:

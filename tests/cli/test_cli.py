@@ -202,6 +202,36 @@ def test_explain_filters(tmp_path: Path, capsys: Read) -> None:
         assert f"unknown {says} '{name}'" in capsys.readouterr().err
 
 
+def test_explain_tells_how_each_layer_computes(tmp_path: Path, capsys: Read) -> None:
+    net = Net((1, 3, 8, 8), dtype=np.float32)
+    y = net.bn(net.conv("x", 8, 3, (3, 3)), 8)
+    gamma = net.constants[net.nodes[-1].input[1]]
+    gamma *= np.ldexp(1, np.arange(-8, 8, 2)).astype(np.float32)
+    y = net.op("Sigmoid", net.conv(net.op("Relu", y), 4, 8, (1, 1)))
+    onnx.save(net.model(net.conv(y, 5, 4, (1, 1))), tmp_path / "m.onnx")
+    np.save("x.npy", np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32))
+    ask = ("explain", "m.onnx", "--precision", "fp16", "--keep-float", "Sigmoid")
+    ask = (*ask, "--calibration", "x.npy")
+    output = result(capsys, *ask)
+    first, second, kept, third = output["layers"]
+    layers = output["rounded"]["layers"]
+    assert (output["rounded"]["runs"], output["rounded"]["given"]) == (4, True)
+    assert {each["precision"] for each in (first, second, third)} == {"fp16"}
+    assert (kept["precision"], kept["why"]) == ("fp32", "ASKED: keep_float='Sigmoid'")
+    assert layers == {each["node"]: each["decibels"] for each in (first, second, third)}
+    assert all(60 < each["decibels"] < 80 for each in (first, second, third))  # 11 bits leave 72
+    assert "8 channels divided by 2^" in first["scaled"] and not second["scaled"]
+    shown = text(capsys, *ask)
+    assert f"fp16 {first['place']}: {first['decibels']:.0f} dB predicted; " in shown
+    assert "fp32 sigmoid4: ASKED: keep_float='Sigmoid'" in shown
+    assert "dB in 4 runs on the data" in shown
+    (only,) = result(capsys, *ask, "--node", "sigm*")["layers"]
+    assert only == kept
+    remarks = result(capsys, *ask, "--rule", "equalize-channels")["remarks"]
+    assert [r["reason"] for r in remarks if r["applied"]] == [first["scaled"]]
+    assert result(capsys, "explain", "m.onnx")["layers"] == []
+
+
 def test_inspect_a_file(tmp_path: Path, capsys: Read) -> None:
     write_onnx(tmp_path / "m.onnx", batch="N")
     output = result(capsys, "inspect", "m.onnx")["model"]

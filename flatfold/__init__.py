@@ -22,6 +22,7 @@
     passes/           the rewrites
     backends/         engines, and the folders they are saved in
     models/           networks in their training form
+    quantizing/       8 bits, by what the values are on data
     proof/            checks that a rewritten graph computes the same
     benchmark/        the latency report
     cli/              the command line

@@ -96,11 +96,11 @@ def measured(
             noise[index] = noise.get(index, 0.0) + float(np.square(y - x).sum())
             if x.ndim == 2 and x.shape[1] > 1:
                 same += list(x.argmax(axis=1) == y.argmax(axis=1))
-    ratios = [_decibels(signal[n], noise[n]) for n in signal]
+    ratios = [decibels_of(signal[n], noise[n]) for n in signal]
     return min(ratios, default=SAME), float(np.mean(same)) if same else None
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels_of(signal: float, noise: float) -> float:
     """10 log10 of their ratio, SAME at most; -SAME where the noise is no number."""
     if not math.isfinite(noise):
         return -SAME
@@ -150,7 +150,7 @@ def kept_nodes(
     """
     from flatfold.passes.narrow_types import Kept
 
-    kept = dict(_asked_for(model, precision.keep_float))
+    kept = dict(asked_for(model, precision.keep_float))
     for node in model.graph:
         if node in kept:
             continue
@@ -161,7 +161,7 @@ def kept_nodes(
     return kept
 
 
-def _asked_for(model: ir.Model, patterns: Sequence[str]) -> Iterator[tuple[ir.Node, Kept]]:
+def asked_for(model: ir.Model, patterns: Sequence[str]) -> Iterator[tuple[ir.Node, Kept]]:
     """The nodes that the patterns name. Raises InputError for a pattern that names none."""
     from flatfold.passes.narrow_types import Kept
     from flatfold.passes.remark import origins
@@ -200,8 +200,8 @@ def observe(
         for value in given:
             if (name := value.name or "") in feed:
                 seen[value].add(np.asarray(feed[name]), dtype.numpy())
-    for chunk in _chunks([v for v in values if not v.is_graph_input()]):
-        run = _run_to(model, chunk)
+    for chunk in chunks([v for v in values if not v.is_graph_input()]):
+        run = run_to(model, chunk)
         for feed in feeds:
             for value, array in zip(chunk, run(feed), strict=True):
                 seen[value].add(array, dtype.numpy())
@@ -216,13 +216,12 @@ def _channel_axis(value: ir.Value) -> int:
     return -1 if any(op in ("Gemm", "MatMul") for op in readers) else 1
 
 
-def _chunks(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
+def chunks(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
     """The values in groups that have few enough elements to be kept at one time."""
     chunk: list[ir.Value] = []
     size = 0
     for value in values:
-        dims = value.shape.dims if value.shape is not None else ()
-        count = math.prod(dim if isinstance(dim, int) else 64 for dim in dims)
+        count = elements_of(value)
         if chunk and size + count > MOST_ELEMENTS:
             yield chunk
             chunk, size = [], 0
@@ -232,7 +231,13 @@ def _chunks(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
         yield chunk
 
 
-def _run_to(model: ir.Model, values: Sequence[ir.Value]) -> Any:
+def elements_of(value: ir.Value) -> int:
+    """How many numbers a value has; an open size counts as 64."""
+    dims = value.shape.dims if value.shape is not None else ()
+    return math.prod(dim if isinstance(dim, int) else 64 for dim in dims)
+
+
+def run_to(model: ir.Model, values: Sequence[ir.Value]) -> Any:
     """A function that computes these values of the graph."""
     from flatfold.proof.network.session import PlainSession
 

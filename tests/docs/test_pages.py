@@ -128,7 +128,8 @@ def error_classes() -> list[type[errors.FlatfoldError]]:
 def decline_codes() -> set[str]:
     """The first argument of every Decline(...) and Kept(...) in the source, always a literal."""
     codes = set()
-    paths = [*(ROOT / "passes").rglob("*.py"), *(ROOT / "flatfold/proof").rglob("*.py")]
+    folders = ("passes", "flatfold/proof", "flatfold/quantizing")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     for path in (*paths, ROOT / "flatfold/narrowing.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Decline", "Kept"):

@@ -1,0 +1,90 @@
+"""From a rewritten graph and data to a quantized one: which graph, the steps, what stays in float.
+
+Channels that were equalised are alike in size, which a scale for all of them needs; but where they
+were alike already, other powers of two are no better, and may be worse. So both graphs, which have
+the same outputs to the bit, are quantized, and the nearer one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from flatfold.passes.remark import HINTS, Remark
+from flatfold.quantizing.layers import layers_of
+from flatfold.quantizing.mixed import Allowed, enough_in_float
+from flatfold.quantizing.steps import NAME, Recipe, Setting, find, judged
+from flatfold.result import Optimized, Rounded
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+EQUALIZED = "equalize-channels"
+
+
+def quantized(
+    result: Optimized,
+    precision: str,
+    feeds: Sequence[Mapping[str, Any]],
+    setting: Setting,
+    *,
+    given: bool,
+    unequalized: Optimized | None = None,
+    allowed: Allowed | None = None,
+) -> Optimized:
+    """`result`, or `unequalized` if that is nearer to the float graph, with a quantized graph.
+
+    `feeds` are inputs to run it on, `given` by the caller or drawn. With `allowed`, as many layers
+    stay in float as that asks for. Raises InputError for a name to keep that nothing has, and where
+    there is nothing to judge a drop by.
+    """
+    recipe, chosen, remarks = _nearest(result, unequalized, feeds, setting)
+    if allowed is not None:
+        recipe = enough_in_float(recipe, feeds, setting, allowed)
+    graph = setting.write(recipe.model, recipe.quantization)
+    remarks += [*recipe.remarks, *_kept(recipe)]
+    count, total = len(recipe.quantization.weights), len(layers_of(recipe.model))
+    difference = recipe.difference
+    rounded = Rounded(
+        *(precision, count, total, 0, len(feeds), given, difference.decibels),
+        agreement=difference.agreement if given else None,  # on random data it means nothing
+        layers={row.name: row.decibels for row in recipe.rows if row.decibels is not None},
+    )
+    return replace(
+        chosen,
+        graph=graph,
+        float_graph=chosen.graph,
+        remarks=(*chosen.remarks, *remarks),
+        rounded=rounded,
+    )
+
+
+def _nearest(
+    result: Optimized,
+    unequalized: Optimized | None,
+    feeds: Sequence[Mapping[str, Any]],
+    setting: Setting,
+) -> tuple[Recipe, Optimized, list[Remark]]:
+    """The better recipe, what it is for, and what is said of the choice."""
+    recipe = find(named(result.graph), feeds, setting)
+    if unequalized is None:
+        return recipe, result, []
+    other = find(named(unequalized.graph), feeds, setting)
+    remark = judged(EQUALIZED, result.graph.graph.name or "", other, recipe, 0.0)
+    return (recipe, result, [remark]) if remark.applied else (other, unequalized, [remark])
+
+
+def named(model: ir.Model) -> ir.Model:
+    """A copy of the graph in which every node and value has a name of its own."""
+    from onnx_ir.passes.common import NameFixPass
+
+    copy = model.clone()
+    NameFixPass()(copy)
+    return copy
+
+
+def _kept(recipe: Recipe) -> Iterator[Remark]:
+    """One remark for each node that stays in float."""
+    for name, why in recipe.quantization.kept.items():
+        yield Remark(NAME, name, False, why.code, why.reason, hint=HINTS[why.code])

@@ -482,11 +482,10 @@ class Compiler:
 
         if options.tune == 0:
             return Tuned()
-        if options.precision != FULL:
-            return Tuned(reason=f"not timed: in {options.precision.kind} no change is taken back")
         backend = _backend(options.target)
         result = self.optimize(options)
-        if options.tune is None and is_same(self.source.model, result.graph):
+        full = result.float_graph  # None where the result itself is in float32
+        if full is None and options.tune is None and is_same(self.source.model, result.graph):
             return Tuned()
         if not (state := backend.availability()).runs:
             return Tuned(reason=f"not timed: {state.reason}")
@@ -499,11 +498,13 @@ class Compiler:
             tuner = Tuner(
                 write,
                 Stopwatch(backend, options.engine_options, self.feeds()).times,
-                self.source.model,
+                self.source.model if full is None else full,
                 {n: v for n, v in backend.choices().items() if n not in options.engine_options},
                 self.progress,
             )
             estimated = Candidate(ESTIMATED, "", result.graph, result.remarks)
+            if full is not None:
+                return tuner.beside(estimated, options.precision.kind)
             if options.tune is None:
                 return tuner.check(estimated)
             return tuner.search(estimated, options.tune)

@@ -158,6 +158,18 @@ class Tuner:
         )
         return self._not_slower(best, given, "slower than the graph as it came")
 
+    def beside(self, typed: Candidate, precision: str) -> Tuned:
+        """`typed`, in the precision that was asked for; `reason` says how much slower it is than
+        `given`, the same graph in float32."""
+        slower = self._ratio_if_slower(typed, Candidate(ESTIMATED, "fp32", self.given))
+        if slower is None:
+            return Tuned(reason=f"{precision} is not slower than fp32")
+        low, high = slower.interval
+        return Tuned(
+            reason=f"{precision}, as asked for, takes {slower.value:.2f} times the time of fp32 "
+            f"[{low:.2f}, {high:.2f}]"
+        )
+
     def search(self, estimated: Candidate, seconds: float) -> Tuned:
         """The fastest variant that is found in so many seconds."""
         given = Candidate(GIVEN, "the graph as it came", self.given)

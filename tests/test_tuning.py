@@ -72,6 +72,25 @@ def test_what_is_no_slower_stays_and_its_manifest_has_no_times(given_times):
     done.engine.close()
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(0.6, "is not slower"), (1.3, "takes 1.3")])
+def test_a_precision_stays_as_asked_for_and_how_much_slower_it_is_is_said(seconds, said):
+    """The typed graph has Casts, the one in float32 has none."""
+    result = flatfold.optimize(two_stages(), precision="fp16", verify="off")
+    assert "Cast" in operators(result.graph) and "Cast" not in operators(result.float_graph)
+
+    def times(candidates: Sequence[Candidate], budget_s: float) -> list[Timing]:
+        rng = np.random.default_rng(0)
+        typed = [operators(candidate.graph)["Cast"] > 0 for candidate in candidates]
+        assert sorted(typed) == [False, True]
+        return [Timing(tuple((seconds if n else 1) * rng.normal(1, 0.01, 40))) for n in typed]
+
+    tuner = tuning.Tuner(None, times, result.float_graph)
+    tuned = tuner.beside(Candidate(Variant(), "", result.graph), "fp16")
+    assert tuned.variant == Variant() and tuned.tried == ()
+    assert tuned.reason.startswith("fp16") and said in tuned.reason and "fp32" in tuned.reason
+    assert tuned.reason in tuning.described(tuned.to_dict())
+
+
 def test_a_slower_rewrite_is_taken_back_and_the_others_stay(given_times):
     given_times(lambda ops: 2.0 - ops["Add"] + 0.1 * ops["BatchNormalization"])
     done = compiled()

@@ -86,9 +86,12 @@ class OrtCpu(Backend):
         settings = parse_options(self.options, options, self.name)
         self.require()
         copy = detached(model)
-        session, precision = open_model(copy, settings), precision_of(copy)
+        precision = precision_of(copy)
         if "fp16" in precision:
-            precision = computed_in(copy, settings) or precision
+            session, computed = open_and_read(copy, settings)
+            precision = computed or precision
+        else:
+            session = open_model(copy, settings)
         return self.new_engine(session, settings, settings.runs_in(precision), lambda: copy)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> OrtEngine:
@@ -189,20 +192,22 @@ class OrtEngine(Engine):
         return session
 
 
-def computed_in(model: ir.Model, options: OrtOptions) -> str:
-    """The precisions in which ONNX Runtime computes the layers of `model`, such as "fp32" for one
-    in float16 on a processor: it puts Casts around layers that it has no kernel for. "" if it has
-    no layers with weights."""
+def open_and_read(model: ir.Model, options: OrtOptions) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session of `model`, and the precisions in which it computes its layers.
+
+    Such as "fp32" for a model in float16 on a processor: ONNX Runtime puts Casts around layers that
+    it has no kernel for. "" if there are no layers with weights.
+    """
     import onnx
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / bundle.MODEL
-        open_model(model, options, save_to=str(path))
+        session = open_model(model, options, save_to=str(path))
         graph = onnx.load(path).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     weights = {types.get(node.input[1]) for node in graph.node if node.op_type in LAYERS}
     names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
-    return "+".join(sorted(names[kind] for kind in weights if kind in names))
+    return session, "+".join(sorted(names[kind] for kind in weights if kind in names))
 
 
 def open_model(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:

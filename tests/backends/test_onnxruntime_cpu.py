@@ -26,6 +26,25 @@ def build(model: ir.Model, **options: object) -> OrtEngine:
     return OrtCpu().build(model, {"intra_threads": 1, **options})
 
 
+def test_a_graph_in_float16_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[str] = []
+
+    def counted(*args: object, **more: object) -> object:
+        levels.append(args[1].graph_optimization)  # type: ignore[attr-defined]
+        return open_session(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cpu, "open_session", counted)
+    text = "net (float16[1, 3, 9, 9] x) => (float16[1, 4, 9, 9] y) {y = Conv (x, weight)}"
+    weight = np.random.default_rng(0).standard_normal((4, 3, 1, 1)).astype(np.float16)
+    model = ir.from_onnx_text(HEAD + text, initializers=[ir.tensor(weight, name="weight")])
+    x = image(1).astype(np.float16)
+    with build(model) as engine:
+        exact = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0].astype(float), x.astype(float))
+        assert np.abs(engine(x) - exact).max() <= 2.0**-11 * np.abs(exact).max()  # one rounding
+        assert engine.precision == "fp32"  # that is how ONNX Runtime computes it here
+    assert levels == ["all"]
+
+
 @pytest.mark.parametrize("level", ["disable", "basic", "extended", "all"])
 def test_matches_float64_at_every_level_and_batch(level: str) -> None:
     with build(make_model(), graph_optimization=level) as engine:

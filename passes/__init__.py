@@ -13,6 +13,7 @@ hoist_activations.py     activations in front of a max pool
 hoist_norms.py           per-channel maps in front of a pool, a resize or a view
 fuse_activations.py      activations that are spelled out, as one operator
 fuse_norms.py            normalizations that are spelled out, as one operator
+fuse_biases.py           a matrix product and its bias between views, as a Gemm
 equalize_channels.py     channels scaled by powers of two; not in `PIPELINE`, for types of few bits
 narrow_types.py          float16 and bfloat16 graphs; no rewrite, and not in `PIPELINE`
 
@@ -47,6 +48,7 @@ from flatfold.passes.drop_channels import DropChannels
 from flatfold.passes.equalize_channels import EqualizeChannels
 from flatfold.passes.fold_batchnorm import FoldBatchNorm
 from flatfold.passes.fuse_activations import FuseActivations
+from flatfold.passes.fuse_biases import FuseBiases
 from flatfold.passes.fuse_norms import FuseNorms
 from flatfold.passes.hoist_activations import HoistActivations
 from flatfold.passes.hoist_norms import HoistNorms
@@ -71,6 +73,7 @@ PIPELINE: tuple[type[Rewrite | LocalRewrite], ...] = (
     HoistNorms,
     FuseActivations,
     FuseNorms,
+    FuseBiases,
 )
 
 __all__ = [

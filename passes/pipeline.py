@@ -116,7 +116,7 @@ class Pipeline:
         missed: list[Remark] = []
         for _ in range(MOST_SWEEPS):
             sweep = _Sweep(self, graph, names)
-            changed = sweep.run()
+            changed = sweep.run() or sweep.run_last()
             applied += sweep.applied
             missed = sweep.missed
             if not changed:
@@ -183,15 +183,24 @@ class _Sweep:
             if node.graph is not None:
                 self._visit_readers(node)
             for rewrite in self.local_rewrites:
-                if node.graph is not None:
+                if node.graph is not None and not rewrite.last:
                     self._visit_locally(rewrite, node)
         remove_unused_initializers(self.graph)
         return bool(self.applied)
 
     def run_first(self) -> None:
         """Visit every node with the local rewrites that come first."""
-        for rewrite in self.local_rewrites:
-            for node in list(reversed(self.graph)) if rewrite.first else ():
+        self._run_alone([rewrite for rewrite in self.local_rewrites if rewrite.first])
+
+    def run_last(self) -> bool:
+        """Visit every node with those that come last; whether anything changed."""
+        self._run_alone([rewrite for rewrite in self.local_rewrites if rewrite.last])
+        remove_unused_initializers(self.graph)
+        return bool(self.applied)
+
+    def _run_alone(self, rewrites: Sequence[LocalRewrite]) -> None:
+        for rewrite in rewrites:
+            for node in list(reversed(self.graph)):
                 if node.graph is not None:
                     self._visit_locally(rewrite, node)
 

@@ -123,11 +123,13 @@ class LocalRewrite(ABC):
     """A pass over a few nodes that are not all linear.
 
     first: it sees the graph once before the linear regions are looked at, which may take a part of
-    what it looks for, such as a factor, into a layer.
+    what it looks for, such as a factor, into a layer. last: it sees the graph when all others find
+    nothing any more, as they read what it replaces, and not what it writes.
     """
 
     name: ClassVar[str]
     first: ClassVar[bool] = False
+    last: ClassVar[bool] = False
 
     @abstractmethod
     def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:

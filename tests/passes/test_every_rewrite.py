@@ -143,7 +143,7 @@ def test_without_it_the_graph_is_left_or_still_right(case):
 def test_every_rewrite_is_here():
     from flatfold.passes import PIPELINE
 
-    of_their_own = {"fuse-activations", "fuse-norms"}  # they have files of tests
+    of_their_own = {"fuse-activations", "fuse-biases", "fuse-norms"}  # they have files of tests
     assert {kind.name for kind in PIPELINE} == set(CASES.values()) | of_their_own
 
 

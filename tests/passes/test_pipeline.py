@@ -26,8 +26,8 @@ def weights(model: ir.Model) -> list[np.ndarray]:
 
 def work_for_every_pass(net: Net) -> str:
     """For each pass something that it can do alone: a norm, a shift, branches, a linear LeakyRelu,
-    a kernel of zero rows and zero channels, a pool, a pair of layers, a scale
-    behind a maximum, a HardSwish, a norm that is spelled out."""
+    a kernel of zero rows and zero channels, a pool, a pair of layers, a scale behind a maximum, a
+    HardSwish, a norm that is spelled out, a product and a bias between views."""
     y = net.bn(net.conv(net.x, 4, 4, (1, 1)), 4)
     x = net.op("GridSample", y, one_pixel_to_the_right(net), mode="nearest")
     square, point = net.conv(x, 6, 4, (3, 3), False), net.conv(x, 6, 4, (1, 1))
@@ -45,7 +45,11 @@ def work_for_every_pass(net: Net) -> str:
     axes, epsilon = net.const(np.array([1])), net.const(np.array(1e-5))
     centred = net.op("Sub", y, net.op("ReduceMean", y, axes))
     square = net.op("ReduceMean", net.op("Mul", centred, centred), axes)
-    return net.op("Div", centred, net.op("Sqrt", net.op("Add", square, epsilon)))
+    y = net.op("Div", centred, net.op("Sqrt", net.op("Add", square, epsilon)))
+    three_axes, two_axes = (net.const(np.array(sizes)) for sizes in ((1, 2, 4), (2, 4)))
+    y = net.op("Reshape", net.op("Sigmoid", y), three_axes)
+    y = net.op("MatMul", y, net.const(net.rng.standard_normal((4, 4))))
+    return net.op("Reshape", net.op("Add", y, net.const(net.rng.standard_normal(4))), two_axes)
 
 
 def one_pixel_to_the_right(net: Net) -> str:

@@ -44,9 +44,10 @@ def compile(
     `optimize`, with the costs of the target. The engine's manifest holds the proof, the remarks,
     the counts, and how the engine's own outputs compare. No engine is slower than the model as it
     came: both are timed, and changes are taken back where they have to be, which the manifest says
-    under "tuning"; a `precision` stays, and there it says where fp32 is faster. `tune`: seconds to search for a faster engine by time; 0 times nothing. An
-    engine that was built before from the same model and options comes from the cache of engines:
-    `cache_dir`, by default $FLATFOLD_CACHE or the user's own cache folder; "" for none. Raises what
+    under "tuning". A `precision` that was asked for stays, and there it says if fp32 is faster.
+    `tune`: seconds to search for a faster engine by time; 0 times nothing. An engine that was built
+    before from the same model and options comes from the cache of engines: `cache_dir`, by default
+    $FLATFOLD_CACHE or the user's own cache folder; "" for none. Raises what
     `optimize` raises, TargetUnavailable, PrecisionUnavailable where the target does not compute in
     `precision`, BuildError, and Inaccurate where an engine computes something else than its graph.
     """

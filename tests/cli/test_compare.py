@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,27 @@ def test_the_real_command_measures_and_writes(tmp_path: Path) -> None:
     assert "flatfold ort-cpu" in done.stderr, "the table is for people"
     assert "round 6" in done.stderr, "so is the progress"
     assert report.environment["command"].endswith("--json -")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_precision_has_a_row_of_its_own_with_what_it_changes(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "net.onnx", size=24)
+    options = ["--target", "openvino", "--against", "training", "--rounds", "6", "--budget", "0"]
+    options += ["--precision", "fp32,bf16", "--threads", "1", "--no-explain"]
+    done = flatfold("compare", "net.onnx", *options, "--json", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (model,) = Report.from_json(done.stdout).models
+    *exact, half = model.rows
+    assert [row.variant for row in exact] == ["training", "flatfold"]
+    assert all(row.rounded is None and row.precision == "fp32" for row in exact)
+    if half.reason:
+        assert "computes in fp32" in half.reason  # a processor without bfloat16
+        return
+    assert (half.variant, half.precision) == ("flatfold bf16", "bf16")
+    assert half.rounded is not None and 20 < half.rounded.decibels < 60  # 8 bits leave 53
+    assert half.latency is not None and not half.ranked
+    assert [p.against for p in model.pairs if p.row == half.name] == ["flatfold openvino"]
 
 
 def test_the_table_has_every_row_and_verdict(canned: list[Any], capsys: Read) -> None:

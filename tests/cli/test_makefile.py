@@ -43,6 +43,7 @@ def script(path: Path, text: str) -> Path:
 
 def make(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ours = ("MAKE", "MFLAGS", "MODEL", "TARGET", "WEIGHTS", "BATCH", "SIZE", "OUT", "PYTHON")
+    ours = (*ours, "PRECISION", "CALIBRATION")
     env = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return subprocess.run(
         ["make", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False
@@ -72,6 +73,7 @@ def test_engine_passes_on_what_it_is_given(installed: Path) -> None:
     weights = """my "best"  run's $(touch x) `touch x`/w.pth; touch x"""
     done = make(
         *("engine", "MODEL=repvgg_b1", "TARGET=ort-cpu", "BATCH=2", "SIZE=64"),
+        *("PRECISION=bf16", "CALIBRATION=some data.npz"),
         *("OUT=a b", "WEIGHTS=" + weights.replace("$", "$$")),  # make's own spelling of a dollar
         cwd=installed,
     )
@@ -83,6 +85,8 @@ def test_engine_passes_on_what_it_is_given(installed: Path) -> None:
         "--batch": "2",
         "--size": "64",
         "--out": "a b",
+        "--precision": "bf16",
+        "--calibration": "some data.npz",
     }
     assert "x" not in below(installed)
 

@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float64]
 
 SHARES = np.linspace(0.6, 1.0, 21)  # of the largest weight, that weights may be clipped to
 DAMPING = 0.01  # of the mean of the diagonal of H, added to it
-WIDTH = 128  # columns whose changes are added to the columns behind them at one time
+WIDTH = 128  # columns to which the errors of those in front of them are added at one time
 LARGEST = 2048  # rows of H; a larger one is cut into blocks, and what is between them is left out
 
 
@@ -73,25 +73,25 @@ def by_reading(layer: Layer, scale: npt.NDArray[np.float32], hessian: Hessian) -
 def gptq(weights: Array, hessian: Array) -> Array:
     """Whole numbers in -127..127 for weights [outputs, K], whose scale is 1, by H [K, K].
 
-    Columns with a large diagonal of H come first. With U the upper Cholesky factor of H^-1, the
-    error of column j moves each column k behind it by -error * U[j, k] / U[j, j].
+    Columns with a large diagonal of H come first. With H = (I + F) D (I + F)^T, F above the
+    diagonal and D on it, column k is rounded with (W - Q) F[:, k] of the columns in front of it
+    added: that is GPTQ without the inverse of H (Chee et al. 2023, arXiv 2307.13304, theorem 6).
     """
     count = len(hessian)
     diagonal = np.diag(hessian)
-    damped = hessian + np.eye(count) * (DAMPING * diagonal.mean() or 1.0)
     order = np.argsort(-diagonal, kind="stable")
-    inverse = np.linalg.inv(damped[np.ix_(order, order)])
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    left, codes = weights[:, order], np.empty_like(weights)
+    damped = hessian[np.ix_(order, order)] + np.eye(count) * (DAMPING * diagonal.mean() or 1.0)
+    upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # times its transpose it is H
+    factors = upper / np.diag(upper)
+    given, codes = weights[:, order], np.empty_like(weights)
+    errors = np.empty_like(weights)
     for start in range(0, count, WIDTH):
         stop = min(start + WIDTH, count)
-        part, errors = left[:, start:stop], np.empty((len(weights), stop - start))
-        for k in range(stop - start):
-            factors = upper[start + k, start + k : stop]
-            codes[:, order[start + k]] = rounded = _rounded(part[:, k], 1.0)
-            errors[:, k] = (part[:, k] - rounded) / factors[0]
-            part[:, k:] -= np.outer(errors[:, k], factors)
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
+        part = given[:, start:stop] + errors[:, :start] @ factors[:start, start:stop]
+        for k in range(start, stop):
+            moved = part[:, k - start] + errors[:, start:k] @ factors[start:k, k]
+            codes[:, order[k]] = rounded = _rounded(moved, 1.0)
+            errors[:, k] = given[:, k] - rounded
     return codes
 
 

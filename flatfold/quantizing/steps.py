@@ -34,7 +34,7 @@ Write = Callable[[ir.Model, Quantization], ir.Model]
 
 LEAST = 10.0  # decibels of a layer, else it is tried in float: a tenth of its output is noise
 GAIN = 0.1  # decibels that a step has to gain: what fits the data by chance gains less
-PLACES = 1 << 15  # of a layer, whose inputs the Hessian is made of
+PLACES = 1 << 14  # of a layer, whose inputs the Hessian is made of
 NAME = "quantize"
 
 

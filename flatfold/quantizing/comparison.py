@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.narrowing import SAME, decibels_of
+from flatfold.narrowing import MOST_ELEMENTS, SAME, decibels_of, elements_of
 from flatfold.passes.decline import Decline
 from flatfold.passes.quantization.record import ENDS, Codes, Quantization, Range
 from flatfold.proof.network.reference import Outputs
@@ -32,12 +32,13 @@ class Difference:
 
 
 class Comparison:
-    """The outputs of a float graph on some runs, which graphs are compared with."""
+    """The outputs of a float graph on some runs, as many as can be kept, to compare graphs with."""
 
     def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Any]]) -> None:
         session = PlainSession(model)
-        self.feeds = feeds
-        self.exact = [session(feed) for feed in feeds]
+        size = sum(map(elements_of, model.graph.outputs))
+        self.feeds = feeds[: max(1, MOST_ELEMENTS // max(size, 1))]
+        self.exact = [session(feed) for feed in self.feeds]
 
     def of(self, model: ir.Model) -> Difference:
         """How far `model` is from the float graph."""

@@ -111,7 +111,7 @@ class _Search:
     def run(self) -> Recipe:
         best = self._start()
         for name, step in self._steps():
-            self.setting.progress(name)
+            self.setting.progress(f"quantizing: {name}")
             best = self._try(name, best, step)
         decibels = layer_decibels(
             self.model, self.layers, best.quantization, self.feeds, self.setting.codes
@@ -174,6 +174,7 @@ class _Search:
         weights = dict(now.weights)
         for some in _in_memory([one for one in self.layers if one.name in weights]):
             for layer, hessian in hessians(self.model, some, self.feeds).items():
+                self.setting.progress(f"rounding the weights of {layer.name}")
                 scale = weights[layer.name].scale
                 weights[layer.name] = by_reading(layer, scale, hessian)
         return replace(now, weights=weights)

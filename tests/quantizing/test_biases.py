@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from flatfold.narrowing import run_to
 from flatfold.passes.quantization.record import Codes, Quantization
@@ -107,3 +108,32 @@ def test_what_was_corrected_is_corrected_from_where_it_is(count: int) -> None:
     again = corrected(now, model, WRITE(model, now), layers_of(model), feeds)
     for name, bias in now.biases.items():
         np.testing.assert_allclose(again.biases[name], bias, atol=1e-3 * np.abs(bias).max())
+
+
+def conditional() -> ir.Model:
+    """Two layers, and an If whose branches read the first one's output, in front of a third."""
+    net = Net((1, 4, 5, 5), dtype=np.float32)
+    first = net.conv("x", 4, 4, (1, 1), bias=False)
+    second = net.op("Relu", net.conv(first, 4, 4, (1, 1), bias=False))
+    positive = net.op("Greater", net.op("ReduceMean", "x", keepdims=0), net.const(np.float32(0)))
+    shape = helper.make_tensor_value_info("t", onnx.TensorProto.FLOAT, [1, 4, 5, 5])
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, [first, second], ["t"], name=name)], name, [], [shape]
+        )
+        for name, op in (("then", "Add"), ("else", "Sub"))
+    }
+    net.x = net.conv(net.op("If", positive, **branches), 4, 4, (1, 1))
+    return ir.from_proto(onnx.shape_inference.infer_shapes(net.model(net.x)))
+
+
+def test_what_a_branch_reads_is_kept_for_it() -> None:
+    rng = np.random.default_rng(1)
+    feeds = [{"x": rng.standard_normal((1, 4, 5, 5)).astype(np.float32)} for _ in range(6)]
+    model = conditional()
+    now = rounded(model, feeds)
+    after = corrected(now, model, WRITE(model, now), layers_of(model), feeds)
+    exact, found = means(model, feeds), means(WRITE(model, after), feeds)
+    assert len(after.biases) == 3
+    for name, mean in exact.items():
+        np.testing.assert_allclose(found[name], mean, atol=2e-4 * np.abs(mean).max())

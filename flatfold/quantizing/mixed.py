@@ -83,9 +83,8 @@ def one_at_a_time(recipe: Recipe, feeds: Feeds, setting: Setting) -> dict[str, f
     now = recipe.quantization
     found = {}
     for layer in layers_of(recipe.model):
-        name, data = layer.name, layer.data.name or ""
-        if name in now.weights:
-            one = Quantization({data: now.ranges[data]}, {name: now.weights[name]})
+        if (name := layer.name) in now.weights:
+            one = Quantization(now.ranges, {name: now.weights[name]})
             found[name] = comparison.of(setting.write(recipe.model, one)).decibels
     return found
 

@@ -12,43 +12,49 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from flatfold.passes.quantization.dialect import Dialect
+from flatfold.passes.quantization.writer import raise_opset
 from flatfold.passes.remark import HINTS, Remark
-from flatfold.quantizing.layers import layers_of
 from flatfold.quantizing.mixed import Allowed, enough_in_float
 from flatfold.quantizing.steps import NAME, Recipe, Setting, find, judged
 from flatfold.result import Optimized, Rounded
+from flatfold.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from flatfold.precision import Precision
 
 EQUALIZED = "equalize-channels"
 
 
 def quantized(
     result: Optimized,
-    precision: str,
+    precision: Precision,
     feeds: Sequence[Mapping[str, Any]],
-    setting: Setting,
+    dialect: Dialect,
     *,
     given: bool,
     unequalized: Optimized | None = None,
     allowed: Allowed | None = None,
+    progress: Progress = silent,
 ) -> Optimized:
-    """`result`, or `unequalized` if that is the better one, with a quantized graph.
+    """`result`, or `unequalized` if that is the better one, with a graph quantized for `dialect`.
 
     `feeds` are inputs to run it on, `given` by the caller or drawn. With `allowed`, as many layers
     stay in float as that asks for. Raises InputError for a name to keep that nothing has, and where
     there is nothing to judge a drop by.
     """
+    setting = Setting(dialect, precision.keep_float, progress)
     recipe, chosen, remarks = _nearest(result, unequalized, feeds, setting)
     if allowed is not None:
         recipe = enough_in_float(recipe, feeds, setting, allowed)
     graph = setting.write(recipe.model, recipe.quantization)
     remarks += [*recipe.remarks, *_kept(recipe)]
-    count, total = len(recipe.quantization.weights), len(layers_of(recipe.model))
+    count, total = len(recipe.quantization.weights), len(recipe.rows)
     difference = recipe.difference
     rounded = Rounded(
-        *(precision, count, total, 0, len(feeds), given, difference.decibels),
+        *(precision.kind, count, total, 0, len(feeds), given, difference.decibels),
         agreement=difference.agreement if given else None,  # on random data it means nothing
         layers={row.name: row.decibels for row in recipe.rows if row.decibels is not None},
     )
@@ -91,10 +97,11 @@ def _which(place: str, before: Recipe, after: Recipe) -> Remark:
 
 
 def named(model: ir.Model) -> ir.Model:
-    """A copy of the graph in which every node and value has a name of its own."""
+    """A copy of the graph in which every node has a name of its own, in an opset with codes."""
     from onnx_ir.passes.common import NameFixPass
 
     copy = model.clone()
+    raise_opset(copy)
     NameFixPass()(copy)
     return copy
 

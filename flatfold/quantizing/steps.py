@@ -17,7 +17,9 @@ import onnx_ir as ir
 from flatfold.narrowing import MOST_ELEMENTS, asked_for, elements_of
 from flatfold.passes.decline import Decline
 from flatfold.passes.narrow_types import Kept
+from flatfold.passes.quantization.dialect import Dialect
 from flatfold.passes.quantization.record import Quantization
+from flatfold.passes.quantization.writer import write_codes
 from flatfold.passes.remark import HINTS, Remark
 from flatfold.quantizing.biases import corrected
 from flatfold.quantizing.comparison import Comparison, Difference, layer_decibels, saturated
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     pass
 
 Feeds = Sequence[Mapping[str, Any]]
-Write = Callable[[ir.Model, Quantization], ir.Model]
 
 LEAST = 10.0  # decibels of a layer, else it is tried in float: a tenth of its output is noise
 GAIN = 0.1  # decibels that a step has to gain: what fits the data by chance gains less
@@ -68,19 +69,21 @@ class Recipe:
     rows: list[LayerRow] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Setting:
-    """What a recipe is for: how codes are written, and what stays in float from the start.
+    """What a recipe is for: the dialect of an engine, and names that stay in float."""
 
-    `codes` is the type of the codes of values, `per_channel` says whether weights have a scale for
-    each output.
-    """
-
-    write: Write
-    codes: str
-    per_channel: bool = True
+    dialect: Dialect
     keep_float: tuple[str, ...] = ()
     progress: Progress = silent
+
+    def write(self, model: ir.Model, quantization: Quantization) -> ir.Model:
+        """The graph that would be built."""
+        return write_codes(model, quantization, self.dialect)
+
+    def layers(self, model: ir.Model) -> list[Layer]:
+        """The layers that the engine runs on codes."""
+        return [one for one in layers_of(model) if one.node.op_type in self.dialect.layers]
 
 
 def find(model: ir.Model, feeds: Feeds, setting: Setting) -> Recipe:
@@ -102,7 +105,7 @@ class _Search:
         self.model, self.feeds, self.setting = model, feeds, setting
         asked = dict(asked_for(model, setting.keep_float))
         self.kept = {node.name or "": why for node, why in asked.items()}
-        self.layers = [layer for layer in layers_of(model) if layer.node not in asked]
+        self.layers = [layer for layer in setting.layers(model) if layer.node not in asked]
         setting.progress("collecting ranges")
         self.seen = collect(model, feeds)
         self.comparison = Comparison(model, feeds)
@@ -114,12 +117,41 @@ class _Search:
             self.setting.progress(f"quantizing: {name}")
             best = self._try(name, best, step)
         decibels = layer_decibels(
-            self.model, self.layers, best.quantization, self.feeds, self.setting.codes
+            self.model, self.layers, best.quantization, self.feeds, self.setting.dialect.activations
         )
-        if noisy := _noisy(decibels):
+        if noisy := self._noisy(decibels):
             best = self._try("keep-noisy", best, lambda now: self._without(now, noisy))
         best.remarks, best.rows = self.remarks, self._rows(best.quantization, decibels)
         return best
+
+    def _noisy(self, decibels: Mapping[str, float]) -> dict[str, Kept]:
+        """The layers that lose more than LEAST allows, and those that write what they read, where
+        the engine needs them to write codes."""
+        kept = {}
+        for layer in self.layers:
+            found = decibels.get(layer.name, LEAST)
+            if found < LEAST:
+                left = (
+                    f"leaves {found:.0f} dB of the output of {layer.name}, less than {LEAST:g} dB"
+                )
+                kept[layer.name] = Kept("ROUNDING", f"quantizing only this layer {left}")
+                for writer in self._writers(layer.data):
+                    kept.setdefault(writer, Kept("ROUNDING", f"what it writes as codes {left}"))
+        return kept
+
+    def _writers(self, value: ir.Value) -> Iterator[str]:
+        """The layers that have to write `value`, or what it is computed from, as codes."""
+        layers = {layer.node: layer for layer in self.layers}
+        open_values, seen = [value], {value}
+        while open_values:
+            node = open_values.pop().producer()
+            if node in layers:
+                if node.op_type in self.setting.dialect.ends:
+                    yield layers[node].name
+            elif node is not None:
+                new = {one for one in node.inputs if one is not None} - seen
+                open_values += new
+                seen |= new
 
     def _without(self, now: Quantization, kept: Mapping[str, Kept]) -> Quantization:
         return again_corrected(self.model, keep_in_float(now, kept), self.feeds, self.setting)
@@ -143,7 +175,7 @@ class _Search:
         return Recipe(self.model, quantization, self.comparison.of(written))
 
     def _scale(self, layer: Layer, clip: bool) -> Any:
-        return scales_of(layer, per_channel=self.setting.per_channel, clip=clip)
+        return scales_of(layer, per_channel=self.setting.dialect.per_channel, clip=clip)
 
     def _steps(self) -> Iterator[tuple[str, Callable[[Quantization], Quantization]]]:
         yield "clip-weights", self._clip_weights
@@ -159,7 +191,9 @@ class _Search:
         return other if remark.applied else best
 
     def _clip_ranges(self, now: Quantization) -> Quantization:
-        ranges = ranges_by_name(self.seen, lambda one: one.clipped(self.setting.codes))
+        ranges = ranges_by_name(
+            self.seen, lambda one: one.clipped(self.setting.dialect.activations)
+        )
         return replace(now, ranges=ranges)
 
     def _clip_weights(self, now: Quantization) -> Quantization:
@@ -186,7 +220,7 @@ class _Search:
     def _rows(self, now: Quantization, decibels: Mapping[str, float]) -> list[LayerRow]:
         shares = saturated(self.seen, now)
         rows = []
-        for layer in layers_of(self.model):
+        for layer in self.setting.layers(self.model):
             limits = now.ranges.get(layer.data.name or "")
             why = now.kept.get(layer.name)
             rows.append(
@@ -201,16 +235,6 @@ class _Search:
                 )
             )
         return rows
-
-
-def _noisy(decibels: Mapping[str, float]) -> dict[str, Kept]:
-    """The layers that lose more than LEAST allows."""
-    said = "quantizing only this layer leaves {:.0f} dB of its output, less than {:g} dB"
-    return {
-        name: Kept("ROUNDING", said.format(found, LEAST))
-        for name, found in decibels.items()
-        if found < LEAST
-    }
 
 
 def keep_in_float(now: Quantization, kept: Mapping[str, Kept]) -> Quantization:
@@ -230,7 +254,7 @@ def again_corrected(
     if not now.biases:
         return now
     plain = replace(now, biases={})
-    return corrected(plain, model, setting.write(model, plain), layers_of(model), feeds)
+    return corrected(plain, model, setting.write(model, plain), setting.layers(model), feeds)
 
 
 def _in_memory(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

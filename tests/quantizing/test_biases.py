@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,17 +11,18 @@ import pytest
 from onnx import helper
 
 from flatfold.narrowing import run_to
+from flatfold.passes.quantization.dialect import DIALECTS
 from flatfold.passes.quantization.record import Codes, Quantization
+from flatfold.passes.quantization.writer import write_codes
 from flatfold.quantizing import biases
 from flatfold.quantizing.biases import corrected
 from flatfold.quantizing.layers import layers_of
 from flatfold.quantizing.ranges import Histogram, collect, ranges_by_name
 from flatfold.quantizing.rounding import scales_of, to_nearest
 from tests.nets import Net
-from tests.quantizing.plain import plain_writer
 
 SHAPE = (2, 3, 9, 7)
-WRITE = plain_writer("uint8")
+WRITE = partial(write_codes, dialect=DIALECTS["openvino"])
 
 
 def branching() -> ir.Model:

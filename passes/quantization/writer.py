@@ -156,7 +156,9 @@ class _Writer:
         if len(node.inputs) < 3:
             node.resize_inputs(3)
         scale, _ = self._grid(data, self.coded[data])
-        node.replace_input_with(2, self._written_bias(node, bias, scale * codes.scale))
+        each = codes.scale  # of a transposed layer, those of one group, which all groups have
+        each = np.tile(each, bias.size // each.size) if each.ndim else each
+        node.replace_input_with(2, self._written_bias(node, bias, scale * each))
 
     def _bias(self, node: ir.Node) -> npt.NDArray[np.float64] | None:
         """The bias of a layer, of which there is one for each output; None where it has none."""

@@ -94,6 +94,15 @@ def test_what_moves_numbers_keeps_their_range() -> None:
     assert ranges["relu2"].low == 0
 
 
+def test_a_concat_has_a_range_of_its_own() -> None:
+    net = Net((1, 2, 4, 4), dtype=np.float32)
+    net.x = net.op("Concat", "x", net.op("Mul", "x", net.const(np.float32(3))), axis=1)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(net.model(net.x)))
+    feeds = [{"x": np.linspace(-1, 2, 32, dtype=np.float32).reshape(1, 2, 4, 4)}]
+    ranges = ranges_by_name(collect(model, feeds), Histogram.extremes)
+    assert ranges["x"] == Range(-1, 2) and ranges["concat1"] == Range(-3, 6)
+
+
 def test_a_graph_is_run_in_parts_where_its_values_are_large(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.standard_normal((1, 2, 4, 4)).astype(np.float32)} for _ in range(3)]

@@ -12,15 +12,23 @@ import pytest
 from flatfold.errors import InputError
 from flatfold.passes import EqualizeChannels, Pipeline
 from flatfold.passes.cost.profiles import PROFILES
+from flatfold.passes.narrow_types import Kept
 from flatfold.passes.quantization.dialect import DIALECTS
+from flatfold.passes.quantization.record import Quantization
 from flatfold.precision import Precision
 from flatfold.proof import Equivalence
 from flatfold.quantizing import steps
+from flatfold.quantizing.biases import corrected
+from flatfold.quantizing.comparison import Difference
+from flatfold.quantizing.layers import layers_of
 from flatfold.quantizing.mixed import Allowed, by_loss, enough_in_float, one_at_a_time
-from flatfold.quantizing.recipe import quantized
-from flatfold.quantizing.steps import Setting, find
+from flatfold.quantizing.ranges import Histogram, collect, ranges_by_name
+from flatfold.quantizing.recipe import _which, quantized
+from flatfold.quantizing.rounding import to_nearest
+from flatfold.quantizing.steps import Recipe, Setting, again_corrected, find, keep_in_float
 from flatfold.result import Optimized
 from tests.nets import Net
+from tests.quantizing.test_biases import means
 
 SHAPE = (1, 3, 14, 11)
 TARGETS = ("ort-cpu", "openvino", "trt")
@@ -91,6 +99,43 @@ def test_the_graph_that_loses_less_is_taken() -> None:
     assert done.float_graph is better.graph
     (remark,) = [one for one in done.remarks if one.rewrite == "equalize-channels"]
     assert (remark.applied, remark.code) == (False, "NO-GAIN")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "applied"),
+    [
+        ((3, 20.0), (3, 21.0), True),
+        ((3, 21.0), (3, 20.0), False),
+        ((3, 20.0), (3, 20.0), True),
+        ((2, 40.0), (3, 20.0), True),
+        ((3, 20.0), (2, 40.0), False),
+    ],
+)
+def test_more_layers_in_8_bits_are_better_than_fewer_that_are_nearer(before, after, applied):
+    def recipe(layers: int, decibels: float) -> Recipe:
+        weights = dict.fromkeys(map(str, range(layers)))
+        return Recipe(chain(), Quantization({}, weights), Difference(decibels, 1.0))
+
+    remark = _which("net", recipe(*before), recipe(*after))
+    assert (remark.applied, remark.code) == (applied, "APPLIED" if applied else "NO-GAIN")
+    assert bool(remark.hint) != applied
+
+
+def test_biases_are_corrected_again_for_the_layers_that_are_left() -> None:
+    model, feeds, how = chain(), data(), setting("openvino", per_channel=False)
+    layers = layers_of(model)
+    weights = {one.name: to_nearest(one, np.float32(0.05)) for one in layers}
+    now = Quantization(ranges_by_name(collect(model, feeds), Histogram.extremes), weights)
+    assert again_corrected(model, now, feeds, how).biases == {}
+    now = corrected(now, model, how.write(model, now), layers, feeds)
+    left = keep_in_float(now, {"conv2": Kept("ASKED", "")})
+    assert set(left.biases) == set(left.weights) == set(weights) - {"conv2"}
+    after = again_corrected(model, left, feeds, how)
+    wanted, found = means(model, feeds), means(how.write(model, after), feeds)
+    for name in after.weights:
+        np.testing.assert_allclose(
+            found[name], wanted[name], atol=1e-3 * np.abs(wanted[name]).max()
+        )
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flatfold.passes.quantization.dialect import Dialect
+from flatfold.passes.quantization.record import Range
 from flatfold.passes.quantization.writer import raise_opset
 from flatfold.passes.remark import HINTS, Remark
 from flatfold.quantizing.mixed import Allowed, enough_in_float
@@ -50,7 +51,7 @@ def quantized(
     if allowed is not None:
         recipe = enough_in_float(recipe, feeds, setting, allowed)
     graph = setting.write(recipe.model, recipe.quantization)
-    remarks += [*recipe.remarks, *_kept(recipe)]
+    remarks += [*recipe.remarks, *_layers(recipe, dialect)]
     count, total = len(recipe.quantization.weights), len(recipe.rows)
     difference = recipe.difference
     rounded = Rounded(
@@ -74,8 +75,10 @@ def _nearest(
     setting: Setting,
 ) -> tuple[Recipe, Optimized, list[Remark]]:
     """The better recipe, what it is for, and what is said of the choice."""
+    from flatfold.proof import fingerprint
+
     recipe = find(named(result.graph), feeds, setting)
-    if unequalized is None:
+    if unequalized is None or fingerprint(unequalized.graph) == fingerprint(result.graph):
         return recipe, result, []
     other = find(named(unequalized.graph), feeds, setting)
     remark = _which(result.graph.graph.name or "", other, recipe)
@@ -106,7 +109,15 @@ def named(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _kept(recipe: Recipe) -> Iterator[Remark]:
-    """One remark for each node that stays in float."""
+def _layers(recipe: Recipe, dialect: Dialect) -> Iterator[Remark]:
+    """One remark for each layer in 8 bits, and for each node that stays in float."""
+    for row in recipe.rows:
+        if not row.kept:
+            scale, zero = Range(row.low, row.high).grid(dialect.activations)
+            said = f"reads {row.low:.3g} to {row.high:.3g} as {dialect.activations}, scale "
+            said += f"{scale:.3g}, zero point {zero}, {row.saturated:.2%} clipped"
+            if row.decibels is not None:
+                said += f"; alone it leaves {row.decibels:.0f} dB"
+            yield Remark(NAME, row.name, True, "APPLIED", said)
     for name, why in recipe.quantization.kept.items():
         yield Remark(NAME, name, False, why.code, why.reason, hint=HINTS[why.code])

@@ -17,6 +17,7 @@ from flatfold.passes.quantization.dialect import DIALECTS
 from flatfold.passes.quantization.record import Quantization
 from flatfold.precision import Precision
 from flatfold.proof import Equivalence
+from flatfold.quantizing import recipe as recipe_module
 from flatfold.quantizing import steps
 from flatfold.quantizing.biases import corrected
 from flatfold.quantizing.comparison import Difference
@@ -164,6 +165,27 @@ def test_every_layer_has_a_row() -> None:
         limits = recipe.quantization.ranges[name]
         assert (row.low, row.high) == (limits.low, limits.high)
         assert row.kept == "" and row.decibels > 20 and 0 <= row.saturated < 0.05
+
+
+def test_each_layer_is_told_with_its_range_scale_and_decibels() -> None:
+    done = quantized(result_of(chain()), INT8, data(), DIALECTS["ort-cpu"], given=True)
+    told = [one for one in done.remarks if one.rewrite == "quantize"]
+    assert [one.node for one in told] == ["conv0", "conv2", "conv4", "conv6", "gemm10"]
+    recipe = find(chain(), data(), setting())
+    limits, row = recipe.quantization.ranges["relu1"], recipe.rows[1]
+    scale, zero = limits.grid("uint8")
+    assert told[1].reason == (
+        f"reads 0 to {limits.high:.3g} as uint8, scale {scale:.3g}, zero point {zero}, "
+        f"{row.saturated:.2%} clipped; alone it leaves {row.decibels:.0f} dB"
+    )
+
+
+def test_a_graph_that_was_not_equalised_is_quantized_once(monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(recipe_module, "find", lambda *given: calls.append(given) or find(*given))
+    same = result_of(chain()), result_of(chain())
+    quantized(same[0], INT8, data(), DIALECTS["trt"], given=True, unequalized=same[1])
+    assert len(calls) == 1
 
 
 def test_what_is_asked_for_stays_in_float() -> None:

@@ -55,11 +55,11 @@ def enough_in_float(recipe: Recipe, feeds: Feeds, setting: Setting, allowed: All
     alone = one_at_a_time(recipe, feeds, setting)
     order = by_loss(recipe.model, alone)
     few, many = 0, len(order)  # not enough, and enough
-    best = search.keep(order)
+    best = search.keep(order, alone)
     while many - few > 1:
         count = (few + many) // 2
         setting.progress(f"{count} of {len(order)} layers in float")
-        tried = search.keep(order[:count])
+        tried = search.keep(order[:count], alone)
         if search.lost(tried) <= allowed.drop:
             many, best = count, tried
         else:
@@ -113,9 +113,13 @@ class _Search:
         accuracy = allowed.accuracy
         self.wanted = 1.0 if accuracy is None else accuracy(PlainSession(recipe.model))
 
-    def keep(self, names: Sequence[str]) -> Recipe:
+    def keep(self, names: Sequence[str], alone: Mapping[str, float]) -> Recipe:
         """The recipe with these layers in float."""
-        kept = {name: Kept("DROP", f"more than {self.allowed.drop:.2%} is lost") for name in names}
+        lost = f"in 8 bits more than {self.allowed.drop:.2%} is lost"
+        kept = {
+            name: Kept("DROP", f"alone it leaves {alone[name]:.0f} dB of the outputs, and {lost}")
+            for name in names
+        }
         now = keep_in_float(self.recipe.quantization, kept)
         now = again_corrected(self.recipe.model, now, self.feeds, self.setting)
         written = self.setting.write(self.recipe.model, now)

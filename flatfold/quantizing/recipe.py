@@ -118,6 +118,8 @@ def _layers(recipe: Recipe, dialect: Dialect) -> Iterator[Remark]:
             said += f"{scale:.3g}, zero point {zero}, {row.saturated:.2%} clipped"
             if row.decibels is not None:
                 said += f"; alone it leaves {row.decibels:.0f} dB"
+            if row.alone is not None:
+                said += f", {row.alone:.0f} dB of the outputs"
             yield Remark(NAME, row.name, True, "APPLIED", said)
     for name, why in recipe.quantization.kept.items():
         yield Remark(NAME, name, False, why.code, why.reason, hint=HINTS[why.code])

@@ -265,6 +265,8 @@ def test_as_few_layers_as_are_enough_stay_in_float(wanted: int) -> None:
         assert kept[0] == "conv0" and found.remarks[-1].rewrite == "mixed"
         assert all(row.alone is not None for row in found.rows)
         assert found.difference.decibels > recipe.difference.decibels
+        reason = found.quantization.kept["conv0"].reason
+        assert f"{found.rows[0].alone:.0f} dB of the outputs" in reason and "10.00%" in reason
 
 
 def test_outputs_that_are_no_scores_need_an_accuracy() -> None:

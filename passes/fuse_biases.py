@@ -76,9 +76,11 @@ def _only(value: ir.Value | None, op_type: str) -> ir.Node:
 def _sizes_after(view: ir.Node) -> list[int]:
     """The sizes that a Reshape makes, none of which is one of its input's."""
     wanted = constant(view.inputs[1])
-    if wanted is None or number(view, "allowzero", 0):
+    if wanted is None:
         raise Decline("NONLINEAR", "the sizes that it makes are computed")
     before, sizes = dims_of(source(view)), [int(size) for size in wanted.reshape(-1)]
+    if 0 in sizes and number(view, "allowzero", 0):
+        raise Decline("NONLINEAR", "it makes a tensor without elements")
     for axis, size in enumerate(sizes):
         if size == 0 and axis < len(before):
             known = before[axis]

@@ -5,6 +5,7 @@
     Slice(Slice(x))               = Slice(x) where they cut different axes
     Concat(Concat(x, y), z)       = Concat(x, y, z) along one axis
     Unsqueeze(Gather(x, i))       = Gather(x, [i])
+    Unsqueeze(Gather(x, i) * 2)   = Unsqueeze(Gather(x, i)) * 2, so that the line above applies
 
 The first one goes once nothing else reads it.
 """
@@ -36,6 +37,8 @@ _WIDER = {
     ir.DataType.BOOL: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
 }
 """Types that hold every number of a type."""
+
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 
 _FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
@@ -111,12 +114,12 @@ def _ranges(node: ir.Node, shapes: Shapes) -> dict[int, tuple[int, int, int]] | 
 
 
 def _concat(node: ir.Node, shapes: Shapes) -> bool:
-    """Join what the Concats join that only `node` reads."""
+    """Join what the Concats join that only `node` reads, or only Concats if it is a list."""
     sizes = shapes.sizes(node.outputs[0])
     rank, parts = len(sizes or ()), list[ir.Value | None]()
     for value in node.inputs:
         first = producer_of(value, "Concat")
-        joined = first is not None and rank and _is_read_once(first, node)
+        joined = first is not None and rank and _is_read_by_concats(first, node, rank)
         if first is not None and joined and _axis(first, rank) == _axis(node, rank):
             parts += first.inputs
         else:
@@ -127,6 +130,20 @@ def _concat(node: ir.Node, shapes: Shapes) -> bool:
     for i, part in enumerate(parts):
         node.replace_input_with(i, part)
     return True
+
+
+def _is_read_by_concats(first: ir.Node, node: ir.Node, rank: int) -> bool:
+    """Whether the Concat `first` goes once its readers, `node` among them, join its parts.
+
+    A list, of one axis, such as sizes, costs nothing to join anew in each of them.
+    """
+    value = first.outputs[0]
+    if rank > 1 or value.is_graph_output() or first.graph is not node.graph:
+        return _is_read_once(first, node)
+    readers = [use.node for use in value.uses()]
+    return all(
+        (one.op_type, one.domain) == ("Concat", "") and one.graph is node.graph for one in readers
+    )
 
 
 def _axis(concat: ir.Node, rank: int) -> int:
@@ -143,15 +160,48 @@ def _is_read_once(first: ir.Node, reader: ir.Node) -> bool:
 def _unsqueeze(node: ir.Node, shapes: Shapes) -> bool:
     """Let a Gather of one position keep the axis that `node` adds again."""
     first, sizes = producer_of(node.inputs[0], "Gather"), shapes.sizes(node.outputs[0])
-    if first is None or sizes is None or not _is_read_once(first, node):
-        return False
+    if first is None:
+        return _unsqueeze_first(node, shapes)
     data, position = first.inputs[0], constant_of(first.inputs[1])
+    if sizes is None or data is None or position is None or position.ndim:
+        return False
     axis = int_attribute(first, "axis", 0) % len(sizes)
-    if data is None or position is None or position.ndim or axes_of(node, len(sizes)) != [axis]:
+    if not _is_only_unsqueezed(first, axis, len(sizes)):
         return False
     insertion = Insertion(node, node.outputs[0])
     positions = insertion.integers("positions", [int(position)])
     insertion.replace(insertion.add("Gather", [data, positions], sizes, {"axis": axis}))
+    return True
+
+
+def _is_only_unsqueezed(first: ir.Node, axis: int, rank: int) -> bool:
+    """Whether all that reads what `first` returns adds an axis, each the same one."""
+    value = first.outputs[0]
+    return not value.is_graph_output() and all(
+        (reader.op_type, reader.domain) == ("Unsqueeze", "")
+        and reader.graph is first.graph
+        and axes_of(reader, rank) == [axis]
+        for reader in (use.node for use in value.uses())
+    )
+
+
+def _unsqueeze_first(node: ir.Node, shapes: Shapes) -> bool:
+    """Move `node` in front of the arithmetic of one gathered number and a constant."""
+    first = None if node.inputs[0] is None else node.inputs[0].producer()
+    if first is None or first.domain != "" or first.op_type not in _ARITHMETIC:
+        return False
+    scalars = [value for value in first.inputs if value is not None and shapes.sizes(value) == ()]
+    numbers = [value for value in scalars if constant_of(value) is None]
+    if len(scalars) != 2 or len(numbers) != 1 or not _is_read_once(first, node):
+        return False
+    if producer_of(numbers[0], "Gather") is None or axes_of(node, 1) != [0]:
+        return False
+    insertion = Insertion(node, node.outputs[0])
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    axes = [value for value in node.inputs[1:] if value is not None]
+    listed = insertion.add("Unsqueeze", [numbers[0], *axes], (1,), attributes)
+    inputs = [listed if value is numbers[0] else value for value in scalars]
+    insertion.replace(insertion.add(first.op_type, inputs, (1,)))
     return True
 
 

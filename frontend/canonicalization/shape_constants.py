@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.frontend.canonicalization.edit import add_constant
+from flatfold.frontend.canonicalization.edit import add_constant, int_attribute
 from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, constant_of
 
 _TO_THE_END = 2**63 - 1
@@ -85,7 +85,8 @@ def _from_the_end(end: Size, size: Size, shapes: Shapes) -> int | None:
 def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:
     """Replace computed shape operands of Reshape by constants; return whether any was.
 
-    0 stands for a size that is kept and -1 for one other size that is not known.
+    0 stands for a size that is kept, whatever `allowzero` was, and -1 for one other size that is
+    not known.
     """
     changed = False
     for node in graph:
@@ -99,6 +100,8 @@ def canonicalize_reshapes(graph: ir.Graph, shapes: Shapes) -> bool:
             continue
         name = f"{node.outputs[0].name}_shape"
         node.replace_input_with(1, add_constant(graph, name, np.array(sizes, dtype=np.int64)))
+        if 0 in sizes:
+            node.attributes.pop("allowzero", None)
         changed = True
     return changed
 
@@ -116,9 +119,9 @@ def _from_operand(node: ir.Node, shapes: Shapes) -> list[int] | None:
     operand, before = shapes.shape_operand(node.inputs[1]), shapes.sizes(node.inputs[0])
     if operand is None or before is None or 0 in before:
         return None  # of a tensor without elements, -1 may stand for any size
-    if "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
-        return None
     sizes = [_constant_size(size, before[i : i + 1]) for i, size in enumerate(operand)]
+    if int_attribute(node, "allowzero", 0) and (0 in operand or sizes.count(-1) > (-1 in operand)):
+        return None  # 0 is a size there, and of a tensor without elements every size must be given
     return None if sizes.count(-1) > 1 else sizes
 
 

@@ -86,6 +86,75 @@ def test_what_is_not_one_operator_stays(body: str) -> None:
     }
 
 
+SIZES = """g (float[N, 4, M] x) => (int64[a] y, int64[b] z)
+    <int64 first = {0}, int64 two = {2}, int64[1] axis = {0}, int64[1] four = {4},
+    int64[2] more = {3, 5}> {
+        r = Relu (x)
+        s = Shape (r)
+"""
+
+
+def test_sizes_that_are_computed_one_by_one_stay_lists() -> None:
+    """As one exporter writes view(2 * n, 4), with a number of no axes in between."""
+    model = from_text(
+        SIZES
+        + """n = Gather (s, first)
+        k = Mul (two, n)
+        a = Unsqueeze (k, axis)
+        b = Unsqueeze (n, axis)
+        y = Concat <axis = 0> (a, four)
+        z = Concat <axis = 0> (four, b)
+    }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Relu": 1, "Shape": 1, "Gather": 1, "Mul": 1, "Concat": 2}
+
+
+@pytest.mark.parametrize("reader", ["Mul (n, n)", "Neg (n)"])
+def test_a_size_that_is_read_as_a_number_stays_one(reader: str) -> None:
+    model = from_text(
+        SIZES
+        + f"""n = Gather (s, first)
+        b = Unsqueeze (n, axis)
+        k = {reader}
+        y = Expand (k, four)
+        z = Concat <axis = 0> (four, b)
+    }}"""
+    )
+    before = counts(model)
+    assert_same_function(model)
+    assert counts(model) == before
+
+
+def test_lists_of_sizes_are_joined_in_each_list_that_they_are_part_of() -> None:
+    model = from_text(
+        SIZES
+        + """n = Gather (s, axis)
+        m = Add (n, four)
+        a = Concat <axis = 0> (n, m)
+        y = Concat <axis = 0> (four, a)
+        z = Concat <axis = 0> (a, more)
+    }"""
+    )
+    assert_same_function(model)
+    assert counts(model) == {"Relu": 1, "Shape": 1, "Gather": 1, "Add": 1, "Concat": 2}
+
+
+def test_a_list_that_is_also_read_as_it_is_stays() -> None:
+    model = from_text(
+        SIZES
+        + """n = Gather (s, axis)
+        m = Add (n, four)
+        a = Concat <axis = 0> (n, m)
+        y = Concat <axis = 0> (four, a)
+        z = Neg (a)
+    }"""
+    )
+    before = counts(model)
+    assert_same_function(model)
+    assert counts(model) == before
+
+
 def test_a_slice_that_is_read_elsewhere_stays() -> None:
     body = (
         "a = Slice (r, one, three, one) b = Slice (a, two, last, last) c = Relu (a) y = Mul (b, d)"

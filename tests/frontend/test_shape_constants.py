@@ -116,3 +116,39 @@ def test_a_slice_of_an_open_axis_has_the_size_of_what_it_is_cut_from() -> None:
     canonicalize(model)
     (relu,) = (node for node in model.graph if node.op_type == "Relu")
     assert str(relu.inputs[0].shape) == "[N,4,W]"
+
+
+def reshaped(sizes: str) -> ir.Model:
+    """[N, 4, M, K] as `sizes`, any of which may be 0, as the dynamo exporter writes it."""
+    return from_text(
+        f"""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[N, 4, M, K] x) => (float[a, b, c] y)
+        <int64[1] four = {{4}}, int64[1] rest = {{-1}}, int64[1] none = {{0}}> {{
+            r = Relu (x)
+            n = Shape <start = 0, end = 1> (r)
+            m = Shape <start = 2, end = 3> (r)
+            k = Shape <start = 3, end = 4> (r)
+            mk = Mul (m, k)
+            s = Concat <axis = 0> ({sizes})
+            y = Reshape <allowzero = 1> (r, s)
+        }}"""
+    )
+
+
+def test_a_view_that_keeps_a_size_has_constant_sizes() -> None:
+    model = reshaped("n, four, rest")
+    assert_same_function(model)
+    assert counts(model) == {"Relu": 1, "Reshape": 1}
+    view = model.graph.outputs[0].producer()
+    assert view is not None and "allowzero" not in view.attributes
+
+
+@pytest.mark.parametrize("sizes", ["n, four, mk", "none, four, m"])
+def test_a_view_of_no_elements_keeps_its_sizes(sizes: str) -> None:
+    """Of no images, -1 says nothing: all sizes are needed."""
+    model = reshaped(sizes)
+    canonicalize(model)
+    assert counts(model)["Concat"] == 1
+    x = np.zeros((0, 4, 2, 3), np.float32)
+    (y,) = run(model, {"x": x})
+    assert y.size == 0

@@ -18,7 +18,7 @@ help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [PRECISION=bf16] [CALIBRATION=file.npz] [TUNE=seconds] [OUT=dir]
+engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=file] [BATCH=1] [SIZE=224] [SHAPE=name:1x16000] [OPTION=name=value] [PRECISION=int8] [CALIBRATION=file.npz or folder of images] [MEAN=r,g,b STD=r,g,b] [MAX_DROP=0.005] [TUNE=seconds] [OUT=dir]
 	@set --; \
 	[ -z "$$TARGET" ] || set -- "$$@" --target "$$TARGET"; \
 	[ -z "$$WEIGHTS" ] || set -- "$$@" --weights "$$WEIGHTS"; \
@@ -28,6 +28,9 @@ engine: $(STAMP)  ## build an engine: MODEL=repvgg_a0 [TARGET=auto] [WEIGHTS=fil
 	[ -z "$$OPTION" ] || set -- "$$@" --option "$$OPTION"; \
 	[ -z "$$PRECISION" ] || set -- "$$@" --precision "$$PRECISION"; \
 	[ -z "$$CALIBRATION" ] || set -- "$$@" --calibration "$$CALIBRATION"; \
+	[ -z "$$MEAN" ] || set -- "$$@" --mean "$$MEAN"; \
+	[ -z "$$STD" ] || set -- "$$@" --std "$$STD"; \
+	[ -z "$$MAX_DROP" ] || set -- "$$@" --max-drop "$$MAX_DROP"; \
 	[ -z "$$TUNE" ] || set -- "$$@" --tune "$$TUNE"; \
 	[ -z "$$OUT" ] || set -- "$$@" --out "$$OUT"; \
 	$(BIN)/python -m flatfold compile "$$@" -- "$${MODEL:-repvgg_a0}"

@@ -54,7 +54,7 @@ class Backend(ABC):
     exact_options: Mapping[str, object] = MappingProxyType({})
     """Options with which nothing is computed in a lower precision than that of the graph."""
     precisions: tuple[str, ...] = ("fp32",)
-    """The precisions of a graph in which engines of the target compute, of fp32, fp16 and bf16."""
+    """The precisions of a graph in which engines of the target compute, such as fp32 and bf16."""
     save_built_engine: bool = False
     """Whether building takes so long that an engine needed again should be saved."""
 

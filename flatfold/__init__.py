@@ -9,6 +9,7 @@
     engine_cache.py   engines that were built before
     auto_target.py    target "auto": the fastest of the targets that run here
     calibration.py    data that a model is run on to see how large its values are
+    images.py         a folder of images as such data
     narrowing.py      what can compute in half the bits
     precision.py      the precision that is asked for
     tuning.py         forms and options that are chosen by time
@@ -36,12 +37,14 @@ from __future__ import annotations
 from flatfold.api import compile, create_model, list_models, load, optimize, reduce, verify
 from flatfold.benchmark import compare
 from flatfold.errors import FlatfoldError
+from flatfold.images import Images
 from flatfold.result import Optimized
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FlatfoldError",
+    "Images",
     "Optimized",
     "__version__",
     "compare",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ def compile(
     keep_float: Iterable[str] = (),
     narrow_io: bool = False,
     calibration: Any = None,
+    accuracy: Callable[[Any], float] | None = None,
+    max_drop: float | None = None,
     progress: Progress = silent,
     **reading: Any,
 ) -> Engine:
@@ -49,9 +51,11 @@ def compile(
     before from the same model and options comes from the cache of engines: `cache_dir`, by default
     $FLATFOLD_CACHE or the user's own cache folder; "" for none. Raises what
     `optimize` raises, TargetUnavailable, PrecisionUnavailable where the target does not compute in
-    `precision`, BuildError, and Inaccurate where an engine computes something else than its graph.
+    `precision`, BuildError, Inaccurate where an engine computes something else than its graph, and
+    Degraded where a graph in 8 bits loses more than `max_drop`, or a tenth of the signal.
     """
-    typed = Precision(precision, tuple(keep_float), narrow_io)
+    typed = Precision(precision, tuple(keep_float), narrow_io, max_drop=max_drop, accuracy=accuracy)
+    typed.require(calibration)
     targets = targets_of(target, precision)
     if engine_options and len(targets) > 1:
         raise InputError(
@@ -64,7 +68,8 @@ def compile(
         for name in targets
     ]
     compiler = Compiler.resolve(model, progress, calibration, **reading)
-    return compiler.compile(choices, auto=target == AUTO, cache_dir=cache_dir).engine
+    cache = cache_dir if accuracy is None else ""  # a function has no content to tell it by
+    return compiler.compile(choices, auto=target == AUTO, cache_dir=cache).engine
 
 
 def optimize(
@@ -83,6 +88,8 @@ def optimize(
     keep_float: Iterable[str] = (),
     narrow_io: bool = False,
     calibration: Any = None,
+    accuracy: Callable[[Any], float] | None = None,
+    max_drop: float | None = None,
     max_weights: float | None = None,
     links_inside: str | os.PathLike[str] | None = None,
     constant_defaults: bool | None = None,
@@ -99,19 +106,26 @@ def optimize(
     `verify`: "off"; "sample" runs both graphs against a float64 reference; "bound" also checks
     each change against its rounding bound before it is made; "certify" also proves that its
     algebra is exact, in a prime field. `simplify` runs onnxsim afterwards, under the same proof.
-    `precision`: "fp32", "fp16" or "bf16". The graph is rewritten and proved in float32 first; then
-    its values and weights get this type, with Casts where types meet, but for the nodes that
-    `keep_float` names (names, patterns or operators), those that have no such type, and those whose
-    values leave its range or lose too much, as seen on `calibration`: an array, arrays by name of
-    the input, an iterable of those or an .npz file; random data without it. Inputs and outputs keep
-    float32 unless `narrow_io` is set. What the roundings change is measured on the same data.
+    `precision`: "fp32", "fp16", "bf16", "int8" or "mixed". The graph is rewritten and proved in
+    float32 first; then its values and weights get this type, with Casts where types meet, but for
+    the nodes that `keep_float` names (names, patterns or operators), those that have no such type,
+    and those whose values leave its range or lose too much, as seen on `calibration`: an array,
+    arrays by name of the input, an iterable of those, an .npz file or a folder of images (see
+    `Images`); random data without it. Inputs and outputs keep float32 unless `narrow_io` is set.
+    What the roundings change is measured on the same data. "int8" stores values and weights as
+    codes of 8 bits, in the form that the engine of `target` runs on codes, and needs `calibration`,
+    a quarter of which is held out; the word "random" will do to see how fast it is. "mixed" keeps
+    as many layers in float32 as it takes to lose no more than `max_drop` (0.005): of `accuracy`, a
+    function that is given a function from arrays by name to a list of outputs; without one, of the
+    share of inputs with the same largest score.
     A file may have `max_weights` GiB of weights (default 16), and keep them behind symbolic links
     to files below `links_inside`, such as a hub's cache. `constant_defaults`: weights that are
     inputs with a default value, as older exporters write them, become constants, which lets them be
-    folded and no caller set them. Raises InputError for a model that cannot be used, and
-    NotEquivalent rather than return a graph that differs.
+    folded and no caller set them. Raises InputError for a model that cannot be used,
+    CalibrationMissing, and NotEquivalent rather than return a graph that differs.
     """
-    typed = Precision(precision, tuple(keep_float), narrow_io)
+    typed = Precision(precision, tuple(keep_float), narrow_io, max_drop=max_drop, accuracy=accuracy)
+    typed.require(calibration)
     options = Options(target, passes, verify, simplify, precision=typed)
     compiler = Compiler.resolve(
         model,

@@ -1,4 +1,4 @@
-"""Data that a model is run on to see how large its values are: arrays, feeds or an .npz file."""
+"""Data that a model is run on to see how large its values are: arrays, feeds, files or images."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flatfold.errors import InputError
-from flatfold.proof.network.inputs import InputSpec
+from flatfold.images import MOST_RUNS, Images
 
-MOST_RUNS = 64  # of the model: ranges hardly grow any more
-FORMS = "an array, arrays by name of the input, an iterable of those, or an .npz or .npy file"
+if TYPE_CHECKING:
+    from flatfold.proof.network.inputs import InputSpec
+
+RANDOM = 8  # runs on random data, where that is asked for
+FORMS = (
+    "an array, arrays by name of the input, an iterable of those, an .npz or .npy file, or a "
+    "folder of images"
+)
 
 Feeds = dict[str, np.ndarray]
 
@@ -23,12 +29,15 @@ def read_calibration(data: Any, specs: Sequence[InputSpec]) -> list[Feeds]:
     """Inputs for single runs of a model, at most MOST_RUNS.
 
     `data` is an array, or arrays by name of the input, of samples along the first axis; an iterable
-    of arrays or mappings, each for one run; or the path of an .npz or .npy file of arrays. An array
-    of float64 is taken as the type of the input. Raises InputError where names, types or shapes are
-    not those of the inputs.
+    of arrays or mappings, each for one run; the path of an .npz or .npy file of arrays, or of a
+    folder of images; or `Images`. An array of float64 is taken as the type of the input. Raises
+    InputError where names, types or shapes are not those of the inputs.
     """
     if isinstance(data, str | os.PathLike):
-        data = _from_file(Path(data))
+        path = Path(data)
+        data = Images(path) if path.is_dir() else _from_file(path)
+    if isinstance(data, Images):
+        data = data.read(specs)
     if isinstance(data, Mapping | np.ndarray) or hasattr(data, "__array__"):
         return _split(_by_name(data, specs), specs)[:MOST_RUNS]
     if not isinstance(data, Iterable):
@@ -41,6 +50,11 @@ def read_calibration(data: Any, specs: Sequence[InputSpec]) -> list[Feeds]:
     if not runs:
         raise InputError("expected some data to run the model on, found none")
     return runs[:MOST_RUNS]
+
+
+def is_random(data: Any) -> bool:
+    """Whether random data is asked for, by the word "random"."""
+    return isinstance(data, str) and data == "random"
 
 
 def digest(runs: Sequence[Feeds]) -> str:

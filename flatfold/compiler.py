@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatfold.errors import (
     BuildError,
+    Degraded,
     FlatfoldError,
     Inaccurate,
     InputError,
@@ -25,7 +26,7 @@ from flatfold.errors import (
     PrecisionUnavailable,
     UnknownName,
 )
-from flatfold.precision import FULL, Precision
+from flatfold.precision import FULL, IN_CODES, Precision
 from flatfold.result import Optimized
 from flatfold.system.progress import Progress, silent
 from flatfold.tuning import ESTIMATED, Tuned, Variant
@@ -224,19 +225,35 @@ class Compiler:
         result = self._rewrite_and_prove(options)
         if options.precision == FULL:
             return result
+        if options.precision.in_codes:
+            return self._in_codes(result, options)
         from flatfold.narrowing import in_precision
 
         self.progress(f"finding what can compute in {options.precision.kind}")
         runs, given = self.calibration
         return in_precision(result, options.precision, runs, given=given)
 
+    def _in_codes(self, equalized: Optimized, options: Options) -> Optimized:
+        """The graph in 8 bits, in the dialect of the target."""
+        from flatfold.quantizing.judgement import in_codes
+
+        self.progress(f"finding what can compute in {options.precision.kind}")
+        runs, given = self.calibration
+        plain = self.optimize(replace(options, precision=FULL))
+        precision, target, progress = options.precision, options.target, self.progress
+        return in_codes(equalized, plain, precision, runs, target, given=given, progress=progress)
+
     @cached_property
     def calibration(self) -> tuple[list[dict[str, Any]], bool]:
         """Inputs to run the model on, and whether they were given, rather than drawn."""
-        from flatfold.calibration import read_calibration
+        from flatfold.calibration import RANDOM, is_random, read_calibration
         from flatfold.proof.network.inputs import draw_feeds, input_specs
 
         specs = input_specs(self.source.model)
+        if is_random(self._calibration):
+            sizes, seeds = self.sizes[-1], range(RANDOM)
+            drawn = (draw_feeds(specs, sizes, seed, DRAWN[:1]) for seed in seeds)
+            return [feeds for one in drawn for _, feeds in one], False
         if self._calibration is not None:
             return read_calibration(self._calibration, specs), True
         return [feeds for _, feeds in draw_feeds(specs, self.sizes[-1], 0, DRAWN)], False
@@ -375,7 +392,7 @@ class Compiler:
                 record["strict_engine_equivalence"] = self.check(result, engine).to_dict()
         engine = self._build(backend, result, chosen)
         if options.precision != FULL:
-            _require_precision(engine, result, options.precision.kind)
+            _require_precision(engine, result, options.precision)
         engine.manifest.update(record)
         certificate = result.certificate()
         engine.certificate = certificate.to_dict() if certificate is not None else None
@@ -403,9 +420,17 @@ class Compiler:
             ) from error
 
     def check(self, result: Optimized, engine: Engine) -> Equivalence:
-        """How the engine's own outputs compare with the original. Raises Inaccurate."""
+        """How the engine's own outputs compare with the original. Raises Inaccurate.
+
+        Those of an engine in 8 bits are compared with the graph in 8 bits.
+        """
         from flatfold.proof import check_engine
 
+        if result.rounded is not None and result.rounded.precision in IN_CODES:
+            from flatfold.quantizing.engine_check import check_codes
+
+            self.progress("running the engine on the data given")
+            return check_codes(engine, result.graph, self.calibration[0])
         equivalence = check_engine(
             engine.run,
             engine.precision,
@@ -616,11 +641,22 @@ def _empty_value(model: ir.Model) -> ir.Value | None:
     return next((value for value in values if value.shape and 0 in value.shape.dims), None)
 
 
-def _require_precision(engine: Engine, result: Optimized, precision: str) -> None:
-    """Raise PrecisionUnavailable where an engine computes in another precision than its graph."""
-    if precision in engine.precision.split("+"):
-        return
+def _require_precision(engine: Engine, result: Optimized, asked: Precision) -> None:
+    """Raise PrecisionUnavailable where an engine computes in another precision than its graph, and
+    Degraded where its graph loses more than is allowed."""
     found, rounded = engine.precision, result.rounded
+    precision = "int8" if asked.in_codes else asked.kind
+    if rounded is not None and rounded.verdict == "degraded":
+        engine.close()
+        raise Degraded(
+            f"the graph in {asked.kind} is {rounded}",
+            hint="precision='mixed' with max_drop, keep_float for the layers that `flatfold "
+            "explain` says lose most, or more calibration data",
+        )
+    if precision in found.split("+"):
+        return
+    if asked.kind == "mixed" and rounded is not None and not rounded.nodes:
+        return  # nothing else was good enough, which the result says
     engine.close()
     if rounded is not None and not rounded.nodes:
         why = next((r.reason for r in reversed(result.remarks) if not r.applied), "")

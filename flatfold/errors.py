@@ -3,9 +3,11 @@
 FlatfoldError
 ├─ InputError           a model, weights or option cannot be used as given
 │  ├─ ExportError       the module could not be captured, or the export breaks an entry invariant
+│  ├─ CalibrationMissing  8 bits need data to see how large values are
 │  └─ UnknownName       no such model, target or pass; lists the close ones
 ├─ PassError            a rewrite broke its promise; our bug; names the rewrite
 │  └─ NotEquivalent     outputs differ by more than the bound; carries the numbers
+├─ Degraded             8 bits lose more than is allowed; carries the numbers
 ├─ Inconclusive         neither agreement nor a difference could be shown
 ├─ Regression           slower than a baseline by more than was allowed
 ├─ OutputError          a file or folder cannot be written
@@ -62,6 +64,12 @@ class ExportError(InputError):
     code = "EXPORT"
 
 
+class CalibrationMissing(InputError):
+    """A graph in 8 bits needs data that shows how large its values are."""
+
+    code = "CALIBRATION"
+
+
 class UnknownName(InputError):
     """No model, target or pass of this name."""
 
@@ -96,6 +104,13 @@ class NotEquivalent(PassError):
     """Outputs differ by more than the rounding bound; the message carries the numbers."""
 
     code = "NOT-EQUIVALENT"
+    exit_code = 4
+
+
+class Degraded(FlatfoldError):
+    """A graph in 8 bits loses more than is allowed; the message carries the numbers."""
+
+    code = "DEGRADED"
     exit_code = 4
 
 

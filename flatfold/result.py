@@ -11,12 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flatfold.precision import IN_CODES
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
     from flatfold.passes import Remark
     from flatfold.proof import Certificate, Entry, Equivalence, Reference
+
+
+LEAST_DECIBELS = 10.0  # of a graph in 8 bits: below, a tenth of the signal's power is noise
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Rounded:
     worst output, None where the graph cannot be run here; and the same largest entry in `agreement`
     of all rows, None where the outputs are no rows of scores or the data was drawn. `layers` has
     the decibels that each layer and each sum is predicted to keep, by the name of its node.
+
+    A graph in 8 bits was also run on inputs that were held out: `held_runs`, `held_decibels` and
+    `held_agreement`. `lost` is what it loses, at most `max_drop` where that was asked for.
     """
 
     precision: str
@@ -39,16 +47,62 @@ class Rounded:
     decibels: float | None
     agreement: float | None
     layers: Mapping[str, float] = field(default_factory=dict)
+    held_runs: int = 0
+    held_decibels: float | None = None
+    held_agreement: float | None = None
+    lost: float | None = None
+    max_drop: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Of a graph in 8 bits "quantized", "degraded", or "speed only" on random data."""
+        if self.precision not in IN_CODES:
+            return ""
+        if not self.given:
+            return "speed only"
+        measured = [x for x in (self.decibels, self.held_decibels) if x is not None]
+        if min(measured, default=LEAST_DECIBELS) < LEAST_DECIBELS:
+            return "degraded"
+        allowed = self.lost is None or self.max_drop is None or self.lost <= self.max_drop
+        return "quantized" if allowed else "degraded"
 
     def __str__(self) -> str:
+        text = self._on_data()
+        if self.held_decibels is not None:
+            text += f"; {self.held_decibels:.0f} dB{_agreeing(self.held_agreement, self.held_runs)}"
+            text += f" in {self.held_runs} runs that were held out"
+        if self.max_drop is not None and self.lost is not None:
+            text += f"; {max(self.lost, 0.0):.2%} lost of {self.max_drop:.2%} allowed"
+        return f"{self.verdict}: {text}" if self.verdict else text
+
+    def _on_data(self) -> str:
         data = "runs on the data given" if self.given else "runs on random data"
         text = f"{self.nodes} of {self.total} nodes in {self.precision}"
         if self.decibels is None:
             return f"{text}, what they change was not measured"
         text += f", {self.decibels:.0f} dB"
-        if self.agreement is not None:
-            text += f" and {self.agreement:.1%} the same largest score"
+        text += _agreeing(self.agreement, self.runs if self.verdict else 0)
         return f"{text} in {self.runs} {data}"
+
+
+def _agreeing(share: float | None, runs: int) -> str:
+    """How many have the same largest score; with an interval where `runs` are few."""
+    if share is None:
+        return ""
+    text = f" and {share:.1%} the same largest score"
+    if not runs:
+        return text
+    low, high = interval_of_share(share, runs)
+    return f"{text} [{low:.1%}, {high:.1%}]"
+
+
+def interval_of_share(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was seen in `count` cases (Wilson 1927)."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) * z
+    reach /= 1 + z * z / count
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatfold.calibration import MOST_RUNS, digest, read_calibration
+from flatfold.calibration import digest, read_calibration
 from flatfold.errors import InputError
+from flatfold.images import MOST_RUNS, Images
 from flatfold.proof.network.inputs import InputSpec
 
 IMAGE = InputSpec("x", "float32", (1, 3, 4, 4))
@@ -89,3 +90,48 @@ def test_the_digest_follows_every_number() -> None:
     other[1, 2, 3, 3] = np.nextafter(other[1, 2, 3, 3], np.float32(9))
     one, two, three = (digest(read_calibration(d, [IMAGE])) for d in (data, data.copy(), other))
     assert one == two != three
+
+
+def photographs(folder, sizes=((8, 12), (12, 8), (8, 8))) -> None:
+    image_type = pytest.importorskip("PIL.Image")
+    for number, (height, width) in enumerate(sizes):
+        pixels = np.full((height, width, 3), (255, 51, 0), np.uint8)
+        image_type.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "notes.txt").write_text("no image")
+
+
+def test_a_folder_of_images_is_a_run_for_each(tmp_path) -> None:
+    photographs(tmp_path)
+    runs = read_calibration(str(tmp_path), [IMAGE])
+    assert [run["x"].shape for run in runs] == [(1, 3, 4, 4)] * 3
+    np.testing.assert_allclose(runs[0]["x"][0, :, 1, 1], [1, 0.2, 0], atol=1e-7)
+    scaled = Images(tmp_path, mean=(0.5, 0.2, 0.1), std=(0.5, 1, 0.1)).read([IMAGE])
+    np.testing.assert_allclose(scaled[1][0, :, 0, 3], [1, 0, -1], atol=1e-6)
+
+
+def test_images_have_the_layout_and_the_size_of_the_input(tmp_path) -> None:
+    photographs(tmp_path)
+    last = InputSpec("x", "float32", (1, 5, 6, 1))
+    assert read_calibration(tmp_path, [last])[0]["x"].shape == (1, 5, 6, 1)
+    (one, *_) = read_calibration(Images(tmp_path, size=(6, 4)), [OPEN])
+    assert one["x"].shape == (1, 3, 6, 4)
+
+
+def test_of_many_images_some_are_taken_evenly(tmp_path) -> None:
+    photographs(tmp_path, [(4, 4)] * (MOST_RUNS + 9))
+    assert len(read_calibration(tmp_path, [IMAGE])) == MOST_RUNS
+
+
+def test_what_is_no_image_is_said(tmp_path) -> None:
+    with pytest.raises(InputError, match="expected images"):
+        read_calibration(tmp_path, [IMAGE])
+    photographs(tmp_path)
+    with pytest.raises(InputError, match="expected a size"):
+        read_calibration(tmp_path, [OPEN])
+    with pytest.raises(InputError, match="1 or 3 channels"):
+        read_calibration(tmp_path, PAIR)
+    with pytest.raises(InputError, match="expected 3 numbers as mean, found 2"):
+        Images(tmp_path, mean=(1, 2)).read([IMAGE])
+    (tmp_path / "0.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="expected an image"):
+        read_calibration(tmp_path, [IMAGE])

@@ -13,7 +13,7 @@ import pytest
 # What users and other packages may import from each package, and nothing else.
 PUBLIC = {
     "flatfold": (
-        "FlatfoldError Optimized __version__ compare compile create_model list_models load "
+        "FlatfoldError Images Optimized __version__ compare compile create_model list_models load "
         "optimize reduce verify"
     ),
     "flatfold.backends": (

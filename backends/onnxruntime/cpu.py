@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 
 ENGINE_FILE = "engine.onnx"
 LAYERS = ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul")
+# Layers that compute on codes of 8 bits.
+ON_CODES = (
+    *("ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger"),
+    *("MatMulIntegerToFloat", "QGemm", "QLinearConv", "QLinearMatMul"),
+)
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # only one is installed: they have the same module
 IN_MEMORY_LIMIT = 2**31 - 2**27
 """Bytes of weights up to which a model is passed in memory: protobuf allows 2 GiB at most."""
@@ -58,6 +63,7 @@ class OrtCpu(Backend):
     options: type[OrtOptions] = OrtOptions
     packages = PACKAGES
     threads = "intra_threads"
+    precisions: tuple[str, ...] = ("fp32", "int8", "mixed")
     timing_options = MappingProxyType(
         {"spinning": False}
     )  # else idle threads take cores from others
@@ -87,7 +93,7 @@ class OrtCpu(Backend):
         self.require()
         copy = detached(model)
         precision = precision_of(copy)
-        if "fp16" in precision:
+        if {"fp16", "int8"} & set(precision.split("+")):
             session, computed = open_and_read(copy, settings)
             precision = computed or precision
         else:
@@ -205,9 +211,10 @@ def open_and_read(model: ir.Model, options: OrtOptions) -> tuple[onnxruntime.Inf
         session = open_model(model, options, save_to=str(path))
         graph = onnx.load(path).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    weights = {types.get(node.input[1]) for node in graph.node if node.op_type in LAYERS}
     names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
-    return session, "+".join(sorted(names[kind] for kind in weights if kind in names))
+    found = [names.get(types.get(n.input[1], 0), "") for n in graph.node if n.op_type in LAYERS]
+    found += ["int8" for node in graph.node if node.op_type in ON_CODES]
+    return session, "+".join(sorted({kind for kind in found if kind}))
 
 
 def open_model(model: ir.Model, options: OrtOptions, **more: Any) -> onnxruntime.InferenceSession:

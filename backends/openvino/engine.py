@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 BUILDER = "flatfold.backends.openvino.build:build"
 _LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq")
 _NOT_STEPS = ("Input", "Const", "Output")
-_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _NARROWED = ("int64", "uint64")
 
 
@@ -56,7 +56,7 @@ class Openvino(Backend):
     needs = ("openvino",)
     threads = "threads"
     exact_options = MappingProxyType({"inference_precision": "f32"})
-    precisions = ("fp32", "bf16")
+    precisions = ("fp32", "bf16", "int8", "mixed")
     save_built_engine = True
 
     def device(self) -> str:
@@ -249,11 +249,11 @@ def _interface_of(model: ir.Model) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
 def _reported_precision(compiled: Any, model: ir.Model) -> str:
     """The precision that the compiled model reports, which may not be the requested one.
 
-    Where the graph has types of half precision, that is what its layers run in.
+    Where the graph has types of half precision or codes, that is what its layers run in.
     """
     reported = {str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())}
     declared = precision_of(model)
-    if {"bf16", "fp16"} & set(declared.split("+")):
+    if {"bf16", "fp16", "int8"} & set(declared.split("+")):
         infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
         ran = {
             info["runtimePrecision"].astype(str)
@@ -261,8 +261,7 @@ def _reported_precision(compiled: Any, model: ir.Model) -> str:
             if info["layerType"].astype(str) in _LAYERS
         }
         reported = ran & set(_PRECISIONS) or reported
-    precision = "+".join(sorted(_PRECISIONS.get(name, name) for name in reported))
-    return f"{precision}+int8" if "int8" in declared else precision
+    return "+".join(sorted({_PRECISIONS.get(name, name) for name in reported}))
 
 
 def _output_index(compiled: Any, names: list[str]) -> dict[str, int]:

@@ -49,7 +49,7 @@ class TensorRT(Backend):
     """The backend of one edition of TensorRT."""
 
     exact_options = MappingProxyType({"tf32": False})
-    precisions = ("fp32", "fp16", "bf16")
+    precisions = ("fp32", "fp16", "bf16", "int8", "mixed")
     save_built_engine = True
 
     def __init__(self, edition: Edition) -> None:
@@ -130,8 +130,8 @@ class TensorRT(Backend):
 
 def computed_in(facts: Mapping[str, Any], declared: str) -> str:
     """The precisions of the convolutions and matrix products of an engine, by what they read, where
-    the engine says so and its graph is in half precision; `declared` otherwise."""
-    if not {"fp16", "bf16"} & set(declared.split("+")):
+    the engine says so and its graph has other types than float32; `declared` otherwise."""
+    if not {"fp16", "bf16", "int8"} & set(declared.split("+")):
         return declared
     layers = [layer for layer in facts["layers"] if _PRODUCT.search(layer["type"])]
     read = {layer.get("datatypes", "").partition(" -> ")[0] for layer in layers}

@@ -94,6 +94,8 @@ def compare(
     verify: options.Verify = "certify",
     precision: Precisions = "fp32",
     calibration: options.Calibration = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     rounds: Rounds = None,
     budget: Budget = None,
     threads: Threads = None,
@@ -127,7 +129,7 @@ def compare(
             image=options.image_shape(size),
             explain=explain,
             precisions=[name.strip() for name in precision.split(",")],
-            calibration=calibration,
+            calibration=options.calibration_data(calibration, mean, std),
             progress=progress,
         )
     files.save_reports([report], save)

@@ -78,6 +78,9 @@ def compile(
     keep_float: options.KeepFloat = None,
     narrow_io: options.NarrowIo = False,
     calibration: options.Calibration = None,
+    max_drop: options.MaxDrop = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     threads: Threads = None,
     option: Option = None,
     tune: Tune = None,
@@ -92,7 +95,9 @@ def compile(
     from flatfold.compiler import AUTO, Compiler, Options, targets_of
     from flatfold.precision import Precision
 
-    typed = Precision(precision, tuple(keep_float or ()), narrow_io)
+    typed = Precision(precision, tuple(keep_float or ()), narrow_io, max_drop=max_drop)
+    typed.require(calibration)
+    data = options.calibration_data(calibration, mean, std)
     targets = targets_of(target, precision)
     by_target = {name: options.engine_options(name, threads, option or ()) for name in targets}
     reading = {
@@ -111,7 +116,7 @@ def compile(
         for name, chosen in by_target.items()
     ]
     with working() as progress:
-        compiler = Compiler.resolve(model, progress, calibration, **reading)
+        compiler = Compiler.resolve(model, progress, data, **reading)
         cache = "" if no_cache else cache_dir
         compiled = compiler.compile(choices, auto=target == AUTO, cache_dir=cache)
         outcome = _saved(compiled, out_folder, asked, progress)

@@ -56,6 +56,9 @@ def explain(
     keep_float: options.KeepFloat = None,
     narrow_io: options.NarrowIo = False,
     calibration: options.Calibration = None,
+    max_drop: options.MaxDrop = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -78,7 +81,8 @@ def explain(
             precision=precision,
             keep_float=keep_float or (),
             narrow_io=narrow_io,
-            calibration=calibration,
+            calibration=options.calibration_data(calibration, mean, std),
+            max_drop=max_drop,
             progress=progress,
         )
     locator, remarks = Locator(result), list(result.remarks)

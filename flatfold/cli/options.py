@@ -104,7 +104,7 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        metavar="fp32|fp16|bf16",
+        metavar="fp32|fp16|bf16|int8|mixed",
         help="How the engine computes.",
         autocompletion=complete_precision,
     ),
@@ -120,7 +120,26 @@ NarrowIo = Annotated[
 ]
 Calibration = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Samples in an .npz or .npy file, to see ranges on."),
+    typer.Option(
+        metavar="FILE|DIR|random",
+        help="Samples in an .npz or .npy file, or a folder of images, to see ranges on.",
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="How many inputs may get another largest score in 8 bits, such as 0.005.",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B", help="Taken off images whose pixels go from 0 to 1; default 0,0,0."
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option(metavar="R,G,B", help="What they are divided by; default 1,1,1.")
 ]
 ConstantDefaults = Annotated[
     bool,
@@ -134,6 +153,24 @@ CacheDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def calibration_data(path: str | None, mean: str | None, std: str | None) -> Any:
+    """What --calibration, --mean and --std stand for."""
+    if mean is None and std is None:
+        return path
+    if path is None or not os.path.isdir(path):
+        raise typer.BadParameter("--mean and --std need a folder of images as --calibration")
+    from flatfold.images import Images
+
+    return Images(path, _three(mean, "0"), _three(std, "1"))
+
+
+def _three(text: str | None, default: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in (text or default).split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 0.5,0.5,0.5, found {text!r}") from None
 
 
 def image_shape(size: str | None) -> tuple[int, ...] | None:

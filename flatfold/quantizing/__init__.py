@@ -8,4 +8,6 @@ comparison.py  a quantized graph beside the float one: as a whole and layer by l
 steps.py       the steps in order, each kept where it gains
 mixed.py       which layers stay in float so that no more is lost than allowed
 recipe.py      the whole way: which graph, the steps, and what stays in float
+judgement.py   what a quantized graph loses on data that was held out
+engine_check.py  an engine beside the quantized graph that it was built from
 """

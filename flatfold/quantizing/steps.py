@@ -83,7 +83,7 @@ class Setting:
 
     def layers(self, model: ir.Model) -> list[Layer]:
         """The layers that the engine runs on codes."""
-        return [one for one in layers_of(model) if one.node.op_type in self.dialect.layers]
+        return [one for one in layers_of(model) if self.dialect.takes(one.node)]
 
 
 def find(model: ir.Model, feeds: Feeds, setting: Setting) -> Recipe:

@@ -57,7 +57,9 @@ class _Writer:
 
     def _codes_of(self, node: ir.Node) -> Codes | None:
         """The codes of a layer's weight; None where it stays float."""
-        if node.op_type not in self.dialect.layers or self._range(node.inputs[0]) is None:
+        if node.name not in self.quantization.weights or not self.dialect.takes(node):
+            return None
+        if self._range(node.inputs[0]) is None:
             return None
         if node.op_type in self.dialect.ends and self._range(_end(node)) is None:
             return None
@@ -150,26 +152,27 @@ class _Writer:
         stored = self._constant(f"{weight.name}.codes", codes.codes)
         name = f"{weight.name}.rounded"
         node.replace_input_with(1, self._loaded(stored, one, two, name, weight, codes.axis))
-        bias = self._bias(node)
+        host, index = _place_of_bias(node)
+        bias = self._bias(node, host, index)
         if bias is None:
             return
-        if len(node.inputs) < 3:
-            node.resize_inputs(3)
+        if len(host.inputs) <= index:
+            host.resize_inputs(index + 1)
         scale, _ = self._grid(data, self.coded[data])
         each = codes.scale  # of a transposed layer, those of one group, which all groups have
         each = np.tile(each, bias.size // each.size) if each.ndim else each
-        node.replace_input_with(2, self._written_bias(node, bias, scale * each))
+        host.replace_input_with(index, self._written_bias(node, bias, scale * each))
 
-    def _bias(self, node: ir.Node) -> npt.NDArray[np.float64] | None:
+    def _bias(self, node: ir.Node, host: ir.Node, index: int) -> npt.NDArray[np.float64] | None:
         """The bias of a layer, of which there is one for each output; None where it has none."""
         corrected = self.quantization.biases.get(node.name or "")
-        value = node.inputs[2] if len(node.inputs) > 2 else None
+        value = host.inputs[index] if len(host.inputs) > index else None
         if corrected is not None or value is None or value.const_value is None:
             return corrected
         array = value.const_value.numpy().astype(np.float64)
         outputs = node.outputs[0].shape
-        count = None if outputs is None else outputs[1]
-        return array.reshape(-1) if array.size == count else None
+        count = None if outputs is None else outputs[-1 if node.op_type == "MatMul" else 1]
+        return array.reshape(-1) if array.size == count == array.shape[-1] else None
 
     def _written_bias(
         self, node: ir.Node, bias: npt.NDArray[np.float64], scale: npt.NDArray[np.float32]
@@ -227,6 +230,16 @@ class _Writer:
         )
         self.graph.register_initializer(value)
         return value
+
+
+def _place_of_bias(node: ir.Node) -> tuple[ir.Node, int]:
+    """The node that adds the bias of a layer, and the input that it is: of a product without a
+    third input, the Add behind it, which ONNX Runtime makes one layer of both."""
+    uses = tuple(node.outputs[0].uses())
+    if node.op_type != "MatMul" or len(uses) != 1 or node.outputs[0].is_graph_output():
+        return node, 2
+    (reader, index), *_ = ((use.node, use.idx) for use in uses)
+    return (reader, 1 - index) if reader.op_type == "Add" else (node, 2)
 
 
 def _data(node: ir.Node) -> list[ir.Value]:

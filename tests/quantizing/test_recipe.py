@@ -33,7 +33,7 @@ from tests.quantizing.test_biases import means
 
 SHAPE = (1, 3, 14, 11)
 TARGETS = ("ort-cpu", "openvino", "trt")
-INT8 = Precision("fp16")  # its names that stay in float are all that is read here
+INT8 = Precision("int8")  # its names that stay in float are all that is read here
 
 
 def chain(powers: int = 0, layers: int = 4, seed: int = 0) -> ir.Model:

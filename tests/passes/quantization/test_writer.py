@@ -24,8 +24,8 @@ SHAPE = (1, 8, 9, 7)
 QUIET = {name: d for name, d in DIALECTS.items() if name != "trt-rtx"}  # which is that of trt
 
 
-def net(shape: tuple[int, ...] = SHAPE, **how) -> Net:
-    return Net(shape, dtype=np.float32, **how)
+def net(shape: tuple[int, ...] = SHAPE, opset: int = 20, **how) -> Net:
+    return Net(shape, dtype=np.float32, opset=opset, **how)
 
 
 def chain(n: Net) -> str:
@@ -63,14 +63,24 @@ def smooth(n: Net) -> str:
     return n.op("Relu", n.conv(x, 8, 16, (3, 3)))
 
 
+def products(n: Net) -> str:
+    x = n.op("Transpose", n.op("Relu", n.conv(n.x, 16, 8, (3, 3))), perm=[0, 2, 3, 1])
+    for columns in (32, 12):
+        w = n.const(n.rng.standard_normal((16 if columns == 32 else 32, columns)))
+        x = n.op("Add", n.op("MatMul", x, w), n.const(n.rng.standard_normal(columns)))
+        x = n.op("Gelu", x) if columns == 32 else x
+    return x
+
+
 def nothing_between(n: Net) -> str:
     return n.conv(n.conv(n.x, 8, 8, (3, 3)), 8, 8, (3, 3))
 
 
 NETS: dict[str, Callable[[Net], str]] = {
     function.__name__: function
-    for function in (chain, residual, joined, gated, head, smooth, nothing_between)
+    for function in (chain, residual, joined, gated, head, smooth, products, nothing_between)
 }
+LAYERS_OF_GEMM = ("Gemm", "MatMul")
 
 
 def feeds_of(model: ir.Model, runs: int = 4) -> list[dict[str, np.ndarray]]:
@@ -137,7 +147,8 @@ def test_onnx_runtime_runs_every_layer_on_codes(function, tmp_path):
     model, after = written(function, ORT_CPU)
     wanted = Counter(node.op_type for node in model.graph)
     found = as_built(after, tmp_path)
-    assert found["QLinearConv"] == wanted["Conv"] and found["QGemm"] == wanted["Gemm"]
+    assert found["QLinearConv"] == wanted["Conv"]
+    assert found["QGemm"] == sum(wanted[kind] for kind in LAYERS_OF_GEMM)
     assert not found["Conv"] and not found["Gemm"] and not found["FusedConv"]
 
 
@@ -244,6 +255,20 @@ def test_a_layer_whose_input_has_no_range_stays_float():
     after = write_codes(model, quantization, ORT_CPU)
     first = next(node for node in after.graph if node.op_type == "Conv")
     assert first.inputs[0].name == "x" and first.inputs[1].const_value is not None
+
+
+@pytest.mark.parametrize("dialect", [ORT_CPU, OPENVINO])
+def test_depthwise_layers_that_are_slow_on_codes_stay_float(dialect):
+    n = net((1, 8, 12, 12))
+    x = n.conv(n.x, 8, 8, (7, 7), groups=8)
+    x = n.conv(x, 8, 8, (9, 9), groups=8)
+    x = n.conv(x, 16, 8, (3, 3), groups=8)
+    x = n.conv(x, 16, 16, (3, 3), groups=8)
+    model = ir.from_proto(n.model(x))
+    after = write_codes(model, record(model, feeds_of(model)), dialect)
+    convs = [node for node in after.graph if node.op_type == "Conv"]
+    on_codes = [node.inputs[1].producer() is not None for node in convs]
+    assert on_codes == [True, False, False, True]
 
 
 def test_a_gate_by_a_constant_stays_float():

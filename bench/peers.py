@@ -13,7 +13,9 @@ then onnxsim, then onnxslim, and "deployed" is timm's reparameterize_model, then
 that have default values become constants, which the other tools do unasked. flatfold is behind
 where another tool leaves fewer nodes, convolutions or BatchNormalizations. A Conv that is a scale
 and a shift (one tap for each channel, as a Mul and an Add) is a node, and no convolution. A
-convolution in place of a matrix product or an average pool of the file is not one more.
+convolution in place of a matrix product or an average pool of the file is not one more. It is
+behind by choice where the remarks on its changes say that it would not be without those that write
+more nodes to save time.
 
 What was counted is kept below build/peers, and counted again where the tool is another one since.
 """
@@ -32,11 +34,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from bench.networks import FORMS, PREFIX, SIZE, TIMM, why_no_timm
+
+if TYPE_CHECKING:
+    from flatfold.passes import Remark
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/peers.md"
@@ -47,6 +52,7 @@ SECONDS = 600  # for one tool on one file
 COUNTED = ("Conv", "BatchNormalization")  # and all nodes
 LAYERS = ("AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul")
 SCALE = "a scale and a shift"  # what a Conv with one tap for each channel is counted as
+CHOSEN = "flatfold.chosen"  # in a file: more nodes by changes that save time, and percent of it
 
 Count = dict[str, int]  # of nodes, "nodes" for all of them
 
@@ -62,14 +68,31 @@ class Row:
     @property
     def behind(self) -> list[str]:
         """What another tool leaves fewer of, such as "2 nodes"."""
+        if not self.counts.get("flatfold"):
+            return ["no answer"]
+        return [f"{more} {kind}" for kind, more in self._more.items()]
+
+    @property
+    def choice(self) -> str:
+        """Which changes are why flatfold is behind, by their remarks; empty where they are not."""
+        ours = self.counts.get("flatfold", {})
+        nodes, percent = ours.get("chosen", 0), ours.get("percent", 0)
+        norms = self._more.get("BatchNormalization", 0)
+        if not self._more or norms or max(self._more.values()) > nodes:
+            return ""
+        return f"{nodes} more nodes by changes that leave {percent} % of the time by estimate"
+
+    @property
+    def _more(self) -> dict[str, int]:
+        """By how many of each kind another tool leaves fewer."""
         ours = self.counts.get("flatfold", {})
         others = [self.counts[tool] for tool in TOOLS[1:] if self.counts.get(tool)]
         if not ours or not others:
-            return [] if ours else ["no answer"]
-        least = {kind: min(count[kind] for count in others) for kind in ours}
-        more = {kind: ours[kind] - number for kind, number in least.items()}
+            return {}
+        kinds = ("nodes", *COUNTED)
+        more = {kind: ours[kind] - min(count[kind] for count in others) for kind in kinds}
         more["Conv"] -= max(0, _other_layers(self.counts["file"]) - _other_layers(ours))
-        return [f"{more[kind]} {kind}" for kind in ("nodes", *COUNTED) if more[kind] > 0]
+        return {kind: number for kind, number in more.items() if number > 0}
 
 
 def _other_layers(count: Count) -> int:
@@ -119,7 +142,8 @@ def main() -> int:
             rows.append(row)
         elif options.kept:
             continue
-        said = (row.behind or ["not behind"]) if "file" in row.counts else ["not exported"]
+        said = row.behind or ["not behind"]
+        said = [*said, row.choice] if "file" in row.counts else ["not exported"]
         print(f"{number}/{len(graphs)}", row.name, row.form, *said, sep="  ", flush=True)
     if not options.match and not options.form:
         PAGE.write_text(page(rows))
@@ -236,7 +260,9 @@ def _run(module: str, *arguments: str) -> None:
 
 def _count(path: Path) -> Count:
     found: Counter[str] = Counter()
-    graphs = [onnx.load(path, load_external_data=False).graph]
+    model = onnx.load(path, load_external_data=False)
+    graphs = [model.graph]
+    chosen = {prop.key: prop.value for prop in model.metadata_props}.get(CHOSEN, "0 0").split()
     shapes: dict[str, Sequence[int]] = {}
     while graphs:
         graph = graphs.pop()
@@ -249,6 +275,8 @@ def _count(path: Path) -> Count:
         "nodes": found.total(),
         **{kind: found[kind] for kind in COUNTED},
         "layers": layers,
+        "chosen": int(chosen[0]),
+        "percent": int(chosen[1]),
     }
 
 
@@ -276,7 +304,21 @@ def optimized(tool: str, model: onnx.ModelProto) -> onnx.ModelProto:
 def with_flatfold(model: onnx.ModelProto) -> onnx.ModelProto:
     import flatfold
 
-    return flatfold.optimize(model, verify="off", constant_defaults=True).model
+    done = flatfold.optimize(model, verify="off", constant_defaults=True)
+    onnx.helper.set_model_props(done.model, {CHOSEN: "{} {}".format(*chosen(done.remarks))})
+    return done.model
+
+
+def chosen(remarks: Sequence[Remark]) -> tuple[int, int]:
+    """By how many nodes changes that save time make a graph larger, and percent of the time left.
+
+    Equal ones count once, as each of those that are made together has the costs of all.
+    """
+    costs = {(one.rewrite, one.before, one.after) for one in remarks if one.applied}
+    larger = [(b, a) for _, b, a in costs if a.nodes > b.nodes and a.seconds < b.seconds]
+    before, after = (sum(pair[side].seconds for pair in larger) for side in (0, 1))
+    nodes = sum(a.nodes - b.nodes for b, a in larger)
+    return nodes, round(100 * after / before) if larger else 0
 
 
 def with_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -307,7 +349,8 @@ OPTIMIZERS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 
 def page(rows: list[Row]) -> str:
     """The page that `make peers` writes."""
-    behind = [row for row in rows if row.behind]
+    behind = [row for row in rows if row.behind and not row.choice]
+    by_choice = [row for row in rows if row.choice]
     versions = ", ".join(f"{tool} {version(tool)}" for tool in STEPS["all"])
     lines = [
         "# Beside other optimizers",
@@ -326,6 +369,14 @@ def page(rows: list[Row]) -> str:
         f"Of {len(rows)} files flatfold is behind some other tool on {len(behind)}:",
         "",
         *(f"- {row.name}, {row.form}: {', '.join(row.behind)} more" for row in behind),
+        "",
+        f"On {len(by_choice)} more it is by choice: changes that save time write more nodes, and "
+        "without them, by their remarks, it would not be.",
+        "",
+        *(
+            f"- {row.name}, {row.form}: {', '.join(row.behind)} more; {row.choice}"
+            for row in by_choice
+        ),
         "",
         f"| name | form | file | {' | '.join(TOOLS)} |",
         "|---" * (3 + len(TOOLS)) + "|",

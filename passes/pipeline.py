@@ -383,10 +383,12 @@ class _Sweep:
                 message += f"; note: {linear.warning}"
         if is_unread:
             message += f"; {NOTE}"
+        before, after = proposal.before, proposal.after
+        if after.nodes > before.nodes:
+            message += f"; more nodes, {after.seconds / before.seconds:.2f}x the time by estimate"
         names, node = origins(region.nodes), region.root.name or ""
         self._replace(change, names)
-        costs = (proposal.before, proposal.after)
-        remark = Remark(change.rewrite, node, True, "APPLIED", message, *costs, names)
+        remark = Remark(change.rewrite, node, True, "APPLIED", message, before, after, names)
         self.applied.append(remark)
 
     def _note_stops(self, region: Region, missed: Remark) -> bool:

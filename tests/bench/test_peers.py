@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,8 @@ import pytest
 
 from bench import networks, peers
 from bench.peers import Graph, Row
+from flatfold.passes import Remark
+from flatfold.passes.cost.model import Cost
 
 
 def count(nodes: int, conv: int = 0, norms: int = 0, layers: int | None = None) -> peers.Count:
@@ -48,6 +51,49 @@ def test_what_another_tool_joins_is_no_convolution() -> None:
 def test_one_tap_for_each_channel_is_a_scale(shape, group, kind) -> None:
     node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=group)
     assert peers._counted_as(node, {"w": shape}) == kind
+
+
+def larger(nodes: int, time: float, **other) -> Remark:
+    """A change that writes `nodes` more nodes, which take `time` of what the old ones take."""
+    costs = {"before": Cost(nodes=2, seconds=1e-5), "after": Cost(2 + nodes, seconds=time * 1e-5)}
+    return Remark("merge-branches", "node", True, "APPLIED", "", **{**costs, **other})
+
+
+def test_changes_that_make_a_graph_larger_to_save_time_are_added_up() -> None:
+    cheaper, two = larger(1, 0.5), larger(2, 0.7)
+    assert peers.chosen([cheaper, two, replace(two, node="other")]) == (3, 60)  # made together
+    not_applied, dearer, smaller = replace(two, applied=False), larger(1, 1.01), larger(-1, 0.5)
+    assert peers.chosen([not_applied, dearer, smaller]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ours", "chosen"),
+    [
+        (1, count(11, 5), True),
+        (2, count(11, 5), True),
+        (0, count(11, 5), False),
+        (1, count(12, 5), False),
+        (1, count(11, 6), False),
+        (1, count(11, 5, 1), False),  # no change that saves time leaves a norm
+        (1, count(10, 4), False),  # not behind
+    ],
+)
+def test_behind_by_choice_is_what_the_remarks_account_for(nodes, ours, chosen) -> None:
+    ours = {**ours, "chosen": nodes, "percent": 50}
+    row = Row("net", "form", {"file": count(12, 4), "flatfold": ours, "onnxsim": count(10, 4)})
+    assert bool(row.choice) == chosen
+    text = peers.page([row])
+    assert ("50 % of the time" in text) == chosen
+    behind = int(bool(row.behind) and not chosen)
+    assert f"Of 1 files flatfold is behind some other tool on {behind}:" in text
+
+
+def test_a_file_keeps_what_was_chosen(tmp_path: Path) -> None:
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.helper.set_model_props(model, {peers.CHOSEN: "3 60"})
+    onnx.save(model, tmp_path / "model.onnx")
+    counted = peers._count(tmp_path / "model.onnx")
+    assert (counted["chosen"], counted["percent"]) == (3, 60)
 
 
 def test_without_an_answer_it_is_behind() -> None:

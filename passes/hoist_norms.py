@@ -26,6 +26,7 @@ from flatfold.passes.reading.node import (
     dims_of,
     ints,
     number,
+    only_producer,
     rank,
     require_finite,
     source,
@@ -41,6 +42,7 @@ from flatfold.passes.stencil.stencil import Stencil, compose, diagonal
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 NORMS = ("GroupNormalization", "InstanceNormalization")
 VIEWS = {**TRANSPARENT, "Reshape": read_reshape}
+MAPS = ("Add", "BatchNormalization", "Div", "Mul", "Sub")
 COPYING = ("Gather", "Slice", "Tile")  # pixels, or rows
 MOST_STEPS = 8  # between the map and the layer
 
@@ -52,7 +54,8 @@ class HoistNorms(LocalRewrite):
     (s above 0), an average whose weights add up to 1, Resize, a Pad, Slice, Gather or Tile that
     copies pixels, Squeeze, Flatten, Reshape or Transpose, behind a layer (Conv, ConvTranspose, Gemm
     or MatMul), or behind an InstanceNormalization or GroupNormalization, which has a scale and a
-    bias of its own. *Result* the layer with other weights, and T.
+    bias of its own. *Result* the layer with other weights, and T; no T where it is views of y that a
+    Reshape to Shape(y) undoes behind the map.
 
     *Declines when* a value between is read elsewhere; the map differs between what is one channel
     in front of T; a window may lie in the padding alone; s is 0 or below behind a maximum.
@@ -61,7 +64,10 @@ class HoistNorms(LocalRewrite):
     name = "hoist-norms"
 
     def match(self, node: ir.Node, names: Names, cost: CostModel) -> Proposal:
-        """The layer in front of the map `node`, with the map in it."""
+        """The layer in front of the map `node`, or of the map that `node` views, with it."""
+        viewed = _undone_views(node)
+        if viewed is not None:
+            return _into_viewed(viewed, names, cost)
         norm = _read_map(node)
         between, layer = _path(norm.source)
         moved = norm.stencil
@@ -82,6 +88,46 @@ class HoistNorms(LocalRewrite):
         behind = form_of_operator(Applied(output, moved), output)  # the map, where it moves to
         before = cost_of_nodes({layer: own}, cost) + form_cost(behind, cost)
         return Proposal(region, replacement, before, form_cost(form, cost))
+
+
+def _undone_views(node: ir.Node) -> tuple[ir.Node, ...] | None:
+    """(node, map, views, Shape, layer) of Reshape(map(views(y)), Shape(y)), y made by a layer.
+
+    Nothing else reads what is between, and the views keep the last axis.
+    """
+    views_back = node.op_type == "Reshape" and len(node.inputs) > 1
+    shape = only_producer(node.inputs[1], "Shape") if views_back else None
+    norm = only_producer(node.inputs[0], *MAPS) if shape is not None else None
+    if shape is None or norm is None or shape.attributes:
+        return None
+    whole, views, value = shape.inputs[0], list[ir.Node](), _read_map(norm).source
+    while value is not whole:
+        view = only_producer(value, "Flatten", "Reshape")
+        if view is None or not _keeps_last(view):
+            return None
+        views.append(view)
+        value = source(view)
+    layer = value.producer()
+    readers = {use.node for use in value.uses() if use.node.graph is not None}
+    if layer is None or layer.op_type not in LAYERS or not views or value.is_graph_output():
+        return None
+    return (node, norm, *views, shape, layer) if readers == {views[-1], shape} else None
+
+
+def _into_viewed(inside: tuple[ir.Node, ...], names: Names, cost: CostModel) -> Proposal:
+    """The layer with the map in it, which has the shape that the views would give back."""
+    layer, output = inside[-1], inside[-1].outputs[0]
+    moved, own = _read_map(inside[1]).stencil, _layer(layer)
+    if own.stencil.geometry.axes or moved.geometry.axes:
+        raise Decline("LAYOUT", "the map works along another axis than the layer")
+    with within_range():
+        form = form_of_operator(Applied(own.source, compose(moved, own.stencil, None)), output)
+        replacement = lower(form, output, names, cost)
+    behind = form_of_operator(Applied(output, moved), output)
+    before = cost_of_nodes({layer: own}, cost) + form_cost(behind, cost)
+    return Proposal(
+        Region(inside[0], form, inside, {}, ()), replacement, before, form_cost(form, cost)
+    )
 
 
 def _into_norm(

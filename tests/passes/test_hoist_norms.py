@@ -162,6 +162,31 @@ def test_a_norm_of_rows_goes_into_the_matrix_in_front(levit: bool, open_batch: b
     assert_same(done, (3, 5, 4))
 
 
+def back_by_its_shape(net: Net, *other: str) -> tuple[str, ...]:
+    """[N, T, C] as [N T, C] for a BatchNorm1d and back, as LeViT does at open sizes."""
+    y = net.op("MatMul", net.x, net.const(net.rng.standard_normal((4, 6))))
+    flat = net.bn(net.op("Flatten", y, axis=2), 6)
+    back = net.op("Reshape", flat, net.op("Shape", y))
+    read = {"product": y, "norm": flat}
+    return net.op("Softplus", back), *(net.op("Relu", read[name]) for name in other)
+
+
+def test_a_norm_between_views_that_are_undone_goes_into_the_matrix_in_front():
+    net = Net(("n", "t", 4))
+    done = rewrite(net.model(*back_by_its_shape(net)))
+    assert done.applied == ["hoist-norms"]
+    assert set(done.ops) <= {"MatMul", "Add", "Softplus"}
+    assert done.checks.certified == done.checks.regions, done.checks.doubts
+    for shape in ((3, 5, 4), (1, 2, 4)):
+        assert_same(done, shape)
+
+
+@pytest.mark.parametrize("other", ["product", "norm"])
+def test_views_that_are_undone_stay_where_what_is_between_is_read(other: str):
+    net = Net(("n", "t", 4))
+    assert_untouched(rewrite(net.model(*back_by_its_shape(net, other))))
+
+
 def test_a_reshape_that_cuts_rows_keeps_the_norm():
     net = Net((3, 4, 4))
     y = net.op("MatMul", net.x, net.const(net.rng.standard_normal((4, 6))))

@@ -95,7 +95,7 @@ def tile(_: ir.Node, arguments: list[Pair | None]) -> Pair:
 
 
 def reshape(node: ir.Node, arguments: list[Pair | None]) -> Pair:
-    x, target = given(arguments[0]), given(arguments[1]).y.tolist()
+    x, target = given(arguments[0]), given(arguments[1]).y.astype(np.int64).tolist()
     copies = not attribute(node, "allowzero", 0)  # 0 stands for the size of the input
     shape = [x.y.shape[i] if n == 0 and copies else n for i, n in enumerate(target)]
     return Pair(x.y.reshape(shape), x.m.reshape(shape))
@@ -135,6 +135,11 @@ def expand(_: ir.Node, arguments: list[Pair | None]) -> Pair:
     shape = np.broadcast_shapes(x.y.shape, tuple(wanted))
     ones = np.ones(shape)
     return Pair(x.y * ones, x.m * ones)
+
+
+def shape(_: ir.Node, arguments: list[Pair | None]) -> Pair:
+    sizes = np.array(given(arguments[0]).y.shape, dtype=np.float64)
+    return Pair(sizes, sizes)
 
 
 def flatten(node: ir.Node, arguments: list[Pair | None]) -> Pair:

@@ -513,6 +513,7 @@ OPERATORS: dict[str, Operator] = {
     "Resize": Operator(
         sampling.evaluate_resize, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE
     ),
+    "Shape": Operator(movement.shape, counts_pixels=True),
     "Sigmoid": Operator(_smooth(_sigmoid, 0.25), any_size=True, output_range=_sigmoid),
     "Slice": Operator(movement.slice_, Linear.JOINTLY, counts_pixels=True, output_range=SAME_RANGE),
     "Softmax": Operator(output_range=_sigmoid),

@@ -54,8 +54,8 @@ class HoistNorms(LocalRewrite):
     (s above 0), an average whose weights add up to 1, Resize, a Pad, Slice, Gather or Tile that
     copies pixels, Squeeze, Flatten, Reshape or Transpose, behind a layer (Conv, ConvTranspose, Gemm
     or MatMul), or behind an InstanceNormalization or GroupNormalization, which has a scale and a
-    bias of its own. *Result* the layer with other weights, and T; no T where it is views of y that a
-    Reshape to Shape(y) undoes behind the map.
+    bias of its own. *Result* the layer with other weights, and T; no T where it is views of y that
+    a Reshape to Shape(y) undoes behind the map.
 
     *Declines when* a value between is read elsewhere; the map differs between what is one channel
     in front of T; a window may lie in the padding alone; s is 0 or below behind a maximum.

@@ -47,20 +47,30 @@ class Comparison:
 
     def between(self, outputs: Iterable[Outputs]) -> Difference:
         """How far these outputs of all runs are from those of the float graph."""
-        signal: dict[int, float] = {}
-        noise: dict[int, float] = {}
-        same: list[bool] = []
-        for exact, other in zip(self.exact, outputs, strict=True):
-            for index, (x, y) in enumerate(zip(exact, other, strict=True)):
-                if x.dtype.kind != "f":
-                    continue
-                x, y = x.astype(np.float64), y.astype(np.float64)
-                signal[index] = signal.get(index, 0.0) + float(np.square(x).sum())
-                noise[index] = noise.get(index, 0.0) + float(np.square(y - x).sum())
-                if x.ndim == 2 and x.shape[1] > 1:
-                    same += list(x.argmax(axis=1) == y.argmax(axis=1))
-        worst = min((decibels_of(signal[n], noise[n]) for n in signal), default=SAME)
-        return Difference(worst, float(np.mean(same)) if same else None)
+        return _difference(zip(self.exact, outputs, strict=True))
+
+    def each(self, outputs: Iterable[Outputs]) -> list[float]:
+        """The decibels of each run alone."""
+        pairs = zip(self.exact, outputs, strict=True)
+        return [_difference([pair]).decibels for pair in pairs]
+
+
+def _difference(runs: Iterable[tuple[Outputs, Outputs]]) -> Difference:
+    """How far the second outputs of all runs are from the first ones."""
+    signal: dict[int, float] = {}
+    noise: dict[int, float] = {}
+    same: list[bool] = []
+    for exact, other in runs:
+        for index, (x, y) in enumerate(zip(exact, other, strict=True)):
+            if x.dtype.kind != "f":
+                continue
+            x, y = x.astype(np.float64), y.astype(np.float64)
+            signal[index] = signal.get(index, 0.0) + float(np.square(x).sum())
+            noise[index] = noise.get(index, 0.0) + float(np.square(y - x).sum())
+            if x.ndim == 2 and x.shape[1] > 1:
+                same += list(x.argmax(axis=1) == y.argmax(axis=1))
+    worst = min((decibels_of(signal[n], noise[n]) for n in signal), default=SAME)
+    return Difference(worst, float(np.mean(same)) if same else None)
 
 
 def fake_quantized(

@@ -12,7 +12,7 @@ RESULTS := convnext_tiny efficientnetv2_s fastvit_t8 mobilenext_100 mobileone_s0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers peer-times precision pictures venv clean
+.PHONY: help engine report results digits test test-slow test-gpu test-pretrained fuzz replay conformance lint sizes bench costs peers peer-times precision quantized pictures venv clean
 
 help:  ## list the targets
 	@echo 'flatfold: training-form convolutional networks into fast engines, provably the same'
@@ -102,6 +102,9 @@ peer-times: $(STAMP)  ## CPU time beside that of other optimizers; writes docs/p
 
 precision: $(STAMP)  ## OpenVINO in bfloat16 beside float32, on trained networks and pictures; writes docs/measured/precision.md: [MATCH= SECONDS=10]
 	@$(BIN)/python -m bench.precision $${MATCH:+--match "$$MATCH"} $${SECONDS:+--seconds "$$SECONDS"}
+
+quantized: $(STAMP)  ## networks in 8 bits by flatfold and by other quantizers beside float32; writes docs/measured/quantized.md: [MATCH= SECONDS=10]
+	@$(BIN)/python -m bench.quantized $${MATCH:+--match "$$MATCH"} $(if $(SECONDS),--seconds '$(SECONDS)')
 
 pictures: $(STAMP)  ## draw the blocks of docs/families again: [FAMILY=name]
 	@$(BIN)/python -m docs.pictures $${FAMILY:+"$$FAMILY"}

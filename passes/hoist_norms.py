@@ -34,6 +34,7 @@ from flatfold.passes.reading.node import (
     why_shared,
     window,
 )
+from flatfold.passes.reading.pooling import require_filled
 from flatfold.passes.reading.rearranging import MOST_NODES, MOVERS, Rearranged, rearranged
 from flatfold.passes.reading.transparent import TRANSPARENT
 from flatfold.passes.rewrite import LocalRewrite, Proposal, Region
@@ -292,6 +293,7 @@ def _require_average(node: ir.Node) -> None:
         raise Decline("BORDER", "the pool counts the zeros around the map")
     if number(node, "ceil_mode", 0) != 0 and number(node, "count_include_pad", 0) != 0:
         raise Decline("CEIL-MODE", "the last window may hang over the edge of the map")
+    require_filled(node)
 
 
 def _along_channels(moved: Stencil, node: ir.Node) -> Stencil:

@@ -36,6 +36,10 @@ GlobalMaxPool GridSample LRN LSTM LpPool MaxPool MaxUnpool NonMaxSuppression RNN
 STFT TfIdfVectorizer TopK Unique Upsample
 """
 KEPT_OPERATORS, _SLOW_OPERATORS = frozenset(_KEPT.split()), frozenset(_SLOW.split())
+# That the implementation computes in another way than the standard says and engines do: the norm of
+# all places at once, and, up to opset 12, along one axis and not along all behind it.
+_WRONG = ("LRN",)
+_WRONG_UP_TO = {"Hardmax": 12, "LogSoftmax": 12, "Softmax": 12}
 _BOUNDED = ("Compress", "NonZero", "Unique")  # at most as large as their inputs
 _NUMBERS = "biufcV"  # V: types that NumPy itself does not have
 
@@ -146,6 +150,8 @@ class Folding:
 
     def _may_fold(self, node: ir.Node) -> bool:
         if node.domain != "" or node.op_type in KEPT_OPERATORS or bodies_of(node):
+            return False
+        if node.op_type in _WRONG or self._version <= _WRONG_UP_TO.get(node.op_type, 0):
             return False
         return bool(node.inputs) and not any(value.is_graph_output() for value in node.outputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
@@ -103,7 +104,8 @@ def compose_form(
 
 def _require_more_than_a_copy(before: Cost, after: Cost) -> None:
     """Decline more nodes for the same multiplies where they do not surely pay."""
-    more, ratio = after.nodes - before.nodes, after.seconds / before.seconds
+    ratio = after.seconds / before.seconds if before.seconds else math.inf
+    more = after.nodes - before.nodes
     if more > 0 and after.macs >= before.macs and ratio > 1 - SPLIT_MARGIN:
         raise Decline(
             "COST", f"exact, but {ratio:.3f}x the time is too little for {more} more nodes"

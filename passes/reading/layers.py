@@ -11,6 +11,7 @@ from flatfold.passes.decline import Decline
 from flatfold.passes.reading.meaning import Applied
 from flatfold.passes.reading.node import (
     constant,
+    dims_of,
     ints,
     number,
     optional_weights,
@@ -153,6 +154,9 @@ def read_einsum(node: ir.Node) -> Applied:
         raise Decline("NONLINEAR", "the sum is not over the channels alone")
     matrix = weight if by[0] == output[at] else weight.T
     spatial = (1,) * axes if at == 1 and axes else ()
+    read, known = matrix.shape[-1], dims_of(data)[at]
+    if known != read and (known is not None or read == 1):
+        raise Decline("BROADCAST", f"the constant has {read} for the {known or 'unknown'} channels")
     if weight.ndim == 1:
         return Applied(data, diagonal(weight.astype(np.float64), None, len(spatial)))
     return Applied(data, convolution(matrix.reshape(*matrix.shape, *spatial)))

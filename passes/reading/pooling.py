@@ -34,6 +34,7 @@ def read_average(node: ir.Node) -> Applied | Transparent:
         counts = number(node, "count_include_pad", 0) != 0
         if why.code not in ("COUNT-PAD", "CEIL-MODE") or counts:
             raise
+        require_filled(node)
         return Transparent(source(node), spatial=rank(source(node)) - 2, matrix=None)
 
 
@@ -75,8 +76,16 @@ def filled_window(node: ir.Node) -> tuple[Ints, Ints, Ints, Ints]:
     strides, dilations, begin, end = window(node, kernel)
     if number(node, "ceil_mode", 0) != 0 or len(node.outputs) > 1:
         raise Decline("CEIL-MODE", f"the last window of {kernel} may hang over the edge")
+    require_filled(node)
+    return strides, dilations, begin, end
+
+
+def require_filled(node: ir.Node) -> None:
+    """Decline where a window of a pool may lie in the padding alone. The last one of ceil_mode
+    starts in the map, or in the padding in front of it."""
+    kernel = ints(node, "kernel_shape", ())
+    _, dilations, begin, end = window(node, kernel)
     in_padding = any(n >= k for n, k in zip((*begin, *end), kernel * 2, strict=True))
     if in_padding or (max(dilations) > 1 and any((*begin, *end))):
         pads = f"{begin} at the start and {end} at the end"
         raise Decline("PAD-MODE", f"a window of {kernel} may lie in the padding alone, {pads}")
-    return strides, dilations, begin, end

@@ -35,6 +35,7 @@ COPIES = ("Expand", "Gather", "Slice", "Tile")
 MOVERS = (*VIEWS, "Transpose", *BLOCKS, *COPIES)
 
 MOST_ELEMENTS = 1 << 20  # numbers that are moved to see where they go
+OPEN = 2  # along an axis of unknown size
 MOST_NODES = 5
 
 Labels = npt.NDArray[np.int64]
@@ -61,6 +62,9 @@ def rearranged(nodes: Sequence[ir.Node], front: int, behind: int) -> Rearranged:
     axis = 1 if behind else labels.ndim - 1
     if behind not in (0, labels.ndim - 2) or labels.ndim < 2:
         raise Decline("LAYOUT", "the channels are not along one axis behind it")
+    after = dims_of(nodes[-1].outputs[0])
+    if len(after) != labels.ndim or after[axis] != labels.shape[axis]:
+        raise Decline("SHAPE", f"the number of channels behind {nodes[-1].name} is not known")
     if not labels.size:
         raise Decline("SHAPE", f"{nodes[-1].name} moves no numbers")
     rows = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
@@ -115,12 +119,14 @@ def _moves(node: ir.Node) -> bool:
 
 
 def _moved_labels(nodes: Sequence[ir.Node], front: int) -> Labels:
-    """The channel that each number of the result belonged to, for one image if that is open."""
+    """The channel that each number of the result belonged to, for OPEN images if that is open."""
     data = source(nodes[0])
     sizes = _some_sizes(data, nodes)
     if front not in (0, len(sizes) - 2) or len(sizes) < 2:
         raise Decline("LAYOUT", "the channels are not along one axis in front of it")
     axis = 1 if front else len(sizes) - 1
+    if dims_of(data)[axis] is None:
+        raise Decline("SHAPE", f"the number of channels of {data.name} is not known")
     shape = [1] * len(sizes)
     shape[axis] = sizes[axis]
     labels: Labels = np.broadcast_to(np.arange(sizes[axis]).reshape(shape), sizes)
@@ -135,14 +141,17 @@ def _moved_labels(nodes: Sequence[ir.Node], front: int) -> Labels:
 
 
 def _some_sizes(data: ir.Value, nodes: Sequence[ir.Node]) -> tuple[int, ...]:
-    """The sizes, one for an open batch. Other open ones may be any where no view counts them."""
+    """The sizes, OPEN for an open batch. Other open ones may be any where no view counts them.
+
+    At 1, an axis that is moved, or mixed with another, would not show.
+    """
     dims = dims_of(data)
     counted = any(node.op_type not in (*BLOCKS, "Transpose") for node in nodes)
     if counted and None in dims[1:]:
         raise Decline("SHAPE", f"the sizes of {data.name} are not known")
     blocks = [int(number(node, "blocksize", 1)) for node in nodes]
     free = math.prod(blocks)
-    sizes = tuple((free if axis else 1) if n is None else n for axis, n in enumerate(dims))
+    sizes = tuple((free if axis else 1) * OPEN if n is None else n for axis, n in enumerate(dims))
     if math.prod(sizes) > MOST_ELEMENTS:
         raise Decline("SHAPE", f"{data.name} has too many numbers to follow")
     return sizes

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from onnx import helper
 
 import flatfold
+from flatfold.proof.network.session import PlainSession
 from tests.fuzz.sketch import run
 
 
@@ -97,3 +100,32 @@ def test_a_kernel_that_takes_long_or_much_memory_is_not_computed(
     module = "flatfold.frontend.canonicalization.fold_constants"
     monkeypatch.setattr(f"{module}.{limit}", number)
     assert "Einsum" in ops_of(flatfold.optimize(kernel_of_parts(200), verify="off").model)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "opset"),
+    [
+        ("Softmax", {"axis": 1}, 12),
+        ("LogSoftmax", {"axis": 1}, 11),
+        ("Hardmax", {"axis": 1}, 12),
+        ("LRN", {"size": 3, "alpha": 0.1}, 13),
+    ],
+)
+def test_what_is_computed_is_what_engines_compute(operator, attributes, opset) -> None:
+    """Beside ONNX Runtime: up to opset 12 a Softmax is along all axes from its own on."""
+    constant = np.random.default_rng(0).standard_normal((2, 4, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node(operator, ["c"], ["s"], **attributes),
+        helper.make_node("Add", ["x", "s"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 4, 3, 3])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    weights = [onnx.numpy_helper.from_array(constant, "c")]
+    graph = helper.make_graph(nodes, "net", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    feeds = {"x": np.zeros((2, 4, 3, 3), np.float32)}
+    one, two = (
+        PlainSession(ir.from_proto(m))(feeds)[0]
+        for m in (model, flatfold.optimize(model, verify="off").model)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-6)

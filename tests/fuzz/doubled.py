@@ -60,6 +60,7 @@ def perturbed(model: onnx.ModelProto, rng: np.random.Generator, size: float) -> 
     """Each weight moved by the part `size` of itself, up or down."""
     model = _copy(model)
     sizes = {name for node in model.graph.node if node.op_type in RESIZING for name in node.input}
+    sizes |= {node.input[1] for node in model.graph.node if node.op_type == "Pow"}
     for tensor in _tensors(model):
         if tensor.data_type == DOUBLE and tensor.name not in sizes:
             array = numpy_helper.to_array(tensor)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.fuzz.sketch import run as run_in_onnx_runtime
 from tests.nets import Net, assert_same, assert_untouched, rewrite, run
 
 KERNELS = [(3, 3), (2, 5), (1, 1)]
@@ -332,3 +333,17 @@ def test_another_sum_is_no_layer(equation, by):
     done = rewrite(net.model(net.op("Relu", y)))
     assert done.ops["Einsum"] == done.ops["BatchNormalization"] == 1
     assert_same(done)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_einsum_that_repeats_one_channel_stays(size):
+    """ONNX Runtime broadcasts an axis of one: "abcd,bz->azcd" sums over b, whatever its length."""
+    net = Net((2, "c", 4, 5), dtype=np.float32)
+    y = net.op(
+        "Einsum", net.x, net.const(net.rng.standard_normal((1, 3))), equation="abcd,bz->azcd"
+    )
+    done = rewrite(net.model(net.op("Relu", y)))
+    assert done.ops["Einsum"] == 1
+    x = {"x": np.ones((2, size, 4, 5), np.float32)}
+    before, after = (run_in_onnx_runtime(model, x) for model in (done.before, done.after))
+    np.testing.assert_allclose(before[0], after[0], rtol=1e-6)

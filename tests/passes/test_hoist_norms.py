@@ -262,3 +262,26 @@ def test_a_scale_for_each_group_takes_a_map_that_is_one_for_each():
         done = flatfold.optimize(net.model(net.op("Softplus", y)))
         assert done.after.operators.get("Mul", 0) == left, done.remarks
         assert done.equivalence.passed
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kernel_shape": [2, 4], "dilations": [2, 1], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [2, 2], "pads": [2, 0, 0, 0]},
+    ],
+)
+def test_a_mean_of_nothing_but_padding_is_no_mean(how):
+    """A window in the padding alone has the mean 0 or none, and with a shift it would have that."""
+    net = Net((1, 4, 1, 6), opset=21)
+    y = net.op("AveragePool", net.conv(net.x, 4, 4, (1, 1)), **how)
+    done = rewrite(net.model(net.bn(y, 4)))
+    assert "hoist-norms" not in done.applied
+
+
+def test_a_mean_over_dilated_pixels_is_one_where_nothing_is_padded():
+    net = Net((1, 4, 9, 9), opset=21)
+    y = net.op("AveragePool", net.conv(net.x, 4, 4, (1, 1)), kernel_shape=[2, 2], dilations=[2, 2])
+    done = rewrite(net.model(net.bn(y, 4)))
+    assert done.ops["BatchNormalization"] == 0
+    assert_same(done)

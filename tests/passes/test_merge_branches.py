@@ -270,3 +270,12 @@ def test_auto_pad_is_read():
         done = rewrite(net.model(net.op("Relu", net.op("Add", y, net.bn(net.x, 4)))))
         assert done.ops == {"Conv": 1, "Relu": 1}
         assert_same(done)
+
+
+def test_a_sum_of_what_costs_nothing_divides_by_no_cost():
+    """The parts of a Split, joined again, plus 0."""
+    net = Net((2, 5))
+    first = net.op("Split", net.x, net.const(np.array([3, 2])), outputs=2, axis=1)
+    whole = net.op("Concat", first, f"{first}_1", axis=1)
+    done = rewrite(net.model(net.op("Add", whole, net.const(np.array(0.0)))))
+    assert_same(done)

@@ -203,3 +203,37 @@ def test_one_channel_that_becomes_several_rows_takes_no_scale_for_each():
     done = rewrite(net.model(net.op("Tanh", y)))
     assert done.ops["Mul"] + done.ops["Conv"] == 2
     assert_same(done)
+
+
+def without_batch(net: Net, y: str) -> str:
+    """[n, 4, 1, 1] -> [n, 1, 1] -> [1, n, 1]: the batch is where channels would be."""
+    one = net.op("Gather", net.bn(y, 4), net.const(np.array(2)), axis=1)
+    return net.op("Transpose", net.bn(one, 1), perm=[1, 0, 2])
+
+
+def test_a_batch_that_is_moved_is_no_channel():
+    net = Net(("n", 4, 1, 1))
+    done = rewrite(net.model(without_batch(net, net.op("Relu", net.x))))
+    for batch in (1, 3):
+        assert_same(done, (batch, 4, 1, 1))
+
+
+def test_a_batch_that_a_view_takes_in_is_no_batch():
+    """[n, 2, 4, 4, 4] as [1, 2, -1, 4] keeps the channels apart for one image, and for no more."""
+    net = Net(("n", 2, 4, 4, 4))
+    y = net.op("Reshape", net.bn(net.x, 2), integers(net, 1, 2, -1, 4))
+    done = rewrite(net.model(net.op("Sigmoid", y)))
+    for batch in (1, 2, 3):
+        assert_same(done, (batch, 2, 4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "order"), [(("n", "c", 1, 1), (1, 2, 0, 3)), (("n", 5, 1, 1), (1, 0, 2, 3))]
+)
+def test_channels_of_unknown_number_are_not_followed(shape, order):
+    """Neither in front nor behind: one number stood for all of them, and for the batch."""
+    net = Net(shape)
+    model = ir.from_proto(net.model(net.op("Transpose", net.bn(net.x, 5), perm=order)))
+    (turned,) = (node for node in model.graph if node.op_type == "Transpose")
+    with pytest.raises(Decline, match="the number of channels"):
+        rearranged([turned], 2, 2)

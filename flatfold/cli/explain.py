@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,9 +100,14 @@ def explain(
     filtered = node is not None or rule is not None
     for line in lines(result, grouped(locator.in_order(remarks), locator), filtered):
         out().print(line, soft_wrap=True)
+    _print_precision(result, layers if rule is None else ())
+
+
+def _print_precision(result: Optimized, layers: Iterable[TypedLayer]) -> None:
+    """What another precision than float32 changes, as a whole and layer by layer."""
     if result.rounded is not None:
         out().print(f"precision: {clean(str(result.rounded))}", soft_wrap=True)
-    for layer in layers if rule is None else ():
+    for layer in layers:
         out().print(_typed(layer), soft_wrap=True)
 
 

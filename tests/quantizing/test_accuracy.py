@@ -30,7 +30,8 @@ from tests.quantizing.trained import (
 needs_photographs = pytest.mark.skipif(
     find_spec("skimage") is None, reason="scikit-image is not installed"
 )
-MARKS = {"swnet": [pytest.mark.slow], PHOTOGRAPHS: [needs_photographs]}
+MARKS = {"swnet": [pytest.mark.slow], "convnext": [pytest.mark.slow]}
+MARKS[PHOTOGRAPHS] = [needs_photographs]
 NAMES = [pytest.param(name, marks=MARKS.get(name, [])) for name in (*NETS, PHOTOGRAPHS)]
 CHAINS = [name for name in NAMES if name.values[0] in ("repvgg", "vanillanet", PHOTOGRAPHS)]
 # Points of the largest score that may be lost, and pictures of 100 whose largest score stays.

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,9 @@ def rows(network: Network, target: str, seconds: float) -> Iterator[Row]:
                 with build(network, target, graph) as engine:
                     yield _compared(row, network, exact, engine, seconds)
             except ModuleNotFoundError as why:
-                yield Row(*row_of(row), failed=f"not installed: pip install {why.name}")
+                yield replace(row, failed=f"not installed: pip install {why.name}")
             except FlatfoldError as why:
-                yield Row(*row_of(row), failed=why.cause)
-
-
-def row_of(row: Row) -> tuple[str, str, str]:
-    return row.network, row.target, row.tool
+                yield replace(row, failed=why.cause)
 
 
 def _compared(row: Row, network: Network, exact: Engine, engine: Engine, seconds: float) -> Row:
@@ -125,13 +121,15 @@ def _compared(row: Row, network: Network, exact: Engine, engine: Engine, seconds
     runs = {"it": _run_on(engine, network), "float32": _run_on(exact, network)}
     timings = measure(runs, budget_s=seconds, clock=time.process_time)
     noise = float(np.square(two - one).sum())
-    rounded = engine.manifest.get("rounded")
-    return Row(
-        *row_of(row),
-        interleaved_ratio(timings["it"], timings["float32"]),
-        float(np.mean(one.argmax(1) == two.argmax(1))) if network.is_trained else None,
-        10 * math.log10(float(np.square(one).sum()) / noise) if noise else math.inf,
-        f"{rounded['nodes']} of {rounded['total']}" if rounded and "int8" in row.tool else "",
+    rounded = engine.manifest.get("rounded") if "int8" in row.tool else None
+    return replace(
+        row,
+        ratio=interleaved_ratio(timings["it"], timings["float32"]),
+        same=float(np.mean(one.argmax(1) == two.argmax(1))) if network.is_trained else None,
+        decibels=10 * math.log10(float(np.square(one).sum()) / noise) if noise else math.inf,
+        layers=f"{rounded['nodes']} of {rounded['total']}"
+        if rounded and "int8" in row.tool
+        else "",
     )
 
 

@@ -39,6 +39,9 @@ class Images:
         Raises InputError where the model takes no images, or the folder has none.
         """
         last, channels, size = self._layout(specs)
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) not in (1, channels):
+                raise InputError(f"expected {channels} numbers as {name}, found {len(numbers)}")
         files = sorted(p for p in Path(self.folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files:
             raise InputError(
@@ -88,9 +91,6 @@ class Images:
         left, top = (image.width - width) // 2, (image.height - height) // 2
         image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image, np.float64).reshape(height, width, channels) / 255
-        for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if len(numbers) not in (1, channels):
-                raise InputError(f"expected {channels} numbers as {name}, found {len(numbers)}")
         return np.asarray((pixels - np.asarray(self.mean)) / np.asarray(self.std))
 
 

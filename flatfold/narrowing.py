@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from flatfold.passes.narrow_types import Kept
+    from flatfold.proof.network.reference import Outputs
 
+Item = TypeVar("Item")
 HEADROOM = {True: 2.0, False: 16.0}  # times the largest value seen, with data given and without
 MOST_ELEMENTS = 1 << 26  # of values that are kept at one time: 256 MiB
 SAME = 300.0  # decibels that stand for no difference at all; with a minus, for what is no number
@@ -84,11 +86,17 @@ def measured(
         one, two = PlainSession(exact), TypedSession(typed)
     except UnsupportedTypes:
         return None, None
+    return difference((one(feed), two(feed)) for feed in feeds)
+
+
+def difference(runs: Iterable[tuple[Outputs, Outputs]]) -> tuple[float, float | None]:
+    """Of the second outputs of all runs beside the first ones: decibels of signal over difference
+    in the worst output, and the share of rows of scores with the same largest entry, if any."""
     signal: dict[int, float] = {}
     noise: dict[int, float] = {}
     same: list[bool] = []
-    for feed in feeds:
-        for index, (x, y) in enumerate(zip(one(feed), two(feed), strict=True)):
+    for exact, other in runs:
+        for index, (x, y) in enumerate(zip(exact, other, strict=True)):
             if x.dtype.kind != "f":
                 continue
             x, y = x.astype(np.float64), np.asarray(y).astype(np.float64)
@@ -200,7 +208,7 @@ def observe(
         for value in given:
             if (name := value.name or "") in feed:
                 seen[value].add(np.asarray(feed[name]), dtype.numpy())
-    for chunk in chunks([v for v in values if not v.is_graph_input()]):
+    for chunk in chunks([v for v in values if not v.is_graph_input()], elements_of):
         run = run_to(model, chunk)
         for feed in feeds:
             for value, array in zip(chunk, run(feed), strict=True):
@@ -216,16 +224,16 @@ def _channel_axis(value: ir.Value) -> int:
     return -1 if any(op in ("Gemm", "MatMul") for op in readers) else 1
 
 
-def chunks(values: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
-    """The values in groups that have few enough elements to be kept at one time."""
-    chunk: list[ir.Value] = []
+def chunks(items: Iterable[Item], elements: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """The items in groups that have few enough elements to be kept at one time."""
+    chunk: list[Item] = []
     size = 0
-    for value in values:
-        count = elements_of(value)
+    for item in items:
+        count = elements(item)
         if chunk and size + count > MOST_ELEMENTS:
             yield chunk
             chunk, size = [], 0
-        chunk.append(value)
+        chunk.append(item)
         size += count
     if chunk:
         yield chunk

@@ -61,6 +61,11 @@ class Precision:
         """Whether layers compute on codes of 8 bits."""
         return self.kind in IN_CODES
 
+    @property
+    def allowed_drop(self) -> float | None:
+        """What may be lost; None where nothing was said."""
+        return DROP if self.kind == "mixed" and self.max_drop is None else self.max_drop
+
     def require(self, calibration: object) -> None:
         """Raise CalibrationMissing where data is needed and there is none."""
         if self.in_codes and calibration is None:

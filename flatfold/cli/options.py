@@ -163,10 +163,10 @@ def calibration_data(path: str | None, mean: str | None, std: str | None) -> Any
         raise typer.BadParameter("--mean and --std need a folder of images as --calibration")
     from flatfold.images import Images
 
-    return Images(path, _three(mean, "0"), _three(std, "1"))
+    return Images(path, _of_channels(mean, "0"), _of_channels(std, "1"))
 
 
-def _three(text: str | None, default: str) -> tuple[float, ...]:
+def _of_channels(text: str | None, default: str) -> tuple[float, ...]:
     try:
         return tuple(float(number) for number in (text or default).split(","))
     except ValueError:

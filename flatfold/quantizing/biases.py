@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from flatfold.frontend.canonicalization.control_flow import bodies_of
 from flatfold.narrowing import MOST_ELEMENTS, elements_of
 from flatfold.passes.quantization.record import Quantization
 from flatfold.proof.network.session import PlainSession
@@ -90,7 +91,7 @@ class _Steps:
         self.outputs = [self.nodes[end].outputs[0].name or "" for end in self.ends]
         last: dict[ir.Value, int] = {}
         for n, node in enumerate(self.nodes):
-            inside = [v for g in _graphs_of(node) for inner in g.all_nodes() for v in inner.inputs]
+            inside = [v for g in bodies_of(node) for inner in g.all_nodes() for v in inner.inputs]
             last.update({value: n for value in (*node.inputs, *inside) if value is not None})
         self.last, self.done = last, -1
 
@@ -127,17 +128,3 @@ class _Steps:
 
 def _named(values: Sequence[ir.Value]) -> list[str]:
     return [value.name or "" for value in values]
-
-
-def _graphs_of(node: ir.Node) -> list[ir.Graph]:
-    """The bodies of an If, a Loop or a Scan."""
-    return [
-        graph
-        for attribute in node.attributes.values()
-        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        for graph in (
-            attribute.as_graphs()
-            if attribute.type == ir.AttributeType.GRAPHS
-            else [attribute.as_graph()]
-        )
-    ]

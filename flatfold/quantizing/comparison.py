@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.narrowing import MOST_ELEMENTS, SAME, decibels_of, elements_of
+from flatfold.narrowing import MOST_ELEMENTS, decibels_of, difference, elements_of
 from flatfold.passes.decline import Decline
 from flatfold.passes.quantization.record import ENDS, Codes, Quantization, Range
 from flatfold.proof.network.reference import Outputs
 from flatfold.proof.network.session import PlainSession
-from flatfold.quantizing.layers import Layer
+from flatfold.quantizing.layers import Layer, by_data
 from flatfold.quantizing.ranges import Histogram, arrays_of
 
 PLACES = 2048  # of each layer, that its difference is measured at
@@ -47,30 +47,12 @@ class Comparison:
 
     def between(self, outputs: Iterable[Outputs]) -> Difference:
         """How far these outputs of all runs are from those of the float graph."""
-        return _difference(zip(self.exact, outputs, strict=True))
+        return Difference(*difference(zip(self.exact, outputs, strict=True)))
 
     def each(self, outputs: Iterable[Outputs]) -> list[float]:
         """The decibels of each run alone."""
         pairs = zip(self.exact, outputs, strict=True)
-        return [_difference([pair]).decibels for pair in pairs]
-
-
-def _difference(runs: Iterable[tuple[Outputs, Outputs]]) -> Difference:
-    """How far the second outputs of all runs are from the first ones."""
-    signal: dict[int, float] = {}
-    noise: dict[int, float] = {}
-    same: list[bool] = []
-    for exact, other in runs:
-        for index, (x, y) in enumerate(zip(exact, other, strict=True)):
-            if x.dtype.kind != "f":
-                continue
-            x, y = x.astype(np.float64), y.astype(np.float64)
-            signal[index] = signal.get(index, 0.0) + float(np.square(x).sum())
-            noise[index] = noise.get(index, 0.0) + float(np.square(y - x).sum())
-            if x.ndim == 2 and x.shape[1] > 1:
-                same += list(x.argmax(axis=1) == y.argmax(axis=1))
-    worst = min((decibels_of(signal[n], noise[n]) for n in signal), default=SAME)
-    return Difference(worst, float(np.mean(same)) if same else None)
+        return [difference([pair])[0] for pair in pairs]
 
 
 def fake_quantized(
@@ -99,9 +81,7 @@ def layer_decibels(
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
     feeds = feeds[:RUNS]
-    of_value: dict[ir.Value, list[Layer]] = {}
-    for layer in layers:
-        of_value.setdefault(layer.data, []).append(layer)
+    of_value = by_data(layers)
     for value, number, array in arrays_of(list(of_value), model, feeds):
         limits = quantization.ranges.get(value.name or "")
         for layer in of_value[value]:

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from flatfold.passes.quantization.dialect import DIALECTS, ORT_CPU
-from flatfold.precision import DROP, Precision
+from flatfold.precision import Precision
 from flatfold.proof.network.session import PlainSession
 from flatfold.quantizing.comparison import Comparison
 from flatfold.quantizing.mixed import Allowed
@@ -39,9 +39,8 @@ def in_codes(
     """
     seen, held = split(runs) if given else (runs, [])
     allowed = None
-    if precision.kind == "mixed":
-        drop = DROP if precision.max_drop is None else precision.max_drop
-        allowed = Allowed(drop, precision.accuracy)
+    if precision.kind == "mixed" and precision.allowed_drop is not None:
+        allowed = Allowed(precision.allowed_drop, precision.accuracy)
     result = quantized(
         equalized,
         precision,
@@ -75,10 +74,9 @@ def judged_on(result: Optimized, held: Feeds, precision: Precision) -> Optimized
             held_decibels=found.decibels,
             held_agreement=found.agreement,
         )
-    drop = DROP if precision.kind == "mixed" else None
     lost = _lost(exact, result.graph, rounded, precision)
-    allowed = drop if precision.max_drop is None else precision.max_drop
-    return replace(result, rounded=replace(rounded, lost=lost, max_drop=allowed))
+    rounded = replace(rounded, lost=lost, max_drop=precision.allowed_drop)
+    return replace(result, rounded=rounded)
 
 
 def _lost(exact: ir.Model, graph: ir.Model, rounded: Rounded, precision: Precision) -> float | None:

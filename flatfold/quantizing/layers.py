@@ -7,6 +7,7 @@ taps, and x[K, N] a column for each of the N places that the layer computes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,14 @@ class Layer:
             columns = columns[backwards]
         split = columns.reshape(len(columns), self.groups, -1)
         return np.ascontiguousarray(split.transpose(1, 2, 0))
+
+
+def by_data(layers: Sequence[Layer]) -> dict[ir.Value, list[Layer]]:
+    """The layers by the value that they read."""
+    found: dict[ir.Value, list[Layer]] = {}
+    for layer in layers:
+        found.setdefault(layer.data, []).append(layer)
+    return found
 
 
 def layers_of(model: ir.Model) -> list[Layer]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.narrowing import chunks, run_to
+from flatfold.narrowing import chunks, elements_of, run_to
 from flatfold.passes.narrow_types import MOVING
 from flatfold.passes.quantization.record import ENDS, Range
 
@@ -100,21 +100,14 @@ class Histogram:
         return float(self.counts[beyond].sum() / total) if total else 0.0
 
 
-def collect(
-    model: ir.Model,
-    feeds: Sequence[Mapping[str, Any]],
-    also: Callable[[ir.Value, int, npt.NDArray[np.float32]], None] | None = None,
-) -> dict[ir.Value, Histogram]:
+def collect(model: ir.Model, feeds: Sequence[Mapping[str, Any]]) -> dict[ir.Value, Histogram]:
     """Histograms of all float32 values that depend on an input, in one pass over the data.
 
-    `also` is called with each value, the number of the run and its array. Where the values together
-    are too large, the graph is run once more for each part of them.
+    Where the values together are too large, the graph is run once more for each part of them.
     """
     seen: dict[ir.Value, Histogram] = {}
-    for value, number, array in arrays_of(values_of(model), model, feeds):
+    for value, _, array in arrays_of(values_of(model), model, feeds):
         seen.setdefault(value, Histogram()).add(array)
-        if also is not None:
-            also(value, number, array)
     return seen
 
 
@@ -133,7 +126,7 @@ def arrays_of(
             for number, feed in enumerate(feeds):
                 if (name := value.name or "") in feed:
                     yield value, number, np.asarray(feed[name])
-    for chunk in chunks([v for v in values if not v.is_graph_input()]):
+    for chunk in chunks([v for v in values if not v.is_graph_input()], elements_of):
         run = run_to(model, chunk)
         for number, feed in enumerate(feeds):
             for value, array in zip(chunk, run(feed), strict=True):

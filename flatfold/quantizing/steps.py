@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from flatfold.narrowing import MOST_ELEMENTS, asked_for, elements_of
+from flatfold.narrowing import asked_for, chunks, elements_of
 from flatfold.passes.decline import Decline
 from flatfold.passes.narrow_types import Kept
 from flatfold.passes.quantization.dialect import Dialect
@@ -23,7 +23,7 @@ from flatfold.passes.quantization.writer import write_codes
 from flatfold.passes.remark import HINTS, Remark
 from flatfold.quantizing.biases import corrected
 from flatfold.quantizing.comparison import Comparison, Difference, layer_decibels, saturated
-from flatfold.quantizing.layers import Layer, layers_of
+from flatfold.quantizing.layers import Layer, by_data, layers_of
 from flatfold.quantizing.ranges import Histogram, arrays_of, collect, ranges_by_name
 from flatfold.quantizing.rounding import Hessian, by_reading, scales_of, to_nearest
 from flatfold.system.progress import Progress, silent
@@ -206,7 +206,7 @@ class _Search:
 
     def _round_by_reading(self, now: Quantization) -> Quantization:
         weights = dict(now.weights)
-        for some in _in_memory([one for one in self.layers if one.name in weights]):
+        for some in chunks([one for one in self.layers if one.name in weights], elements_in_memory):
             for layer, hessian in hessians(self.model, some, self.feeds).items():
                 self.setting.progress(f"rounding the weights of {layer.name}")
                 scale = weights[layer.name].scale
@@ -257,19 +257,9 @@ def again_corrected(
     return corrected(plain, model, setting.write(model, plain), setting.layers(model), feeds)
 
 
-def _in_memory(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """The layers in groups whose Hessians, and what they read, can be kept at one time."""
-    some: list[Layer] = []
-    size = 0
-    for layer in layers:
-        count = Hessian.elements(layer) + elements_of(layer.data)
-        if some and size + count > MOST_ELEMENTS:
-            yield some
-            some, size = [], 0
-        some.append(layer)
-        size += count
-    if some:
-        yield some
+def elements_in_memory(layer: Layer) -> int:
+    """How many numbers its Hessian and what it reads have together."""
+    return Hessian.elements(layer) + elements_of(layer.data)
 
 
 def hessians(model: ir.Model, layers: Sequence[Layer], feeds: Feeds) -> dict[Layer, Hessian]:
@@ -278,9 +268,7 @@ def hessians(model: ir.Model, layers: Sequence[Layer], feeds: Feeds) -> dict[Lay
     A layer whose padding depends on sizes that are not known has none.
     """
     sums = {layer: Hessian.empty(layer) for layer in layers}
-    of_value: dict[ir.Value, list[Layer]] = {}
-    for layer in layers:
-        of_value.setdefault(layer.data, []).append(layer)
+    of_value = by_data(layers)
     for value, number, array in arrays_of(list(of_value), model, feeds):
         for layer in of_value[value]:
             try:

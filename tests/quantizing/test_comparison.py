@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from flatfold import narrowing
 from flatfold.narrowing import SAME
 from flatfold.passes.quantization.record import Quantization, Range
 from flatfold.proof.network.session import PlainSession
@@ -99,9 +100,9 @@ def test_hessians_are_summed_in_groups_that_can_be_kept(monkeypatch) -> None:
     net.x = net.conv(net.op("Relu", net.conv(y, 4, 4, (3, 3), groups=4)), 2, 4, (1, 1))
     model = ir.from_proto(onnx.shape_inference.infer_shapes(net.model(net.x)))
     layers = layers_of(model)
-    assert list(steps._in_memory(layers)) == [layers]
-    monkeypatch.setattr(steps, "MOST_ELEMENTS", Hessian.elements(layers[0]) + 3 * 63)
-    assert list(steps._in_memory(layers)) == [layers[:1], layers[1:]]
+    assert list(narrowing.chunks(layers, steps.elements_in_memory)) == [layers]
+    monkeypatch.setattr(narrowing, "MOST_ELEMENTS", Hessian.elements(layers[0]) + 3 * 63)
+    assert list(narrowing.chunks(layers, steps.elements_in_memory)) == [layers[:1], layers[1:]]
     feeds = [{"x": net.rng.standard_normal((1, 3, 9, 7)).astype(np.float32)} for _ in range(2)]
     sums = steps.hessians(model, layers[:1], feeds)[layers[0]]
     columns = np.concatenate([layers[0].columns(f["x"], 1 << 20) for f in feeds], axis=2)[0]

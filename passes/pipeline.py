@@ -23,7 +23,12 @@ from flatfold.passes.lifting.splits import close_splits, open_splits
 from flatfold.passes.lifting.unread import NOTE, meets_unread
 from flatfold.passes.lowering.emit import lower
 from flatfold.passes.lowering.plan import cost_of_nodes, form_cost
-from flatfold.passes.lowering.replacement import Names, Replacement, remove_unused_initializers
+from flatfold.passes.lowering.replacement import (
+    Names,
+    Replacement,
+    initializer,
+    remove_unused_initializers,
+)
 from flatfold.passes.lowering.rounding import keep_exact
 from flatfold.passes.potential import Potential, potential_of
 from flatfold.passes.reading.activations import activation_at
@@ -435,12 +440,9 @@ def _exchange(graph: ir.Graph, rewrite: str, one: Reweighted, names: Names) -> N
     """Put new constants in place of the node's own, which others may read too."""
     for index, array in one.constants.items():
         old = one.node.inputs[index]
-        name = names.fresh(f"{'' if old is None else old.name}.{rewrite}")
-        tensor = ir.tensor(array, name=name)
-        if index in one.exact:
-            keep_exact(tensor, one.exact[index])
-        new = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-        new.const_value = tensor
+        new = initializer(names.fresh(f"{'' if old is None else old.name}.{rewrite}"), array)
+        if index in one.exact and new.const_value is not None:
+            keep_exact(new.const_value, one.exact[index])
         graph.register_initializer(new)
         one.node.replace_input_with(index, new)
     if one.constants:

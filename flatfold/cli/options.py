@@ -167,6 +167,7 @@ def calibration_data(path: str | None, mean: str | None, std: str | None) -> Any
 
 
 def _of_channels(text: str | None, default: str) -> tuple[float, ...]:
+    """One number for all channels, or one for each."""
     try:
         return tuple(float(number) for number in (text or default).split(","))
     except ValueError:

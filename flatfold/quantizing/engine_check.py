@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from flatfold.errors import Inaccurate
 from flatfold.narrowing import SAME
-from flatfold.passes.lowering.replacement import Names
+from flatfold.passes.lowering.replacement import Names, initializer
 from flatfold.proof import Equivalence
 from flatfold.proof.network.session import PlainSession
 from flatfold.quantizing.comparison import Comparison
@@ -88,13 +88,7 @@ def moved(model: ir.Model, seed: int) -> ir.Model:
         count = dims[1] if axes > 1 and isinstance(dims[1], int) else 1
         factors = (1 + MOVED * rng.uniform(-1, 1, count)).astype(np.float32)
         array = factors.reshape(-1, *(1,) * (axes - 2)) if axes > 1 else factors[0]
-        name = names.fresh(f"{value.name}.factors")
-        factor = ir.Value(
-            name=name,
-            shape=ir.Shape(np.shape(array)),
-            type=ir.TensorType(ir.DataType.FLOAT),
-            const_value=ir.Tensor(np.asarray(array), name=name),
-        )
+        factor = initializer(names.fresh(f"{value.name}.factors"), array)
         copy.graph.register_initializer(factor)
         product = ir.node("Mul", [value, factor])
         product.name = product.outputs[0].name = names.fresh(f"{value.name}.moved")

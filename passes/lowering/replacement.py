@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 
@@ -52,6 +55,17 @@ class Names:
             name = f"{base}_{number}"
         self._taken.add(name)
         return name
+
+
+def initializer(name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """A constant of this name, not yet part of a graph."""
+    tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
+    return ir.Value(
+        name=name,
+        shape=ir.Shape(tensor.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
 
 
 def remove_unused_initializers(graph: ir.Graph) -> None:

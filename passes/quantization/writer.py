@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from flatfold.passes.lowering.replacement import Names, remove_unused_initializers
+from flatfold.passes.lowering.replacement import Names, initializer, remove_unused_initializers
 from flatfold.passes.quantization.dialect import MOVING, Dialect
 from flatfold.passes.quantization.record import LEAST_SCALE, Codes, Quantization, Range
 
@@ -220,14 +220,7 @@ class _Writer:
         return node
 
     def _constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-        name = self.names.fresh(name)
-        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
+        value = initializer(self.names.fresh(name), array)
         self.graph.register_initializer(value)
         return value
 

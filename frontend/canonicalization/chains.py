@@ -24,7 +24,7 @@ from flatfold.frontend.canonicalization.edit import (
     perm_of,
     producer_of,
 )
-from flatfold.frontend.canonicalization.symbolic_dims import Shapes, constant_of
+from flatfold.frontend.canonicalization.symbolic_dims import Shapes, Size, constant_of
 
 _WIDER = {
     ir.DataType.FLOAT16: (ir.DataType.FLOAT, ir.DataType.DOUBLE),
@@ -38,6 +38,7 @@ _WIDER = {
 }
 """Types that hold every number of a type."""
 
+_MOST_SIZES = 16  # in a list of them: more than a tensor has axes
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 
 _FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
@@ -117,9 +118,10 @@ def _concat(node: ir.Node, shapes: Shapes) -> bool:
     """Join what the Concats join that only `node` reads, or only Concats if it is a list."""
     sizes = shapes.sizes(node.outputs[0])
     rank, parts = len(sizes or ()), list[ir.Value | None]()
+    is_short = rank == 1 and sizes is not None and _is_at_most(sizes[0], _MOST_SIZES)
     for value in node.inputs:
         first = producer_of(value, "Concat")
-        joined = first is not None and rank and _is_read_by_concats(first, node, rank)
+        joined = first is not None and rank and _is_read_by_concats(first, node, is_short)
         if first is not None and joined and _axis(first, rank) == _axis(node, rank):
             parts += first.inputs
         else:
@@ -132,13 +134,17 @@ def _concat(node: ir.Node, shapes: Shapes) -> bool:
     return True
 
 
-def _is_read_by_concats(first: ir.Node, node: ir.Node, rank: int) -> bool:
+def _is_at_most(size: Size, most: int) -> bool:
+    return isinstance(size, int) and size <= most
+
+
+def _is_read_by_concats(first: ir.Node, node: ir.Node, is_short: bool) -> bool:
     """Whether the Concat `first` goes once its readers, `node` among them, join its parts.
 
-    A list, of one axis, such as sizes, costs nothing to join anew in each of them.
+    A short list, such as sizes, costs nothing to join anew in each of them.
     """
     value = first.outputs[0]
-    if rank > 1 or value.is_graph_output() or first.graph is not node.graph:
+    if not is_short or value.is_graph_output() or first.graph is not node.graph:
         return _is_read_once(first, node)
     readers = [use.node for use in value.uses()]
     return all(

@@ -45,14 +45,24 @@ class Layer:
     def written(self, exponents: Array) -> Array:
         """p of each output."""
         scales = np.exp2(2 * exponents[self.reads]).reshape(len(self.squares), -1, 1)
-        sums = (self.squares @ scales.astype(self.squares.dtype)).reshape(-1).astype(np.float64)
+        sums = _product(self.squares, scales.astype(self.squares.dtype))
         return np.hypot(np.sqrt(sums) * self.unit, self.bias) * np.exp2(-exponents[self.writes])
 
     def read(self, exponents: Array) -> Array:
         """q of each input."""
         scales = np.exp2(-2 * exponents[self.writes]).reshape(len(self.squares), 1, -1)
-        sums = (scales.astype(self.squares.dtype) @ self.squares).reshape(-1).astype(np.float64)
+        sums = _product(scales.astype(self.squares.dtype), self.squares)
         return np.sqrt(sums) * self.unit * np.exp2(exponents[self.reads])
+
+
+def _product(a: Array, b: Array) -> Array:
+    """The product of two stacks of matrices, in a row.
+
+    A product by BLAS now and then warns of an invalid number that is in none of the arrays; what
+    is not finite in the result is left out of a balance anyway.
+    """
+    with np.errstate(invalid="ignore"):
+        return (a @ b).reshape(-1).astype(np.float64)
 
 
 def layer_of(stencil: Stencil, reads: Labels, writes: Labels) -> Layer:
